@@ -1,0 +1,364 @@
+"""Turn YAML files and ``key=value`` words into one checked tree of frozen dataclasses.
+
+Precedence, weakest first: field defaults, each file in order, each word in order. Every value
+remembers where it was written, so an error can point at the line:
+
+    run.yaml:14: optim.lrr: AdamW has no field 'lrr' (did you mean 'lr'?)
+
+A field annotated with a :class:`Choice` is filled by ``kind``: the name of a module in the
+choice's package (``mae`` is ``models/mae.py``) or an import path (``mylab.unet:UNet``). There
+is no registry: a collection is its folder. Values are checked by pydantic, field by field.
+"""
+
+import ast
+import dataclasses
+import difflib
+import enum
+import functools
+import importlib
+import inspect
+import pathlib
+import pkgutil
+import re
+import textwrap
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import pydantic
+import yaml
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """Something the user can fix; the message says what was asked, what is so, what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Settings picked by ``kind``; the concrete ones live one per module in ``package``."""
+
+    package: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One value as written, and the file and line (or word) that wrote it."""
+
+    value: Any  # dict[str, Node], list[Node] or a scalar
+    where: str
+
+
+def load(cls: type[T], files: Sequence[str | pathlib.Path] = (), words: Sequence[str] = ()) -> T:
+    """Return ``cls`` built from YAML ``files`` and ``key=value`` ``words``; raise ConfigError."""
+    return trace(cls, files, words)[0]
+
+
+def trace(
+    cls: type[T], files: Sequence[str | pathlib.Path] = (), words: Sequence[str] = ()
+) -> tuple[T, dict[str, str]]:
+    """Return the settings and, for each value written by the user, where (``optim.lr`` -> place)."""
+    tree = Node({}, "defaults")
+    for file in files:
+        tree = _merge(tree, _read(pathlib.Path(file)))
+    for word in words:
+        tree = _merge(tree, _word(word))
+    return _build(cls, tree, ""), dict(_places(tree, ""))
+
+
+def dump(settings: Any) -> str:
+    """Return YAML that :func:`load` turns back into an equal ``settings``."""
+    return yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True)
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` as dicts, lists and scalars, with the ``kind`` of each choice."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {
+            f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init
+        }
+        return {"kind": kind_of(type(value)), **fields} if isinstance(value, Choice) else fields
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, pathlib.PurePath):
+        return str(value)
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def kind_of(cls: type[Choice]) -> str:
+    """Return the ``kind`` that names ``cls`` in a settings file."""
+    inside = cls.package + "."
+    if cls.__module__.startswith(inside):
+        return cls.__module__.removeprefix(inside)
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def kinds(choice: type[Choice]) -> list[str]:
+    """Return the kinds that ship with Swath: the modules of the choice's package."""
+    package = importlib.import_module(choice.package)
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name[0] != "_")
+
+
+def find(choice: type[Choice], kind: str) -> type[Choice]:
+    """Return the class that ``kind`` names; raise ConfigError with a suggestion."""
+    module, _, attribute = (kind if ":" in kind else f"{choice.package}.{kind}:").partition(":")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module + ".").startswith(error.name + "."):
+            raise  # the module exists; something that it imports does not
+        raise ConfigError(
+            f"no {choice.__name__.lower()} {kind!r}{_near(kind, kinds(choice))}"
+        ) from error
+    if attribute and not hasattr(found, attribute):
+        raise ConfigError(f"{module} has no class {attribute!r}{_near(attribute, vars(found))}")
+    own = [c for c in vars(found).values() if isinstance(c, type) and c.__module__ == module]
+    fitting = (
+        [getattr(found, attribute)] if attribute else [c for c in own if issubclass(c, choice)]
+    )
+    if len(fitting) != 1 or not (isinstance(fitting[0], type) and issubclass(fitting[0], choice)):
+        raise ConfigError(f"{kind!r} is not one {choice.__name__}; name it as module:Class")
+    return fitting[0]
+
+
+@functools.cache
+def docs(cls: type) -> dict[str, str]:
+    """Return the docstring under each field of a settings class, its bases' included."""
+    found: dict[str, str] = {}
+    for owner in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(owner):
+            continue
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+        assert isinstance(body, ast.ClassDef)
+        for field, note in zip(body.body, body.body[1:], strict=False):
+            is_field = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+            if is_field and isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant):
+                found[field.target.id] = inspect.cleandoc(str(note.value.value))
+    return found
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML 1.1 without its traps: ``1e-4`` is a number here, and ``on`` a word."""
+
+
+_Yaml.yaml_implicit_resolvers = {
+    first: [(tag, match) for tag, match in found if tag != "tag:yaml.org,2002:bool"]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false)$"), list("tf"))
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"),
+    list("-+0123456789"),
+)
+
+
+def _read(file: pathlib.Path) -> Node:
+    try:
+        text = file.read_text()
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+    return _parse(text, str(file), lines=True)
+
+
+def _parse(text: str, source: str, lines: bool) -> Node:
+    loader = _Yaml(text)
+
+    def convert(node: yaml.Node) -> Node:
+        where = f"{source}:{node.start_mark.line + 1}" if lines else source
+        if isinstance(node, yaml.MappingNode):
+            members: dict[str, Node] = {}
+            for key, value in node.value:
+                if str(key.value) in members:
+                    line = f"{source}:{key.start_mark.line + 1}" if lines else source
+                    raise ConfigError(f"{line}: {key.value!r} is written twice")
+                members[str(key.value)] = convert(value)
+            return Node(members, where)
+        if isinstance(node, yaml.SequenceNode):
+            return Node([convert(item) for item in node.value], where)
+        return Node(loader.construct_object(node), where)
+
+    try:
+        root = loader.get_single_node()
+        return convert(root) if root else Node({}, source)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{source}:{line}: not YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: not YAML: {error}") from error
+
+
+def _word(word: str) -> Node:
+    key, eq, value = word.partition("=")
+    if not eq or not key:
+        raise ConfigError(f"{word!r}: expected key=value, such as optim.lr=1e-3, or a YAML file")
+    node = _parse(value, f"{word!r}", lines=False) if value else Node(None, f"{word!r}")
+    for part in reversed(key.split(".")):
+        node = Node({part: node}, node.where)
+    return node
+
+
+def _merge(under: Node, over: Node) -> Node:
+    """Lay ``over`` on ``under``. A new ``kind`` discards the settings of the old one."""
+    if not (isinstance(under.value, dict) and isinstance(over.value, dict)):
+        return over
+    written = [node.value["kind"].value for node in (under, over) if "kind" in node.value]
+    if len(set(written)) == 2:
+        return over
+    joined = dict(under.value)
+    for key, node in over.value.items():
+        joined[key] = _merge(joined[key], node) if key in joined else node
+    return Node(joined, over.where)
+
+
+def _places(node: Node, path: str) -> typing.Iterator[tuple[str, str]]:
+    if isinstance(node.value, dict):
+        for key, child in node.value.items():
+            yield from _places(child, f"{path}.{key}".lstrip("."))
+    else:
+        yield path, node.where
+
+
+def _fail(node: Node, path: str, message: str) -> typing.NoReturn:
+    raise ConfigError(f"{node.where}: {path}: {message}" if path else f"{node.where}: {message}")
+
+
+def _build(kind: Any, node: Node, path: str) -> Any:
+    """Check ``node`` against the annotation ``kind`` and return the Python value."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType) and _settings_inside(args):
+        if node.value is None and type(None) in args:
+            return None
+        options = [a for a in args if a is not type(None)]
+        if isinstance(node.value, dict):
+            options = [a for a in options if _settings_inside([a])]
+        else:
+            options = [a for a in options if not _settings_inside([a])] or options
+        return _build(options[0] if len(options) == 1 else typing.Union[*options], node, path)
+    if origin in (list, tuple) and _settings_inside(args):
+        if not isinstance(node.value, list):
+            _fail(node, path, f"expected a list, got {_shown(node)}")
+        return origin(_build(args[0], n, f"{path}[{i}]") for i, n in enumerate(node.value))
+    if origin is dict and _settings_inside(args):
+        if not isinstance(node.value, dict):
+            _fail(node, path, f"expected names with settings, got {_shown(node)}")
+        return {key: _build(args[1], n, f"{path}.{key}") for key, n in node.value.items()}
+    if dataclasses.is_dataclass(kind):
+        return _build_settings(typing.cast(type, kind), node, path)
+    try:
+        return _adapter(kind).validate_python(_written(node))
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        inner = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"])
+        place = _descend(node, first["loc"])
+        _fail(
+            place, path if first["type"] == "literal_error" else path + inner, _said(first, place)
+        )
+
+
+def _settings_inside(args: Sequence[Any]) -> bool:
+    return any(dataclasses.is_dataclass(a) or _settings_inside(typing.get_args(a)) for a in args)
+
+
+@functools.cache
+def _adapter(kind: Any) -> pydantic.TypeAdapter:
+    # Strict but for what YAML cannot write: a tuple is written as a list, a path as a string, and
+    # 1 is a float where one is asked for. "1" is never a number, nor 1 a truth value.
+    return pydantic.TypeAdapter(_strict(kind))
+
+
+def _strict(kind: Any) -> Any:
+    if kind in (int, float, bool, str):
+        return typing.Annotated[kind, pydantic.Strict()]
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return typing.Union[*(_strict(a) for a in args)]
+    if origin in (list, tuple, dict) and args:
+        return origin[tuple(a if a is ... else _strict(a) for a in args)]
+    return kind
+
+
+def _descend(node: Node, loc: Sequence[Any]) -> Node:
+    for step in loc:
+        if isinstance(node.value, list):
+            steps: Any = range(len(node.value))
+        else:
+            steps = node.value if isinstance(node.value, dict) else ()
+        if step not in steps:
+            break
+        node = node.value[step]
+    return node
+
+
+def _said(error: Any, node: Node) -> str:
+    text = error["msg"].replace("Input should be", "expected").replace("a valid ", "")
+    if error["type"] == "literal_error":
+        allowed = re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))
+        text += _near(str(node.value), allowed).split(";")[0]
+    return f"{text}, got {_shown(node)}"
+
+
+def _shown(node: Node) -> str:
+    return type(node.value).__name__ if isinstance(node.value, dict | list) else repr(node.value)
+
+
+def _near(name: str, names: typing.Iterable[str]) -> str:
+    names = [n for n in names if not n.startswith("_")]
+    near = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else f"; there are {', '.join(names)}"
+
+
+def _written(node: Node) -> Any:
+    if isinstance(node.value, dict):
+        return {key: _written(child) for key, child in node.value.items()}
+    return [_written(c) for c in node.value] if isinstance(node.value, list) else node.value
+
+
+def _build_settings(cls: type, node: Node, path: str) -> Any:
+    if not isinstance(node.value, dict):
+        _fail(node, path, f"expected the settings of {cls.__name__}, got {_shown(node)}")
+    given: dict[str, Node] = dict(node.value)
+    if issubclass(cls, Choice):
+        if "kind" in given:
+            chosen = given.pop("kind")
+            try:
+                cls = find(cls, str(chosen.value))
+            except ConfigError as error:
+                _fail(chosen, f"{path}.kind".lstrip("."), str(error))
+        elif Choice in cls.__bases__:
+            _fail(node, path, f"needs a 'kind': {', '.join(kinds(cls))}, or module:Class")
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    hints = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for name, child in given.items():
+        below = f"{path}.{name}".lstrip(".")
+        if name not in fields:
+            _fail(child, below, f"{cls.__name__} has no field {name!r}{_near(name, fields)}")
+        values[name] = _build(_settled(hints[name], fields[name], child), child, below)
+    missing = [
+        f.name
+        for f in fields.values()
+        if f.name not in values
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        _fail(node, path, f"{cls.__name__} needs {', '.join(repr(m) for m in missing)}")
+    try:
+        return cls(**values)
+    except ValueError as error:
+        _fail(node, path, str(error))
+
+
+def _settled(kind: Any, field: dataclasses.Field, node: Node) -> Any:
+    """Return the class to build: a choice written without ``kind`` keeps the default's class."""
+    unnamed = isinstance(node.value, dict) and "kind" not in node.value
+    if not unnamed or field.default_factory is dataclasses.MISSING:
+        return kind
+    default = field.default_factory()
+    return type(default) if isinstance(default, Choice) else kind

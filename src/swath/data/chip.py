@@ -1,0 +1,109 @@
+"""One sample as it lies on disk (``Chip``), many as the model sees them (``Batch``), and what a
+collection of them contains (``Contents``). None of them knows where it came from or what is
+learned from it."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from swath.data.sensor import Sensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IGNORE = 255
+"""Class id of a pixel without a label, in every mask."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Modality:
+    """One array of a store: what is stored for every sample, and what its numbers mean."""
+
+    name: str
+    sensor: Sensor  # its bands are the stored ones, in the stored order
+    height: int
+    width: int
+    dtype: str  # numpy name of the native type, such as "uint16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """What is known about every sample.
+
+    class: one class id. flags: a 0/1 for every class. mask: a class id for every pixel (IGNORE
+    where unknown). value: numbers for the sample. raster: numbers for every pixel (NaN unknown).
+    none: nothing, for pretraining.
+    """
+
+    kind: Literal["class", "flags", "mask", "value", "raster", "none"]
+    classes: tuple[str, ...] = ()  # for value and raster: the names of the quantities
+    colours: tuple[str, ...] = ()  # "#rrggbb" per class; empty: chosen from a palette
+    unit: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """A grid of pixels on the Earth from which samples were cut."""
+
+    name: str
+    height: int
+    width: int
+    transform: tuple[float, ...] | None = None  # affine a, b, c, d, e, f; None: not georeferenced
+    crs: str | None = None  # "EPSG:32633" or WKT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a dataset or a store holds, apart from the pixels."""
+
+    modalities: tuple[Modality, ...]
+    label: Label
+    grounds: tuple[Ground, ...] = ()
+    groupings: tuple[str, ...] = ()  # names of the ways in which samples are grouped for splits
+    grouped_pixels: tuple[str, ...] = ()  # those of the groupings that group pixels, not samples
+    licence: str = ""
+    source: str = ""  # attribution, as the licence wants it
+
+
+@dataclass(frozen=True)
+class Where:
+    """Place of a sample: upper left pixel and extent in ``Contents.grounds[ground]``."""
+
+    ground: int
+    row: int
+    col: int
+    height: int
+    width: int
+
+
+@dataclass(kw_only=True)
+class Chip:
+    """One sample, in numpy, as a dataset hands it to the builder."""
+
+    name: str
+    images: dict[str, np.ndarray]  # modality -> (c, h, w) of its native type
+    label: np.ndarray | int | float | None = (
+        None  # by Label.kind: int, (k,), (h, w), (t,), (t, h, w)
+    )
+    groups: dict[str, np.ndarray | int] = field(
+        default_factory=dict
+    )  # int, or (h, w) int32; -1: none
+    where: Where | None = None
+    when: datetime.datetime | None = None
+    given: Literal["train", "val", "test"] | None = None  # the publisher's split
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """Samples on their way through a model: one microbatch."""
+
+    image: Tensor  # (b, c, h, w) float, normalised; no-data pixels are 0, the mean
+    valid: Tensor  # (b, h, w) bool: the pixel was observed in every band
+    target: Tensor | None  # by Label.kind: (b,), (b, k), (b, h, w), (b, t), (b, t, h, w)
+    positions: Tensor  # (b,) int64: places in the endless run (in evaluation: sample indices)
+    indices: Tensor  # (b,) int64: places in the store
+    seed: int  # of everything random inside the model, such as dropout; keyed by position

@@ -1,0 +1,25 @@
+"""Optimisers by name: one file each. ``kind: adamw`` is ``optimizers/adamw.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from swath.config import Choice
+
+if TYPE_CHECKING:
+    from torch import nn, optim
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer(Choice):
+    """Settings of an optimiser."""
+
+    package: ClassVar[str] = "swath.optimizers"
+
+    lr: float
+    """Peak learning rate, tuned for ``batch.samples``; the schedule multiplies it by 0..1."""
+
+    def build(self, model: nn.Module) -> optim.Optimizer:
+        """Return the optimiser of ``model``'s parameters, in the order of ``named_parameters``."""
+        raise TypeError(f"{type(self).__name__} has no build()")

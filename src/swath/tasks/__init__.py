@@ -1,0 +1,57 @@
+"""What is learned: one file, one task. ``kind: segment`` is ``tasks/segment.py``.
+
+Two rules make every task equal on any number of ranks: a loss is a (sum, weight), never a mean,
+and everything random is keyed by a sample's position, never by a rank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import numpy as np
+
+from swath.config import Choice
+from swath.data.chip import Batch, Label
+from swath.models import Outputs
+from swath.tasks._tally import Tally
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Objective(Protocol):
+    """A task bound to the labels of one store; knows no ranks, optimiser, trainer or files."""
+
+    outputs: Outputs
+    best: str
+    """Name of the figure that chooses the best checkpoint, such as "miou"."""
+    larger_is_better: bool
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the sum of the losses, which carries the gradient, and the sum of their weights
+        (0-d, the weight float64 without gradient). Their ratio over all microbatches of an update
+        is what is minimised. A microbatch without labels gives (a sum of 0 with a graph, 0)."""
+
+    def score(self, model: nn.Module, batch: Batch) -> Tally:
+        """Return the sums of figures over ``batch``; the caller has set eval and no_grad."""
+
+    def empty(self) -> Tally:
+        """Return the tally of no samples."""
+
+    def predict(self, model: nn.Module, image: Tensor) -> Tensor:
+        """Return probabilities (b, k) or (b, k, h, w), or values, of normalised images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Choice):
+    """Settings of a task."""
+
+    package: ClassVar[str] = "swath.tasks"
+
+    def bind(self, label: Label, counts: np.ndarray | None) -> Objective:
+        """Return the task on labels like ``label``; ConfigError if they cannot be learned so.
+
+        counts: training samples (or pixels) of each class, for class weights; float64 (k,).
+        """
+        raise TypeError(f"{type(self).__name__} has no bind()")
