@@ -1,0 +1,41 @@
+"""Where samples come from: the settings of a dataset, and the source that they open.
+
+To add a dataset, add one file to ``swath/datasets``: a :class:`Dataset` with an ``open`` that
+returns a :class:`Source`. The builder does the rest: it knows no files, the source no store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from swath.config import Choice
+from swath.data.chip import Chip, Contents
+
+
+class Source(Protocol):
+    """Samples by number, as a dataset finds them on disk."""
+
+    contents: Contents
+
+    def __len__(self) -> int: ...
+
+    def chip(self, index: int) -> Chip:
+        """Return sample ``index``, always the same for the same index, from any thread.
+
+        Its images have the shapes and types of ``contents.modalities``; its label is what
+        ``contents.label`` says; its groups are those of ``contents.groupings``: an int64 or, for
+        ``contents.grouped_pixels``, an (h, w) int32 array like the label. Raises ConfigError if
+        a file cannot be read, naming it.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(Choice):
+    """Settings of a dataset: which files, which bands, which labels."""
+
+    package: ClassVar[str] = "swath.datasets"
+
+    def open(self) -> Source:
+        """Return the samples; reads headers and labels, no pixels. ConfigError if that fails."""
+        raise TypeError(f"{type(self).__name__} has no open()")
