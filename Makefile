@@ -1,0 +1,45 @@
+# Every target does its own set-up: a virtual environment in .venv, filled by pip with the versions
+# of constraints.txt. `make demo` on a fresh machine needs python3 (3.11 or later) and nothing else.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check docs clean
+
+demo: .venv/ready
+	@$(BIN)/python recipes/brandenburg/demo.py
+
+test: .venv/ready-dev
+	$(BIN)/python -m pytest $(TESTS)
+
+check: .venv/ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: .venv/ready-docs
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build
+	@echo "open docs/_build/index.html"
+
+clean:
+	rm -rf runs stores docs/_build docs/reference/generated
+
+# One rule a kind of environment; each is filled again when what it is made from changes.
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Swath needs Python 3.11 or later; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/ready: .venv/bin/python pyproject.toml constraints.txt
+	@echo "setting up .venv (PyTorch is the large part; once only)"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/ready-dev: .venv/ready
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/ready-docs: .venv/ready
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""The tests mirror ``src/swath``; a test's name is its claim and its docstring the reason."""
