@@ -60,7 +60,7 @@ def load(cls: type[T], files: Sequence[str | pathlib.Path] = (), words: Sequence
 def trace(
     cls: type[T], files: Sequence[str | pathlib.Path] = (), words: Sequence[str] = ()
 ) -> tuple[T, dict[str, str]]:
-    """Return the settings and, for each value written by the user, where (``optim.lr`` -> place)."""
+    """Return the settings, and where each value of the user's was written (``optim.lr`` -> place)."""
     tree = Node({}, "defaults")
     for file in files:
         tree = _merge(tree, _read(pathlib.Path(file)))
@@ -133,11 +133,16 @@ def docs(cls: type) -> dict[str, str]:
     for owner in reversed(cls.__mro__):
         if not dataclasses.is_dataclass(owner):
             continue
-        (body,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+        try:
+            source = inspect.getsource(owner)
+        except (OSError, TypeError):  # typed into an interpreter, which keeps no source
+            continue
+        (body,) = ast.parse(textwrap.dedent(source)).body
         assert isinstance(body, ast.ClassDef)
         for field, note in zip(body.body, body.body[1:], strict=False):
-            is_field = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-            if is_field and isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant):
+            if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+                continue
+            if isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant):
                 found[field.target.id] = inspect.cleandoc(str(note.value.value))
     return found
 
