@@ -24,9 +24,9 @@ class Source(Protocol):
         """Return sample ``index``, always the same for the same index, from any thread.
 
         Its images have the shapes and types of ``contents.modalities``; its label is what
-        ``contents.label`` says; its groups are those of ``contents.groupings``: an int64 or, for
-        ``contents.grouped_pixels``, an (h, w) int32 array like the label. Raises ConfigError if
-        a file cannot be read, naming it.
+        ``contents.label`` says; its groups are those of ``contents.groupings``: an int or, for
+        ``contents.grouped_pixels``, an (h, w) int32 array like the label, -1 where there is
+        none. Raises ConfigError if a file cannot be read, naming it.
         """
 
 
