@@ -60,7 +60,7 @@ def load(cls: type[T], files: Sequence[str | pathlib.Path] = (), words: Sequence
 def trace(
     cls: type[T], files: Sequence[str | pathlib.Path] = (), words: Sequence[str] = ()
 ) -> tuple[T, dict[str, str]]:
-    """Return the settings, and where each value of the user's was written (``optim.lr`` -> place)."""
+    """Return the settings, and where each value was written (``optim.lr`` -> place), if it was."""
     tree = Node({}, "defaults")
     for file in files:
         tree = _merge(tree, _read(pathlib.Path(file)))
