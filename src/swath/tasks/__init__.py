@@ -23,10 +23,17 @@ if TYPE_CHECKING:
 class Objective(Protocol):
     """A task bound to the labels of one store; knows no ranks, optimiser, trainer or files."""
 
-    outputs: Outputs
-    best: str
-    """Name of the figure that chooses the best checkpoint, such as "miou"."""
-    larger_is_better: bool
+    @property
+    def outputs(self) -> Outputs:
+        """What the network must give."""
+
+    @property
+    def best(self) -> str:
+        """Name of the figure that chooses the best checkpoint, such as "miou"."""
+
+    @property
+    def larger_is_better(self) -> bool:
+        """Whether that figure grows as the network gets better."""
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the sum of the losses, which carries the gradient, and the sum of their weights
