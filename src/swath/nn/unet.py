@@ -1,0 +1,115 @@
+"""U-Net: an encoder that halves the image, a decoder that doubles it again and looks across.
+
+The encoder is any module that turns an image into features, finest first, each half the size of
+the one before. The decoder needs to know only how many channels they have.
+
+Source: Ronneberger et al. 2015, arXiv:1505.04597. The plain encoder normalises by groups (Wu & He
+2018, arXiv:1803.08494), so that nothing depends on what else is in the microbatch.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from swath.nn.bands import check_bands
+from swath.nn.norm import group_norm
+from swath.nn.resize import double, pad_to_multiple
+
+
+class Encoder(Protocol):
+    """What a decoder needs to know of an encoder."""
+
+    channels: Sequence[int]
+    """Channels of each feature, finest first."""
+    strides: Sequence[int]
+    """Pixels of the image to a pixel of each feature: ascending, each twice the one before."""
+
+    def __call__(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]: ...
+
+
+def conv_block(inputs: int, outputs: int) -> nn.Sequential:
+    """Return a 3x3 convolution, group norm and GELU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), group_norm(outputs), nn.GELU()
+    )
+
+
+class PlainEncoder(nn.Module):
+    """Convolutions at full size, then ``depth`` halvings; twice the channels at the first two."""
+
+    def __init__(self, bands: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.channels = [width * min(2**level, 4) for level in range(depth + 1)]
+        self.strides = [2**level for level in range(depth + 1)]
+        # Mixing the bands before any neighbourhood lets the first layer form spectral indices.
+        self.stem = nn.Sequential(nn.Conv2d(bands, width, 1), nn.GELU(), conv_block(width, width))
+        self.levels = nn.ModuleList(
+            nn.Sequential(conv_block(above, here), conv_block(here, here))
+            for above, here in zip(self.channels, self.channels[1:], strict=False)
+        )
+
+    def forward(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
+        features = [self.stem(image)]
+        for level in self.levels:
+            features.append(level(F.max_pool2d(features[-1], 2)))
+        return features
+
+
+class Decoder(nn.Module):
+    """Doubles the coarsest feature, joins the next finer one, mixes them; down to full size."""
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], width: int) -> None:
+        super().__init__()
+        across = dict(zip(strides, channels, strict=True))
+        levels = []
+        coming, stride = channels[-1], strides[-1]
+        while stride > 1:
+            stride //= 2
+            leaving = width * min(max(stride, 1), 4)
+            levels.append(conv_block(coming + across.get(stride, 0), leaving))
+            coming = leaving
+        self.levels = nn.ModuleList(levels)
+        self.channels = coming
+
+    def forward(self, features: list[Tensor]) -> Float[Tensor, "b c h w"]:
+        *finer, image = features
+        for level in self.levels:
+            image = double(image)
+            if finer:  # an encoder that starts with a halving has no feature of full size
+                image = torch.cat([image, finer.pop()], 1)
+            image = level(image)
+        return image
+
+
+class UNet(nn.Module):
+    """Encoder, decoder and a linear head at every pixel; any image size, padded inside."""
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        bands: tuple[str, ...],
+        channels: int,
+        *,
+        width: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.bands = bands
+        self.encoder = encoder
+        assert isinstance(encoder.strides, list) and isinstance(encoder.channels, list)
+        self.multiple = encoder.strides[-1]
+        self.decoder = Decoder(encoder.channels, encoder.strides, width)
+        self.dropout = nn.Dropout2d(dropout)
+        self.head = nn.Conv2d(self.decoder.channels, channels, 1)
+
+    def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
+        """Return a vector for every pixel; ConfigError if the bands are not those of the model."""
+        check_bands(image, self.bands)
+        height, width = image.shape[-2:]
+        features = self.encoder(pad_to_multiple(image, self.multiple))
+        pixels = self.decoder(features)
+        return self.head(self.dropout(pixels))[..., :height, :width]

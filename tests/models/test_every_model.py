@@ -1,0 +1,159 @@
+"""Every file of models/ goes through the same claims; a new one is tested by being there."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from swath.config import ConfigError, find, kinds
+from swath.data.sensor import Band
+from swath.models import Inputs, Model, Outputs
+
+SMALL: dict[str, dict] = {
+    "unet": {"width": 8},
+}
+"""Settings that make a model small enough for a test; without an entry, the defaults."""
+
+KINDS = kinds(Model)
+
+
+def inputs(bands: int = 4, size: int = 20) -> Inputs:
+    """Bands from 400 nm up, every 50 nm."""
+    return Inputs(
+        bands=tuple(Band(name=f"B{i}", wavelength_nm=400.0 + 50 * i) for i in range(bands)),
+        size=size,
+    )
+
+
+def build(kind: str, dense: bool, seed: int = 0, **options) -> nn.Module:
+    """Return a small model of ``kind``; skip the test where its family has no such output."""
+    torch.manual_seed(seed)
+    settings = find(Model, kind)(**SMALL.get(kind, {}))
+    assert isinstance(settings, Model)
+    try:
+        return settings.build(inputs(**options), Outputs(channels=3, dense=dense))
+    except ConfigError as error:
+        if "choose model.kind" not in str(error):
+            raise
+        pytest.skip(f"{kind} has no {'dense' if dense else 'single'} output")
+
+
+def image(bands: int = 4, height: int = 20, width: int = 20, samples: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(7)
+    return torch.randn(samples, bands, height, width, generator=generator)
+
+
+both = pytest.mark.parametrize("dense", [False, True], ids=["single", "dense"])
+every = pytest.mark.parametrize("kind", KINDS)
+
+
+@every
+def test_it_has_some_output_and_names_others_for_the_rest(kind):
+    """What a family cannot do is refused with the kinds that can."""
+    settings = find(Model, kind)(**SMALL.get(kind, {}))
+    refused = []
+    for dense in (False, True):
+        try:
+            settings.build(inputs(), Outputs(channels=3, dense=dense))
+        except ConfigError as error:
+            refused.append(str(error))
+    assert len(refused) < 2
+    for message in refused:
+        named = message.split("choose model.kind ")[1].split(" or ")
+        assert named and set(named) <= set(KINDS) - {kind}
+
+
+@every
+@both
+@pytest.mark.parametrize("bands", [1, 4, 11])
+def test_shape_of_the_output(kind, dense, bands):
+    model = build(kind, dense, bands=bands)
+    out = model(image(bands))
+    assert out.shape == ((2, 3, 20, 20) if dense else (2, 3))
+    assert out.dtype == torch.float32 and torch.isfinite(out).all()
+
+
+@every
+@both
+@pytest.mark.parametrize("size", [9, 17, 31])
+def test_training_samples_of_odd_size(kind, dense, size):
+    model = build(kind, dense, size=size)
+    out = model(image(height=size, width=size))
+    assert out.shape == ((2, 3, size, size) if dense else (2, 3))
+
+
+@every
+@pytest.mark.parametrize("height, width", [(1, 1), (7, 40), (33, 20), (45, 46)])
+def test_dense_output_of_any_image_size(kind, height, width):
+    """A map is made of windows of another size than the training samples."""
+    model = build(kind, dense=True).eval()
+    assert model(image(height=height, width=width)).shape == (2, 3, height, width)
+
+
+@every
+@both
+def test_the_seed_decides_the_first_weights(kind, dense):
+    first, again, other = (build(kind, dense, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+@every
+@both
+def test_gradient_reaches_every_parameter(kind, dense):
+    model = build(kind, dense)
+    model(image()).square().sum().backward()
+    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert silent == []
+
+
+@every
+@both
+def test_in_evaluation_a_sample_does_not_know_its_neighbours(kind, dense):
+    """The map must not depend on which windows go through the model together."""
+    model = build(kind, dense).double().eval()
+    x = image(samples=3).double()
+    apart = torch.cat([model(sample[None]) for sample in x])
+    torch.testing.assert_close(model(x), apart, rtol=1e-10, atol=1e-12)
+
+
+@every
+@both
+def test_random_layers_draw_from_torchs_generator_alone(kind, dense):
+    """The trainer seeds it per microbatch; then a forward pass is a pure function."""
+    model = build(kind, dense).train()
+    outs = []
+    for seed in (5, 5):
+        torch.manual_seed(seed)
+        outs.append(model(image()))
+    assert torch.equal(*outs)
+
+
+@every
+@both
+def test_wrong_number_of_bands_is_said(kind, dense):
+    model = build(kind, dense)
+    with pytest.raises(ConfigError, match=r"image has 5 bands, the model was built for 4 \(B0, B1"):
+        model(image(5))
+
+
+@every
+@both
+def test_weights_travel_by_safetensors(kind, dense, tmp_path):
+    """Written and read back into a model of another seed, the outputs are equal."""
+    from safetensors.torch import load_file, save_file
+
+    model, other = build(kind, dense, seed=1).eval(), build(kind, dense, seed=2).eval()
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    assert torch.equal(model(image()), other(image()))
+
+
+def test_settings_are_read_without_torch():
+    """`swath show` answers in 0.3 s, and importing torch alone takes several times that."""
+    names = ", ".join(f"swath.models.{kind}" for kind in KINDS)
+    code = f"import sys, {names}; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
