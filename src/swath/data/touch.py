@@ -1,0 +1,100 @@
+"""How many test windows touch training pixels: what a score must be read with.
+
+A window is the footprint of a sample on its ground. Training pixels are the labelled ones of the
+training part if labels are per pixel; the centre pixels if a label is that of a window's centre;
+otherwise the footprints of training samples. Edges that merely meet do not touch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from swath.data.chip import IGNORE
+
+if TYPE_CHECKING:
+    from swath.data.split import Selection
+
+_BATCH = 256  # samples read at a time
+
+
+def share_touching(test: Selection, train: Selection) -> float | None:
+    """Return the share of ``test``'s windows that touch pixels of ``train`` on the same ground.
+
+    None if no window of ``test`` lies on a known ground.
+    """
+    where = test.store.column("where").astype(np.int64)  # ground, row, col, height, width
+    windows = where[test.indices]
+    windows = windows[windows[:, 0] >= 0]
+    if not len(windows):
+        return None
+    per_pixel = test.store.contents.label.kind in ("mask", "raster")
+    touching = 0
+    for ground in np.unique(windows[:, 0]):
+        here = windows[windows[:, 0] == ground][:, 1:]
+        trained = train.indices[where[train.indices, 0] == ground]
+        if not len(trained):
+            continue
+        if per_pixel:
+            touching += int(_over_pixels(here, train, trained, where[:, 1:]).sum())
+        else:
+            boxes = where[trained, 1:]
+            if test.store.contents.centred:
+                centre = boxes[:, :2] + boxes[:, 2:] // 2
+                boxes = np.concatenate([centre, np.ones_like(centre)], axis=1)
+            touching += int(_over_boxes(here, boxes).sum())
+    return touching / len(windows)
+
+
+def _over_boxes(windows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Return which of ``windows`` overlap any of ``boxes``; rows (row, col, height, width)."""
+    import shapely
+
+    def shapes(rows: np.ndarray) -> np.ndarray:
+        top, left, height, width = rows.T.astype(np.float64)
+        inset = 0.25  # of a pixel, so that edges that meet do not intersect
+        return shapely.box(left + inset, top + inset, left + width - inset, top + height - inset)
+
+    tree = shapely.STRtree(shapes(boxes))
+    found, _ = tree.query(shapes(windows), predicate="intersects")
+    hit = np.zeros(len(windows), bool)
+    hit[found] = True
+    return hit
+
+
+def _over_pixels(
+    windows: np.ndarray, train: Selection, trained: np.ndarray, where: np.ndarray
+) -> np.ndarray:
+    """Return which of ``windows`` contain a labelled pixel of ``train``'s samples ``trained``."""
+    every = np.concatenate([windows, where[trained]])
+    top, left = every[:, :2].min(0)
+    bottom, right = (every[:, :2] + every[:, 2:]).max(0)
+    pixels = np.zeros((bottom - top, right - left), bool)
+    for rows, col_start, known in labelled(train, trained):
+        height, width = known.shape
+        row, col = rows - top, col_start - left
+        pixels[row : row + height, col : col + width] |= known
+    total = np.zeros((pixels.shape[0] + 1, pixels.shape[1] + 1), np.int64)
+    total[1:, 1:] = pixels.cumsum(0, dtype=np.int64).cumsum(1)
+    y0, x0 = windows[:, 0] - top, windows[:, 1] - left
+    y1, x1 = y0 + windows[:, 2], x0 + windows[:, 3]
+    return total[y1, x1] - total[y0, x1] - total[y1, x0] + total[y0, x0] > 0
+
+
+def labelled(selection: Selection, indices: np.ndarray):
+    """Yield (row, col, (h, w) bool) of the labelled pixels of each of ``indices`` on its ground."""
+    where = selection.store.column("where").astype(np.int64)
+    groups = (selection.grouping,) if selection.grouping else ()
+    for start in range(0, len(indices), _BATCH):
+        some = indices[start : start + _BATCH]
+        read = selection.store.read(some, modalities=(), label=True, groups=groups).result()
+        label = selection.restrict(read["label"], read[f"groups/{groups[0]}"] if groups else None)
+        mask = selection.store.contents.label.kind == "mask"
+        known = label != IGNORE if mask else ~np.isnan(label).any(1)
+        for index, one in zip(some, known, strict=True):
+            _, row, col, height, width = where[index]
+            # A label finer or coarser than the ground counts for the ground's pixels it covers.
+            y = np.arange(height) * one.shape[0] // height
+            x = np.arange(width) * one.shape[1] // width
+            yield int(row), int(col), one[y][:, x]
