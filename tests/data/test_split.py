@@ -79,7 +79,7 @@ def test_shares_that_cannot_be_are_refused():
     """Each mistake is said with what was asked."""
     with pytest.raises(ConfigError, match=r"val=0.5 and test=0.5 leave nothing to train on"):
         Split(val=0.5, test=0.5)
-    with pytest.raises(ConfigError, match="test=1.5 must be a share"):
+    with pytest.raises(ConfigError, match=r"test=1.5 must be a share"):
         Split(test=1.5)
     with pytest.raises(ConfigError, match=r"train=0.9 is not in 0..0.7"):
         Split(train=0.9)

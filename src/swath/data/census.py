@@ -73,12 +73,9 @@ def count(
         group = groups[sample, row, col].astype(np.int64)
     else:
         raise ValueError(f"pixels are grouped, but the label is a {label.kind}")
-    return _tallied(
-        indices[sample][group >= 0],
-        group[group >= 0],
-        kind[group >= 0],
-        np.ones((group >= 0).sum()),
-    )
+    kept = group >= 0
+    ones = np.ones(int(kept.sum()), np.int64)
+    return _tallied(indices[sample][kept], group[kept], kind[kept], ones)
 
 
 def _tallied(sample: np.ndarray, group: np.ndarray, kind: np.ndarray, number: np.ndarray) -> Census:

@@ -61,9 +61,7 @@ class Split:
             raise ConfigError(f"val={self.val} and test={self.test} leave nothing to train on")
         if self.train is not None and not 0 < self.train <= 1 - self.val - self.test + 1e-9:
             rest = 1 - self.val - self.test
-            raise ConfigError(
-                f"train={self.train} is not in 0..{rest:.3g}, what val and test leave"
-            )
+            raise ConfigError(f"train={self.train} is not in 0..{rest:.3g}, what is left")
         if self.by == "given":
             for field in fields(self):
                 if field.name != "by" and getattr(self, field.name) != field.default:

@@ -227,7 +227,7 @@ def _used(selection: Selection, groups: np.ndarray, modality: Modality) -> np.nd
     if selection.part == "all":
         other = np.zeros_like(other)
     foreign = np.isin(groups, selection.table.ids[other])
-    n, height, width = groups.shape
+    height, width = groups.shape[1:]
     # Pixel (y, x) of the groups lies in pixel (y * h // height, x * w // width) of the modality.
     if modality.height <= height and modality.width <= width:
         rows = np.flatnonzero(np.diff(np.arange(height) * modality.height // height, prepend=-1))
@@ -258,7 +258,9 @@ def plain(stats: dict[str, list[BandStats]]) -> dict[str, Any]:
 
 def unplain(written: dict[str, Any]) -> dict[str, list[BandStats]]:
     """Return what :func:`plain` wrote."""
-    return {
-        name: [BandStats(**{k: math.nan if v is None else v for k, v in b.items()}) for b in bands]
-        for name, bands in written.items()
-    }
+
+    def read(values: dict[str, Any]) -> BandStats:
+        filled: dict[str, Any] = {k: math.nan if v is None else v for k, v in values.items()}
+        return BandStats(**filled)
+
+    return {name: [read(values) for values in bands] for name, bands in written.items()}
