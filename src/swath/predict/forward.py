@@ -1,0 +1,91 @@
+"""Windows through a model, several at once where that changes no bit of the answer.
+
+The answer to a window is what the model says when it is given that window alone. Kernels may add
+in another order when several windows go through together (matrix products do, convolutions on a
+CPU do not), so the first group is answered both ways; if a bit differs, windows go one at a time
+on this machine. Kernels are chosen by shape, never by pixel values, so one group shows it.
+
+Answers are averaged over turned and mirrored copies of the window if asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from swath.predict.blend import quantise
+
+Answer = Callable[[Tensor], Tensor]
+"""Windows (b, c, tile, tile) to probabilities or values, (b, k) or (b, k, tile, tile)."""
+
+
+class Forward:
+    """Answers groups of windows; see the file's opening."""
+
+    def __init__(
+        self, answer: Answer, *, at_once: int, symmetries: int, values: bool, warn: Callable
+    ) -> None:
+        """at_once: windows in one pass. symmetries: 1, 4 (quarter turns) or 8 (mirrored too).
+        values: answers are numbers, not probabilities. warn: told in words what changed."""
+        self.at_once = at_once
+        self._answer = answer
+        self._symmetries = symmetries
+        self._values = values
+        self._warn = warn
+        self._tried = at_once == 1
+
+    @torch.inference_mode()
+    def __call__(self, windows: Float[Tensor, "b c tile tile"]) -> Shaped[Tensor, "b k tile tile"]:
+        """Return whole numbers (see :mod:`swath.predict.blend`) or float64 values."""
+        total: Tensor | None = None
+        for turn in range(self._symmetries):
+            answers = _turn_back(self._dense(_turn(windows, turn)), turn)
+            answers = answers.double() if self._values else quantise(answers)
+            total = answers if total is None else total + answers
+        assert total is not None
+        if self._values:
+            return total / self._symmetries
+        return (total + self._symmetries // 2) // self._symmetries
+
+    def _dense(self, windows: Tensor) -> Tensor:
+        if not self._tried:
+            self._try(windows)
+        groups = [windows[i : i + self.at_once] for i in range(0, len(windows), self.at_once)]
+        answers = torch.cat([self._group(group) for group in groups])
+        if answers.ndim == 2:  # one answer a window
+            answers = answers[:, :, None, None].expand(-1, -1, *windows.shape[-2:])
+        return answers
+
+    def _group(self, windows: Tensor) -> Tensor:
+        """Answer at most ``at_once`` windows; a smaller group is filled up, for the same shape."""
+        missing = self.at_once - len(windows)
+        full = (
+            windows
+            if not missing
+            else torch.cat([windows, windows[:1].expand(missing, -1, -1, -1)])
+        )
+        return self._answer(full.contiguous())[: len(windows)]
+
+    def _try(self, windows: Tensor) -> None:
+        together = self._group(windows[: self.at_once])
+        alone = torch.cat([self._answer(w[None].contiguous()) for w in windows[: self.at_once]])
+        self._tried = True
+        if not torch.equal(together, alone):
+            self._warn(
+                f"{self.at_once} windows at once round otherwise than one alone with this model on "
+                "this machine; they go through one at a time, so that the map stays the same"
+            )
+            self.at_once = 1
+
+
+def _turn(images: Tensor, turn: int) -> Tensor:
+    """Return images mirrored if ``turn`` >= 4, then turned by ``turn`` % 4 quarters."""
+    return torch.rot90(images.flip(-1) if turn >= 4 else images, turn % 4, (-2, -1))
+
+
+def _turn_back(images: Tensor, turn: int) -> Tensor:
+    images = torch.rot90(images, -(turn % 4), (-2, -1))
+    return images.flip(-1) if turn >= 4 else images
