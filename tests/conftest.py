@@ -9,3 +9,5 @@ install_import_hook("swath.nn", "beartype.beartype")
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "2")  # small tensors run slower on many threads
+
+from tests.ranks import ranks  # noqa: E402, F401 (the fixture; after the hook is installed)

@@ -69,6 +69,17 @@ def trace(
     return _build(cls, tree, ""), dict(_places(tree, ""))
 
 
+def build(cls: type[T], value: Any, where: str) -> T:
+    """Return ``cls`` from what :func:`plain` made of it; errors name ``where``, such as a file."""
+
+    def node(item: Any) -> Node:
+        if isinstance(item, dict):
+            return Node({str(key): node(below) for key, below in item.items()}, where)
+        return Node([node(below) for below in item] if isinstance(item, list) else item, where)
+
+    return _build(cls, node(value), "")
+
+
 def dump(settings: Any) -> str:
     """Return YAML that :func:`load` turns back into an equal ``settings``."""
     return yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,132 @@
+"""Checkpoints of a run: written whole, found again, pruned.
+
+``checkpoints/00000120/`` is the state after update 120: tensors as safetensors, numbers as JSON, a
+checksum of each. A damaged one is noticed and the one before it is used. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pathlib
+import shutil
+from typing import Any
+
+import safetensors.torch
+
+from swath.config import ConfigError
+from swath.parallel.world import World
+from swath.train.files import Damaged, check_folder, remove_leftovers, write_folder
+from swath.train.state import TrainState
+
+log = logging.getLogger(__name__)
+
+NUMBERS = "state.json"
+
+
+class Checkpoints:
+    """The checkpoints below ``folder``; rank 0 writes, every rank reads.
+
+    keep: how many of the newest stay. run: facts of the run that a state belongs to (such as what
+    its store held); a state of other facts is not restored.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, keep: int, world: World, run: dict[str, Any] | None = None
+    ) -> None:
+        self.folder = folder
+        self.keep = keep
+        self.world = world
+        self.run = run or {}
+
+    def updates(self) -> list[int]:
+        """Return the updates after which there is a checkpoint, ascending."""
+        names = (p.name for p in self.folder.glob("[0-9]*") if p.is_dir())
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def path(self, update: int) -> pathlib.Path:
+        return self.folder / f"{update:08d}"
+
+    def save(self, state: TrainState) -> None:
+        """Write ``state``, then remove what is no longer kept. All ranks call it together.
+
+        ConfigError on all of them if it cannot be written; the checkpoints before are intact.
+        """
+        error: Exception | None = None
+        if self.world.first:
+            try:
+                self._write(state)
+            except Exception as problem:
+                error = problem
+        # The others must not walk into the next exchange alone.
+        if self.world.any(error is not None):
+            raise error or RuntimeError("rank 0 could not save its checkpoint; its log says why")
+
+    def _write(self, state: TrainState) -> None:
+        files = {
+            f"{part}.safetensors": safetensors.torch.save(
+                {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+            )
+            for part, tensors in state.tensors().items()
+        }
+        numbers = {"run": self.run, **state.numbers()}
+        files[NUMBERS] = json.dumps(numbers, indent=1).encode()
+        remove_leftovers(self.folder)
+        write_folder(self.path(state.progress.update), files)
+        self._prune()
+
+    def _prune(self) -> None:
+        newest = self.updates()[-self.keep :]
+        # The best of each kept one too: an older one may have to do if the newest is damaged.
+        kept = {*newest, *(self._numbers(update).get("best_update") for update in newest)}
+        for update in self.updates():
+            if update not in kept:
+                # Renamed first, so that a kill in the middle leaves no half checkpoint by its name.
+                doomed = self.path(update).rename(self.folder / f".{update:08d}.old")
+                shutil.rmtree(doomed, ignore_errors=True)
+
+    def restore(self, state: TrainState) -> bool:
+        """Put the newest undamaged checkpoint into ``state``; return whether there was one.
+
+        ConfigError if it belongs to a run on other data.
+        """
+        update = self.world.number(self._newest() if self.world.first else 0)
+        if update < 0:
+            return False
+        found = self._numbers(update)["run"]
+        for name, value in self.run.items():
+            if found.get(name) != value:
+                raise ConfigError(
+                    f"{self.path(update)}: the run began with {name} {found.get(name)}, now it is"
+                    f" {value}; put the old one back or choose another run folder"
+                )
+        self.read(update, state)
+        return True
+
+    def read(self, update: int, state: TrainState) -> None:
+        """Put the checkpoint of ``update`` into ``state``."""
+        files = self.path(update).glob("*.safetensors")
+        tensors = {file.stem: safetensors.torch.load_file(file) for file in files}
+        state.restore(tensors, self._numbers(update))
+
+    def _numbers(self, update: int) -> dict[str, Any]:
+        try:
+            return json.loads((self.path(update) / NUMBERS).read_text())
+        except (OSError, ValueError):
+            return {}  # damaged, which the checksum tells whoever wants to restore it
+
+    def _newest(self) -> int:
+        """Return the newest update that can be gone on from; -1 if there is none."""
+        for update in reversed(self.updates()):
+            try:
+                check_folder(self.path(update))
+                best = self._numbers(update).get("best_update")
+                if best is not None:
+                    check_folder(self.path(best))
+            except Damaged as problem:
+                log.warning("checkpoint damaged: %s; the one before it is used", problem)
+                continue
+            return update
+        if self.updates():
+            log.warning("no checkpoint in %s is whole; the run starts anew", self.folder)
+        return -1

@@ -1,0 +1,60 @@
+"""Figures of a model on held-out samples, the same on any number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from torch import nn
+
+from swath.data.chip import Batch
+from swath.parallel.replica import Replica
+from swath.parallel.world import World
+from swath.tasks import Objective, Tally
+
+
+@torch.no_grad()
+def evaluate(
+    replica: Replica,
+    objective: Objective,
+    batches: Iterable[Batch],
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
+    """Return the objective's figures over the ``batches`` of all ranks, equal on each.
+
+    stop: asked before each microbatch; if it says yes on any rank, the evaluation is given up on
+    all of them and None comes back.
+    """
+    tally, stopped = objective.empty(), False
+    with evaluating(replica.model):
+        for batch in batches:
+            if stopped := stop():
+                break
+            tally = tally + replica.call(objective.score, batch)
+    if replica.world.any(stopped):
+        return None
+    return over_ranks(tally, replica.world).finish()
+
+
+def over_ranks(tally: Tally, world: World) -> Tally:
+    """Return the sum of every rank's ``tally``."""
+    sums = {
+        name: torch.from_numpy(np.array(value, dtype=np.float64)).to(world.device)
+        for name, value in tally.sums.items()
+    }
+    world.sum_all(list(sums.values()))
+    return type(tally)({name: value.cpu().numpy() for name, value in sums.items()})
+
+
+class evaluating:
+    """Put a model into eval mode inside the block, and back into its own mode after it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.training = model, model.training
+
+    def __enter__(self) -> None:
+        self.model.eval()
+
+    def __exit__(self, *_: object) -> None:
+        self.model.train(self.training)

@@ -1,0 +1,57 @@
+"""Signals that ask a run to leave: SIGTERM and SIGUSR1, as schedulers send before the end.
+
+The first one lets the update in work finish; the run then saves and leaves with exit code 75
+(EX_TEMPFAIL of sysexits.h: try again later). The second one leaves at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+EXIT_CODE = 75
+"""Of a run that saved itself and left because it was asked to."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class Interrupted(SystemExit):
+    """The run saved itself and leaves; the process ends with EXIT_CODE."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(EXIT_CODE)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Interrupts:
+    """Watches for the signals inside a ``with`` block, in the main thread; elsewhere for none."""
+
+    def __init__(self) -> None:
+        self.pending: str | None = None
+        """Name of the signal that came, or None."""
+        self._before: dict[int, Any] = {}
+
+    def __bool__(self) -> bool:
+        """Whether this process was asked to leave."""
+        return self.pending is not None
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.pending is not None:
+            os._exit(EXIT_CODE)
+        self.pending = signal.Signals(number).name

@@ -1,0 +1,195 @@
+"""The loop. It knows no dataset, no way of being parallel, no scheduler and no file format."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from swath.batch.schedule import Schedule
+from swath.batch.size import BatchSize
+from swath.data.chip import Batch
+from swath.parallel.replica import Replica
+from swath.parallel.world import World
+from swath.tasks import Objective
+from swath.train.checkpoint import Checkpoints
+from swath.train.evaluate import evaluate
+from swath.train.interrupt import Interrupted, Interrupts
+from swath.train.settings import TrainSettings
+from swath.train.state import TrainState
+from swath.train.step import train_step
+
+Figures = dict[str, Any]
+
+
+class Stream(Protocol):
+    """What the loop wants of a loader."""
+
+    waited: float
+    """Seconds for which it kept its consumer waiting."""
+
+    def stream(self, start: int, batch: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]: ...
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """Advances ``state`` from where it is to the end of the run."""
+
+    state: TrainState
+    replica: Replica
+    objective: Objective
+    loader: Stream
+    batch: BatchSize
+    schedule: Schedule
+    settings: TrainSettings
+    checkpoints: Checkpoints
+    interrupts: Interrupts
+    validation: Callable[[], Iterable[Batch]] | None = None
+    """This rank's microbatches of the validation part; None: there is no such part."""
+    record: Callable[[Figures], None] = print
+    """Takes the figures of updates and evaluations; called on rank 0."""
+
+    def __post_init__(self) -> None:
+        self._waited = self.loader.waited
+        self._saved = self._recorded = self.state.progress.samples
+        self._clock = self._saved_at = self._recorded_at = time.perf_counter()
+        self.move(self.replica.world)
+
+    def run(self) -> None:
+        """Train to the end. Raises Interrupted, after saving, if a signal asked to leave."""
+        while True:
+            if self._evaluation_due() and not self._evaluate():
+                self._leave()
+            if self._reached(self.settings.checkpoint_every, self._saved):
+                self.save()
+            if self.finished:
+                break
+            self._update()
+            leave, save = self._asked()
+            if leave:
+                self._leave()
+            if save:
+                self.save()
+        if self._saved != self.state.progress.samples:
+            self.save()
+
+    def move(self, world: World) -> None:
+        """Go on with the ranks of ``world`` from the next update; the curve does not notice."""
+        self.replica.world = self.checkpoints.world = world
+        self._passes = len(self.batch.mine(world.rank, world.ranks))
+        self._batches = self.loader.stream(
+            self.state.progress.samples, self.batch.samples, world.rank, world.ranks
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether another update would pass the end, or patience has run out."""
+        progress, patience = self.state.progress, self.settings.patience
+        if patience is not None and progress.stale >= patience:
+            return True
+        return progress.samples + self.batch.samples > self.settings.samples
+
+    def _update(self) -> None:
+        factor = self.schedule.factor(self.state.progress.samples, self.settings.samples)
+        figures = train_step(
+            self.state,
+            itertools.islice(self._batches, self._passes),
+            self.objective.loss,
+            self.replica,
+            self.settings,
+            self.batch.samples,
+            factor,
+        )
+        if self.settings.record_every == 0 or self._reached(
+            self.settings.record_every, self._recorded
+        ):
+            self._record({**figures, **self._speed()})
+
+    def _evaluate(self) -> bool:
+        """Score the validation part; False if a signal came in the middle."""
+        assert self.validation is not None, "evaluation without a validation part"
+        progress, average = self.state.progress, self.state.average
+        with average.worn_by(self.state.model) if average else contextlib.nullcontext():
+            figures = evaluate(
+                self.replica, self.objective, self.validation(), lambda: bool(self.interrupts)
+            )
+        if figures is None:
+            return False
+        progress.evaluated = progress.samples
+        self._record({f"val/{name}": figure for name, figure in figures.items()})
+        if not self._is_better(figures[self.objective.best]):
+            progress.stale += 1
+            return True
+        progress.best, progress.best_update = figures[self.objective.best], progress.update
+        progress.stale = 0
+        self.save()  # the weights of the best are kept by keeping the checkpoint
+        return True
+
+    def _is_better(self, value: float) -> bool:
+        best = self.state.progress.best
+        if best is None or math.isnan(value):
+            return best is None
+        return value > best if self.objective.larger_is_better else value < best
+
+    def _evaluation_due(self) -> bool:
+        progress = self.state.progress
+        if self.validation is None or progress.evaluated == progress.samples:
+            return False
+        return self.finished or self._reached(self.settings.evaluate_every, progress.evaluated)
+
+    def _reached(self, every: int | None, last: int) -> bool:
+        """Whether a multiple of ``every`` samples lies after ``last`` and not after now."""
+        return every is not None and self.state.progress.samples // every > last // every
+
+    def _asked(self) -> tuple[bool, bool]:
+        """Whether to leave and whether to save now, as any rank sees it; in one exchange."""
+        limit = self.settings.checkpoint_seconds
+        late = limit is not None and time.perf_counter() - self._saved_at > limit
+        world = self.replica.world
+        wishes = torch.tensor([float(bool(self.interrupts)), float(late)], device=world.device)
+        leave, save = world.sum(wishes).tolist()
+        return leave > 0, save > 0
+
+    def save(self) -> None:
+        """Write a checkpoint of the state as it is."""
+        self._tick()
+        self.checkpoints.save(self.state)
+        self._saved, self._saved_at = self.state.progress.samples, time.perf_counter()
+
+    def _leave(self) -> None:
+        if self._saved != self.state.progress.samples:
+            self.save()
+        raise Interrupted(
+            f"{self.interrupts.pending or 'another rank'}: saved after update"
+            f" {self.state.progress.update}; the same command goes on from there"
+        )
+
+    def _record(self, figures: Figures) -> None:
+        if self.replica.world.first:
+            progress = self.state.progress
+            self.record({"update": progress.update, "samples": progress.samples, **figures})
+
+    def _speed(self) -> Figures:
+        """Return rate of learning and figures of time since the last record."""
+        self._tick()
+        now, waited, samples = self._clock, self.loader.waited, self.state.progress.samples
+        seconds = now - self._recorded_at
+        figures = {
+            "lr": self.state.optimizer.param_groups[0]["lr"],
+            "samples_per_s": (samples - self._recorded) / seconds,
+            "data_wait": (waited - self._waited) / seconds,
+            "seconds": self.state.progress.seconds,
+        }
+        self._recorded_at, self._waited, self._recorded = now, waited, samples
+        return figures
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self.state.progress.seconds += now - self._clock
+        self._clock = now

@@ -1,0 +1,106 @@
+"""The gradient of an update does not depend on how its microbatches were dealt out."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from swath.parallel.replica import Replica
+from swath.parallel.world import World
+from tests.train.small import Keyed, Squares, network, weights
+
+
+def gradient(passes: int) -> tuple[Tensor, float, float]:
+    world, model, data = World.start("cpu"), network(), Keyed()
+    replica = Replica(model, world)
+    mine = [data.microbatch(2 * i) for i in range(world.rank, passes, world.ranks)]
+    loss, weight = replica.gradients(mine, Squares().loss)
+    flat = torch.cat([p.grad.flatten() for p in model.parameters()])
+    return flat, loss.item(), weight.item()
+
+
+def mean_of_means(passes: int) -> Tensor:
+    """What averaging over ranks would give."""
+    world, model, data = World.start("cpu"), network(), Keyed()
+    mine = [data.microbatch(2 * i) for i in range(world.rank, passes, world.ranks)]
+    Replica(model, World.alone()).gradients(mine, Squares().loss)
+    flat = torch.cat([p.grad.flatten() for p in model.parameters()])
+    return world.sum(flat) / world.ranks
+
+
+@pytest.mark.parametrize("number", [2, 3, 4])
+def test_any_number_of_ranks_gives_the_same_gradient(ranks, number):
+    """Five microbatches of unequal weight and with drop-out; 4 ranks leave one with two of them."""
+    ((alone, loss, weight),) = ranks(1, gradient, 5)
+    for shared, shared_loss, shared_weight in ranks(number, gradient, 5):
+        torch.testing.assert_close(shared, alone, rtol=1e-12, atol=1e-14)
+        assert shared_loss == pytest.approx(loss, rel=1e-12) and shared_weight == weight
+
+
+def test_a_rank_without_microbatches_takes_part(ranks):
+    ((alone, _, _),) = ranks(1, gradient, 2)
+    for shared, _, _ in ranks(3, gradient, 2):
+        torch.testing.assert_close(shared, alone, rtol=1e-12, atol=1e-14)
+
+
+def test_a_mean_of_means_is_not_the_gradient(ranks):
+    """The negative control: the claims above can fail."""
+    ((alone, _, _),) = ranks(1, gradient, 5)
+    (wrong, _) = ranks(2, mean_of_means, 5)
+    assert (wrong - alone).abs().max() > 1e-3 * alone.abs().max()
+
+
+def test_gradient_equals_one_plain_backward_of_the_mean():
+    """Without drop-out, against torch over all samples at once."""
+    model, data = network(dropout=0.0), Keyed()
+    batches = [data.microbatch(2 * i) for i in range(4)]
+    plain = copy.deepcopy(model)
+    image = torch.cat([b.image for b in batches])
+    target = torch.cat([b.target for b in batches])
+    known = target.isfinite()
+    off = plain(image)[known] - target[known]
+    off.square().mean().backward()
+    replica = Replica(model, World.alone())
+    loss, weight = replica.gradients(batches, Squares().loss)
+    assert (loss / weight).item() == pytest.approx(off.square().mean().item(), rel=1e-12)
+    for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-11, atol=1e-14)
+
+
+def test_clipping_equals_torch():
+    model, data = network(), Keyed()
+    replica = Replica(model, World.alone())
+    replica.gradients([data.microbatch(0)], Squares().loss)
+    plain = copy.deepcopy(model)
+    for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        theirs.grad = mine.grad.clone()
+    norm = replica.norm()
+    replica.clip(norm, 0.01)
+    expected = torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.01)
+    torch.testing.assert_close(norm, expected)
+    for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-5, atol=0)
+
+
+def test_an_update_without_any_label_has_zero_gradient():
+    model, data = network(), Keyed()
+    batch = data.microbatch(0)
+    batch.target.fill_(torch.nan)
+    loss, weight = Replica(model, World.alone()).gradients([batch], Squares().loss)
+    assert loss.item() == weight.item() == 0
+    assert all(torch.equal(p.grad, torch.zeros_like(p)) for p in model.parameters())
+
+
+def test_all_ranks_start_from_rank_0(ranks):
+    first, *others = ranks(3, agreed)
+    assert all(torch.equal(first, other) for other in others)
+
+
+def agreed() -> Tensor:
+    world, model = World.start("cpu"), network()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(world.rank)
+    Replica(model, world).agree()
+    return weights(model)

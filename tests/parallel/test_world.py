@@ -1,0 +1,64 @@
+"""Sums over ranks are sums, whatever is summed; alone, nothing changes."""
+
+import pytest
+import torch
+
+from swath.config import ConfigError
+from swath.parallel.world import World, pick_device
+
+
+def sums() -> list[torch.Tensor]:
+    world = World.start("cpu")
+    mine = [
+        torch.full((2, 3), float(world.rank)),
+        torch.tensor(world.rank + 1, dtype=torch.float64),
+        torch.full((3, 2), 10.0 * world.rank).T,  # not contiguous
+        torch.tensor([2**60 + world.rank], dtype=torch.int64),
+    ]
+    world.sum_all(mine)
+    return mine
+
+
+def flags() -> tuple[bool, bool]:
+    world = World.start("cpu")
+    return world.any(world.rank == 2), world.any(False)
+
+
+def shared() -> tuple[torch.Tensor, int]:
+    world = World.start("cpu")
+    mine = torch.full((3,), 7.5 - world.rank)
+    world.share([mine])
+    return mine, world.number(2**60 + 1 if world.first else 5)
+
+
+def test_mixed_tensors_are_summed_in_place(ranks):
+    for matrix, number, turned, whole in ranks(3, sums):
+        assert torch.equal(matrix, torch.full((2, 3), 3.0))
+        assert number.item() == 6.0
+        assert torch.equal(turned, torch.full((2, 3), 30.0))
+        assert whole.item() == 3 * 2**60 - 2**64 * (3 * 2**60 >= 2**63) + 3
+
+
+def test_any_is_true_everywhere_if_true_somewhere(ranks):
+    assert ranks(3, flags) == [(True, False)] * 3
+
+
+def test_rank_0_is_shared_exactly(ranks):
+    for tensor, number in ranks(3, shared):
+        assert torch.equal(tensor, torch.full((3,), 7.5))
+        assert number == 2**60 + 1  # more than a float64 can hold
+
+
+def test_a_world_of_one_changes_nothing():
+    world, values = World.alone(), torch.tensor([1.0, 2.0])
+    world.sum_all([values])
+    assert torch.equal(world.sum(values), torch.tensor([1.0, 2.0])) and world.any(True)
+    assert not world.any(False) and world.number(3) == 3 and world.first
+
+
+def test_an_absent_device_is_an_error():
+    with pytest.raises(ConfigError, match="'tpu' is not a device; there are auto, cpu, cuda"):
+        pick_device("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="torch sees no GPU; use auto or cpu"):
+            pick_device("cuda")

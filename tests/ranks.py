@@ -1,0 +1,124 @@
+"""Run a function on several CPU ranks inside a test, fast enough to do it everywhere.
+
+Importing torch costs seconds for each process, so worker processes start once per session from a
+preloaded fork server and are then handed functions. Every call gets a fresh gloo group of the
+size it asks for, so tests cannot leak groups into each other:
+
+    def test_mean(ranks):
+        assert ranks(4, mean_of_ranks) == [1.5] * 4
+
+Inside the function, ``World.start("cpu")`` is the world of that call. Functions and arguments
+travel by cloudpickle; what they print goes to the test's output. A rank that raises shows its
+traceback, ranks that hang are named, and the pool starts afresh after either.
+"""
+
+import multiprocessing
+import multiprocessing.connection
+import pathlib
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from typing import Any
+
+import cloudpickle
+import pytest
+
+PRELOAD = ["torch", "torch.distributed", "swath.parallel.replica"]
+
+
+def serve(rank: int, pipe: Connection, path: list[str]) -> None:
+    """Body of one worker: run what comes down the pipe until it closes."""
+    import torch
+    import torch.distributed as dist
+
+    sys.path[:] = path
+    torch.set_num_threads(1)
+    while True:
+        try:
+            ranks, store, job = pipe.recv()
+        except EOFError:
+            return
+        try:
+            function, args = cloudpickle.loads(job)
+            torch.manual_seed(0)
+            dist.init_process_group(
+                "gloo", store=dist.FileStore(store, ranks), rank=rank, world_size=ranks
+            )
+            pipe.send((True, cloudpickle.dumps(function(*args))))
+        except BaseException:
+            pipe.send((False, traceback.format_exc()))
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+
+
+class Ranks:
+    """A pool of worker processes; ``ranks(n, f, *args)`` returns f's value on each of n ranks."""
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(PRELOAD)
+        self._workers: list[tuple[Any, Connection]] = []
+
+    def __call__(
+        self, ranks: int, function: Callable, *args: Any, timeout_seconds: float = 60
+    ) -> list[Any]:
+        while len(self._workers) < ranks:
+            self._start(len(self._workers))
+        module = sys.modules[function.__module__]
+        cloudpickle.register_pickle_by_value(module)  # workers cannot import a test file
+        try:
+            job = cloudpickle.dumps((function, args))
+        finally:
+            cloudpickle.unregister_pickle_by_value(module)
+        with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
+            store = str(pathlib.Path(folder) / "store")
+            for _, pipe in self._workers[:ranks]:
+                pipe.send((ranks, store, job))
+            answers, late = self._collect(ranks, time.monotonic() + timeout_seconds)
+        failed = [f"rank {rank}:\n{text}" for rank, (ok, text) in answers.items() if not ok]
+        if failed or late:
+            self.close()  # a worker stuck in a collective cannot be reused
+            failed += [f"ranks {late} did not answer"] if late else []
+            raise AssertionError("\n".join(failed))
+        return [cloudpickle.loads(answers[rank][1]) for rank in range(ranks)]
+
+    def _collect(self, ranks: int, deadline: float) -> tuple[dict[int, tuple[bool, Any]], list]:
+        """Return what ranks answered before ``deadline`` and which did not."""
+        waiting = {pipe: rank for rank, (_, pipe) in enumerate(self._workers[:ranks])}
+        answers: dict[int, tuple[bool, Any]] = {}
+        while waiting and (left := deadline - time.monotonic()) > 0:
+            for pipe in multiprocessing.connection.wait(list(waiting), left):
+                rank = waiting.pop(pipe)
+                try:
+                    answers[rank] = pipe.recv()
+                except EOFError:
+                    answers[rank] = (False, "the process died")
+                if not answers[rank][0]:  # the others may wait for this one forever
+                    deadline = min(deadline, time.monotonic() + 1)
+        return answers, sorted(waiting.values())
+
+    def _start(self, rank: int) -> None:
+        ours, theirs = self._context.Pipe()
+        worker = self._context.Process(target=serve, args=(rank, theirs, sys.path), daemon=True)
+        worker.start()
+        theirs.close()
+        self._workers.append((worker, ours))
+
+    def close(self) -> None:
+        for worker, pipe in self._workers:
+            pipe.close()
+            worker.kill()
+            worker.join()
+        self._workers = []
+
+
+@pytest.fixture(scope="session")
+def ranks() -> Iterator[Ranks]:
+    """``ranks(n, function, *args)``: the function's value on each of n gloo ranks."""
+    pool = Ranks()
+    yield pool
+    pool.close()

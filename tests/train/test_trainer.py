@@ -1,0 +1,157 @@
+"""The curve does not depend on stops, on the ranks, or on when they change."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from swath.parallel.world import World
+from swath.train.interrupt import Interrupted
+from swath.train.step import Diverged
+from tests.train.small import Keyed, trainer, weights
+
+CURVE = ("update", "samples", "loss", "lr", "grad_norm", "val/loss")
+
+
+def curve(lines):
+    return [{name: line[name] for name in CURVE if name in line} for line in lines]
+
+
+def close(mine, theirs):
+    assert len(mine) == len(theirs)
+    for line, expected in zip(mine, theirs, strict=True):
+        assert line == pytest.approx(expected, rel=1e-11)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    data = Keyed()
+    made, lines = trainer(tmp_path_factory.mktemp("unbroken"), loader=data)
+    made.run()
+    return lines, made.state, data.seen
+
+
+def test_the_loss_falls_and_every_sample_is_seen_once(unbroken):
+    lines, state, seen = unbroken
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert len(losses) == 12 and losses[-1] < 0.7 * losses[0]
+    assert seen[:96] == list(range(96)) and state.progress.samples == 96
+    assert [line["samples"] for line in lines if "val/loss" in line] == [24, 48, 72, 96]
+
+
+@pytest.mark.parametrize("stop", range(1, 12))
+def test_interrupted_after_any_update_the_curve_is_the_same(stop, unbroken, tmp_path):
+    """Bit for bit: moments, average, position and draws all come back."""
+    lines, state, _ = unbroken
+    made, first = trainer(tmp_path)
+
+    def record(line):
+        first.append(line)
+        if line["update"] == stop:
+            made.interrupts.pending = "SIGTERM"
+
+    made.record = record
+    with pytest.raises(Interrupted, match=f"SIGTERM: saved after update {stop}; the same command"):
+        made.run()
+    again, rest = trainer(tmp_path)
+    assert again.state.progress.update == stop
+    again.run()
+    assert curve(first + rest) == curve(lines)
+    assert torch.equal(weights(again.state.model), weights(state.model))
+    for name, value in state.average.tensors.items():
+        assert torch.equal(again.state.average.tensors[name], value)
+
+
+def test_a_finished_run_started_again_does_nothing(unbroken, tmp_path):
+    made, _ = trainer(tmp_path)
+    made.run()
+    again, lines = trainer(tmp_path)
+    again.run()
+    assert lines == [] and torch.equal(weights(again.state.model), weights(made.state.model))
+
+
+def whole_run(folder, world=None):
+    made, lines = trainer(folder, world or World.start("cpu"))
+    made.run()
+    return curve(lines), weights(made.state.model)
+
+
+@pytest.mark.parametrize("number", [2, 3, 4])
+def test_ranks_share_the_microbatches_without_a_trace(ranks, number, unbroken, tmp_path):
+    lines, state, _ = unbroken
+    answers = ranks(number, whole_run, tmp_path)
+    close(answers[0][0], curve(lines))
+    for _, found in answers:
+        torch.testing.assert_close(found, weights(state.model), rtol=1e-10, atol=1e-12)
+
+
+def resized(folder):
+    """Two ranks as far as update 5, then rank 0 alone, in the same process and trainer."""
+    world = World.start("cpu")
+    made, _ = trainer(folder, world, evaluate_every=None)
+    made.validation = None
+    made.settings = dataclasses.replace(made.settings, samples=40)
+    made.schedule = Fixed()
+    made.run()
+    if not world.first:
+        return None
+    made.move(World.alone())
+    made.settings = dataclasses.replace(made.settings, samples=96)
+    made.run()
+    return weights(made.state.model)
+
+
+class Fixed:
+    def factor(self, samples_seen, total):
+        return 1.0
+
+
+def test_the_world_may_be_replaced_in_mid_run(ranks, tmp_path):
+    whole, _ = trainer(tmp_path / "whole", evaluate_every=None)
+    whole.validation, whole.schedule = None, Fixed()
+    whole.run()
+    found, _ = ranks(2, resized, tmp_path / "resized")
+    torch.testing.assert_close(found, weights(whole.state.model), rtol=1e-10, atol=1e-12)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_and_says_where(tmp_path):
+    made, _ = trainer(tmp_path, loader=Keyed(spoiled=(19,)))
+    with pytest.raises(Diverged) as stopped:
+        made.run()
+    assert str(stopped.value).startswith(
+        "update 3 (samples 16 to 23): gradient norm is nan, loss nan; first in 0.weight"
+    )
+    assert "or set train.skip_nonfinite" in str(stopped.value)
+    assert weights(made.state.model).isfinite().all()
+
+
+def test_a_bounded_number_of_them_can_be_skipped(tmp_path):
+    made, lines = trainer(tmp_path, loader=Keyed(spoiled=(19,)), skip_nonfinite=1)
+    made.run()
+    assert [line["update"] for line in lines if line.get("skipped")] == [3]
+    assert weights(made.state.model).isfinite().all() and made.state.progress.samples == 96
+    worse, _ = trainer(tmp_path / "2", loader=Keyed(spoiled=(19, 41)), skip_nonfinite=1)
+    with pytest.raises(Diverged, match="update 6 .* 1 such updates may be skipped"):
+        worse.run()
+
+
+def test_a_run_without_improvement_ends_early(tmp_path):
+    made, lines = trainer(tmp_path, evaluate_every=8, patience=2)
+    made.objective.larger_is_better = True  # the loss falls, so the first stays the best
+    made.run()
+    progress = made.state.progress
+    assert (progress.update, progress.best_update, progress.stale) == (3, 1, 2)
+    assert 1 in made.checkpoints.updates()
+
+
+def test_the_best_checkpoint_outlives_newer_ones(tmp_path):
+    made, _ = trainer(tmp_path, checkpoint_every=8, evaluate_every=48)
+    made.objective.larger_is_better = True
+    made.run()
+    assert made.checkpoints.updates() == [6, 11, 12]
+
+
+def test_a_record_may_be_sparser_than_updates(tmp_path):
+    made, lines = trainer(tmp_path, record_every=32)
+    made.run()
+    assert [line["samples"] for line in lines if "loss" in line] == [32, 64, 96]
