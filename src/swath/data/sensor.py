@@ -4,7 +4,17 @@ A sensor is a YAML file in ``swath/sensors``; a user's own file works the same. 
 ``v`` stands for ``v * scale + offset`` of ``unit``. To add a sensor, add one file.
 """
 
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import pathlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from swath.config import ConfigError, load
+
+FOLDER = pathlib.Path(__file__).parent.parent / "sensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,3 +46,55 @@ class Sensor:
     """Names of the bands shown as red, green and blue."""
     source: str = ""
     """Where these facts come from."""
+
+    def __post_init__(self) -> None:
+        names = self.names
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ConfigError(f"sensor {self.name}: band {', '.join(twice)} is there twice")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the bands, in order."""
+        return tuple(band.name for band in self.bands)
+
+    def select(self, names: Iterable[str]) -> Sensor:
+        """Return the sensor with the bands ``names``, in that order; ConfigError if one is
+        unknown or named twice. Where a colour's band is not selected, ``colour`` becomes empty."""
+        known = {band.name: band for band in self.bands}
+        names = tuple(names)
+        if not names:
+            raise ConfigError(f"sensor {self.name}: no band is selected")
+        for name in names:
+            if name not in known:
+                raise ConfigError(f"{self.name} has no band {name!r}{_near(name, known)}")
+        if len(set(names)) < len(names):
+            raise ConfigError(f"bands {', '.join(names)}: one is named twice")
+        return dataclasses.replace(
+            self,
+            bands=tuple(known[name] for name in names),
+            colour=self.colour if set(self.colour) <= set(names) else (),
+        )
+
+
+def sensors() -> list[str]:
+    """Return the names of the sensors that ship with Swath."""
+    return sorted(file.stem for file in FOLDER.glob("*.yaml"))
+
+
+def load_sensor(name: str | pathlib.Path) -> Sensor:
+    """Return the sensor of that name (see :func:`sensors`), or of the user's YAML file."""
+    file = pathlib.Path(name)
+    if file.suffix not in (".yaml", ".yml"):
+        file = FOLDER / f"{name}.yaml"
+        if not file.exists():
+            raise ConfigError(f"no sensor {str(name)!r}{_near(str(name), sensors())}")
+    return load(Sensor, [file])
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    names = list(names)
+    folded = {n.casefold(): n for n in names}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1)
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return f" (did you mean {folded[near[0]]!r}?)" if near else f"; there are {shown}"

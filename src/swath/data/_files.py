@@ -1,0 +1,164 @@
+"""Which file and channel holds each band of an ``Imagery``.
+
+A file may describe its channels by name. Where it does, the description must agree with what the
+settings ask for: bands in another order would train a model on the wrong numbers, silently.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from typing import TYPE_CHECKING
+
+from swath.config import ConfigError
+from swath.data.sensor import Sensor
+from swath.geo.channel import Channel, File
+from swath.geo.raster import is_gdal_name
+
+if TYPE_CHECKING:
+    from swath.data.imagery import Imagery
+
+SUFFIXES = {".tif", ".tiff", ".jp2", ".img", ".vrt", ".png", ".jpg", ".jpeg", ".nc", ".dat", ".bil"}
+
+
+def channels(imagery: Imagery, sensor: Sensor) -> dict[str, Channel]:
+    """Return where each band of ``imagery`` is, in the order asked for; ConfigError if nowhere."""
+    if imagery.bands is not None:
+        sensor.select(imagery.bands)  # says what is wrong with them
+    path = pathlib.Path(imagery.path)
+    if not is_gdal_name(imagery.path) and not path.exists():
+        raise ConfigError(f"{path}: there is no such file or folder")
+    if imagery.files is None and not path.is_dir():
+        return _of_one_file(imagery, sensor)
+    if imagery.order is not None:
+        raise ConfigError(f"{path} is a folder; order is for one file with all bands: give files")
+    return _of_many_files(imagery, sensor, path)
+
+
+def _of_one_file(imagery: Imagery, sensor: Sensor) -> dict[str, Channel]:
+    file = _file(imagery.path, imagery)
+    described = [_band(d, sensor) for d in file.descriptions]
+    order = imagery.order
+    if order is None and any(described):
+        order = tuple(d or "-" for d in described)
+    if order is None and file.count == len(sensor.bands) == 1:
+        order = sensor.names
+    if order is None:
+        raise ConfigError(
+            f"{file.path}: has {file.count} channels without names; say which bands they are with "
+            f"order, channel by channel, such as order: [{', '.join(sensor.names[:3])}]"
+        )
+    if len(order) != file.count:
+        raise ConfigError(
+            f"{file.path}: has {file.count} channels, but order names {len(order)} "
+            f"({', '.join(order)}); write '-' for a channel that is no band"
+        )
+    sensor.select([band for band in order if band != "-"])
+    for number, (asked, found) in enumerate(zip(order, described, strict=True), 1):
+        _agree(file, number, asked, found)
+    place = {band: number for number, band in enumerate(order, 1) if band != "-"}
+    bands = imagery.bands or tuple(place)
+    missing = [band for band in bands if band not in place]
+    if missing:
+        raise ConfigError(
+            f"{file.path}: band {', '.join(missing)} is missing; the file has {', '.join(place)}"
+        )
+    return {band: _channel(file, place[band], imagery, sensor) for band in bands}
+
+
+def _of_many_files(imagery: Imagery, sensor: Sensor, path: pathlib.Path) -> dict[str, Channel]:
+    written = imagery.files
+    if isinstance(written, dict):
+        sensor.select(written)
+        bands = imagery.bands or tuple(written)
+        unknown = [band for band in bands if band not in written]
+        if unknown:
+            raise ConfigError(f"files names no file for band {', '.join(unknown)}")
+        names = {band: [written[band].replace("{path}", str(path))] for band in bands}
+    else:
+        bands = imagery.bands or sensor.names
+        names = {band: _search(path, written, band) for band in bands}
+    missing = [band for band, found in names.items() if not found]
+    if missing:
+        there = [band for band, found in names.items() if found]
+        looked = written or "*_{band}" + "|".join(sorted(SUFFIXES))
+        raise ConfigError(
+            f"{path}: no file for band {', '.join(missing)} of {sensor.name} (looked for "
+            f"{looked!r}; found {', '.join(there) or 'none'}); choose "
+            "bands, or say where they are with files"
+        )
+    files: dict[str, File] = {}
+    out = {}
+    for band, found in names.items():
+        if len(found) > 1:
+            raise ConfigError(
+                f"{path}: band {band} is in {len(found)} files ({', '.join(found[:3])}); name the "
+                "right one with files"
+            )
+        name, number = _split(found[0])
+        full = name if is_gdal_name(name) else str(path / name)
+        if full not in files:
+            files[full] = _file(full, imagery)
+        file = files[full]
+        if number is None and file.count > 1:
+            raise ConfigError(
+                f"{full}: has {file.count} channels; say which is band {band}, such as "
+                f"{band}: {name}#1"
+            )
+        out[band] = _channel(file, number or 1, imagery, sensor)
+        _agree(file, number or 1, band, _band(file.descriptions[(number or 1) - 1], sensor))
+    return out
+
+
+def _search(path: pathlib.Path, pattern: str | None, band: str) -> list[str]:
+    if pattern is not None:
+        name, hash_, number = (
+            pattern.replace("{band}", band).replace("{path}", str(path)).partition("#")
+        )
+        if is_gdal_name(name):
+            return [name + hash_ + number]
+        found = path.glob(name)
+    else:
+        own = re.compile(rf"(^|[^A-Za-z0-9]){re.escape(band)}$")
+        hash_ = number = ""
+        found = (f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and own.search(f.stem))
+    return sorted(str(f.relative_to(path)) + hash_ + number for f in found)
+
+
+def _split(name: str) -> tuple[str, int | None]:
+    match = re.fullmatch(r"(.*)#(\d+)", name)
+    return (match[1], int(match[2])) if match else (name, None)
+
+
+def _file(name: str, imagery: Imagery) -> File:
+    place = imagery.georeference
+    return File(name, place.crs, place.transform) if place else File(name)
+
+
+def _channel(file: File, number: int, imagery: Imagery, sensor: Sensor) -> Channel:
+    channel = Channel(file, number, imagery.nodata)
+    if channel.nodata is None:
+        channel.nodata = sensor.nodata
+    return channel
+
+
+def _band(description: str, sensor: Sensor) -> str:
+    """Return the band that a channel's description names; "" if it names none."""
+    folded = {_fold(name): name for name in sensor.names}
+    for word in (description, *re.split(r"[^A-Za-z0-9]+", description)):
+        if _fold(word) in folded:
+            return folded[_fold(word)]
+    return ""
+
+
+def _fold(name: str) -> str:
+    """B2, b02 and B002 are the same band."""
+    return re.sub(r"(?<=[a-z])0+(?=\d)", "", name.casefold())
+
+
+def _agree(file: File, number: int, asked: str, described: str) -> None:
+    if described and asked != described and asked != "-":
+        raise ConfigError(
+            f"{file.path}: channel {number} is asked for as {asked}, but the file describes it as "
+            f"{described}; correct the order of the bands"
+        )

@@ -1,0 +1,291 @@
+"""A scene as files lie on disk, seen as one image: bands of several resolutions on one grid.
+
+``Imagery`` says which files and bands; ``Imagery.open`` checks them and gives a ``Scene``, which
+reads any window in the native type of the files. Cutting chips and labels are left to
+``swath.datasets``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from swath.config import ConfigError
+from swath.data.chip import Ground
+from swath.data.sensor import Sensor, load_sensor
+from swath.geo import warp
+from swath.geo.channel import Channel
+from swath.geo.raster import crs_name
+from swath.geo.tiles import Tiles
+from swath.geo.window import Window
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+
+@dataclass(frozen=True, kw_only=True)
+class Georeference:
+    """A place on the Earth, taken instead of what the files say."""
+
+    crs: str
+    """Coordinate reference system, such as "EPSG:32633"."""
+    transform: tuple[float, ...] | None = None
+    """The affine transform's a, b, c, d, e, f: (a, e) is the pixel size, (c, f) the outer corner
+    of the upper left pixel. None: as the files say. With a transform of its own, every file must
+    have the same pixels."""
+
+    def __post_init__(self) -> None:
+        if self.transform is not None and len(self.transform) != 6:
+            raise ConfigError(f"transform has {len(self.transform)} numbers; it takes 6 (a..f)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imagery:
+    """Which raster files make up a scene, and the one grid that they are brought to."""
+
+    path: str
+    """A folder with one file per band, or one file with all bands."""
+
+    sensor: str = "sentinel2_l1c"
+    """Name of a sensor that ships with Swath, or a YAML file like those."""
+
+    bands: tuple[str, ...] | None = None
+    """Bands to use, in this order. None: all of the sensor (of a single file: all that it has)."""
+
+    files: str | dict[str, str] | None = None
+    """Where each band is, within ``path``: a pattern such as "*_{band}_20m.jp2", or band: file.
+    "cube.tif#3" is the third channel of a file; "netcdf:{path}/cube.nc:B2" a name in GDAL's terms.
+    None: the files whose names end in the band's (..._B02.jp2)."""
+
+    order: tuple[str, ...] | None = None
+    """Bands of a single file, channel by channel, "-" for a channel that is none. None: as the
+    file's own band descriptions say."""
+
+    grid: str | None = None
+    """The band whose pixels the scene has. None: the finest one's."""
+
+    resolution_m: float | None = None
+    """Pixel size in m (in units of the CRS); None: that of the grid band."""
+
+    crs: str | None = None
+    """Coordinate reference system of the scene; None: that of the grid band."""
+
+    resampling: Literal["nearest", "bilinear", "cubic", "average"] = "bilinear"
+    """How bands of another grid are brought to the scene's."""
+
+    nodata: float | None = None
+    """Value that means "not observed" in all files. None: as the files say, else the sensor."""
+
+    georeference: Georeference | None = None
+    """For files without (or with a wrong) place on the Earth."""
+
+    when: str | None = None
+    """Time of acquisition, UTC, such as 2017-02-16T10:21."""
+
+    name: str | None = None
+    """Name of the scene; None: that of ``path``."""
+
+    def __post_init__(self) -> None:
+        if self.resolution_m is not None and self.resolution_m <= 0:
+            raise ConfigError(f"resolution_m={self.resolution_m:g} is not a size in m")
+        if self.files is not None and self.order is not None:
+            raise ConfigError(
+                "files and order: order is for one file with all bands; give one of them"
+            )
+        if isinstance(self.files, str) and "{band}" not in self.files:
+            raise ConfigError(f"files={self.files!r} has no {{band}} in it, as in '*_{{band}}.tif'")
+        if self.when is not None:
+            _time(self.when)
+
+    def open(self) -> Scene:
+        """Return the scene; reads headers and a few pixels of each band.
+
+        Raises ConfigError: a file is missing, truncated, without or with another CRS, or all
+        no-data; a band is missing, or is another one by the file's own description.
+        """
+        from swath.data import _files
+
+        sensor = load_sensor(self.sensor)
+        channels = _files.channels(self, sensor)
+        sensor = sensor.select(channels)
+        if self.grid is not None and self.grid not in channels:
+            raise ConfigError(f"grid: band {self.grid!r} is not among {', '.join(channels)}")
+        _check_places(channels)
+        grid = self._grid(channels)
+        _check_overlap(grid, channels)
+        for band, channel in channels.items():
+            if not channel.any_observed():
+                raise ConfigError(
+                    f"{channel.file.path}: band {band} has no data anywhere (every pixel is "
+                    f"no-data, {channel.nodata}); leave it out with bands, or check nodata"
+                )
+        return Scene(self, sensor, grid, list(channels.values()))
+
+    def _grid(self, channels: dict[str, Channel]) -> GeoBox:
+        first = min(channels.values(), key=lambda c: _pixel_area(c.grid))
+        grid = channels[self.grid].grid if self.grid else first.grid
+        if self.resolution_m is None and self.crs is None:
+            return grid
+        from rasterio.errors import CRSError
+
+        try:
+            found = warp.at_resolution(grid, self.resolution_m, self.crs)
+        except (CRSError, ValueError) as error:
+            raise ConfigError(f"crs={self.crs!r}: {error}") from error
+        if self.resolution_m is not None and found.crs is not None and found.crs.geographic:
+            raise ConfigError(
+                f"resolution_m={self.resolution_m:g}: {found.crs} counts in degrees; give a CRS in "
+                "metres, such as the UTM zone's"
+            )
+        return found
+
+
+class Scene:
+    """One image (bands, height, width) on one grid, read window by window, from any thread."""
+
+    def __init__(
+        self, imagery: Imagery, sensor: Sensor, grid: GeoBox, channels: Sequence[Channel]
+    ) -> None:
+        self.imagery = imagery
+        self.grid = grid
+        self.dtype: np.dtype = np.result_type(*(channel.dtype for channel in channels))
+        nodata = _nodata(imagery, sensor, channels, self.dtype)
+        self.sensor = dataclasses.replace(sensor, nodata=nodata)
+        """The bands read, in order; ``nodata`` is the value that ``read`` gives where a band was
+        not observed (NaN in float imagery, None if nothing says what it could be)."""
+        self.height, self.width = (int(n) for n in grid.shape)
+        self.name = imagery.name or pathlib.Path(imagery.path).resolve().stem
+        self.when = _time(imagery.when) if imagery.when else None
+        self.ground = Ground(
+            name=self.name,
+            height=self.height,
+            width=self.width,
+            transform=tuple(grid.affine)[:6],
+            crs=crs_name(grid.crs),
+        )
+        self._channels = list(channels)
+        self._tiles = Tiles(
+            self.height,
+            self.width,
+            self._read,
+            pixel_bytes=self.dtype.itemsize * len(channels),
+        )
+
+    def read(self, window: Window | None = None) -> np.ndarray:
+        """Return pixels (bands, h, w) in ``dtype``; None: the whole scene.
+
+        Where a band was not observed it has ``sensor.nodata``. A pixel's value does not depend on
+        the window it is read in. Raises ConfigError if a file is damaged there; ValueError if the
+        window reaches out of the scene.
+        """
+        return self._tiles.read(window or Window(0, 0, self.height, self.width))
+
+    def observed(self, image: np.ndarray) -> np.ndarray:
+        """Return where each band of ``image`` (bands, h, w), as read, was observed; same shape."""
+        if self.dtype.kind == "f":
+            return np.isfinite(image)
+        if self.sensor.nodata is None:
+            return np.ones(image.shape, bool)
+        return image != self.sensor.nodata
+
+    def valid(self, window: Window | None = None) -> np.ndarray:
+        """Return where (h, w) all bands were observed."""
+        return np.logical_and.reduce(self.observed(self.read(window)))
+
+    def close(self) -> None:
+        """Close the files; reading again opens them anew."""
+        for channel in self._channels:
+            channel.file.close()
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self, window: Window) -> np.ndarray:
+        target = warp.crop(self.grid, window)
+        out = np.empty((len(self._channels), window.height, window.width), self.dtype)
+        nodata = self.sensor.nodata
+        for i, channel in enumerate(self._channels):
+            values, observed = channel.on(target, self.imagery.resampling)
+            out[i] = values
+            if nodata is None:
+                if not observed.all():
+                    raise ConfigError(
+                        f"{channel.file.path}: band {self.sensor.names[i]} does not cover the "
+                        "scene and nothing says which value means no-data; give nodata"
+                    )
+                continue
+            # An observed value that happens to be the no-data value moves by one count.
+            clash = observed & (out[i] == nodata)
+            if clash.any():
+                out[i][clash] = nodata + (1 if nodata < np.iinfo(self.dtype).max else -1)
+            out[i][~observed] = nodata
+        return out
+
+
+def _nodata(
+    imagery: Imagery, sensor: Sensor, channels: Sequence[Channel], dtype: np.dtype
+) -> float | None:
+    if dtype.kind == "f":
+        return float("nan")
+    declared = [n for n in (imagery.nodata, *(c.nodata for c in channels), sensor.nodata)]
+    limits = np.iinfo(dtype)
+    for value in declared:
+        if value is not None and np.isfinite(value) and limits.min <= value <= limits.max:
+            if value != int(value):
+                raise ConfigError(f"nodata={value:g} cannot occur in {dtype} imagery")
+            return int(value)
+    return None
+
+
+def _check_places(channels: dict[str, Channel]) -> None:
+    for band, channel in channels.items():
+        if channel.file.grid is None:
+            raise ConfigError(
+                f"{channel.file.path}: band {band} {channel.file.lacks}; write it into the file "
+                "(gdal_edit -a_srs ... -a_ullr ...) or give georeference (crs, transform)"
+            )
+
+
+def _check_overlap(grid: GeoBox, channels: dict[str, Channel]) -> None:
+    for band, channel in channels.items():
+        if warp.source_window(grid, channel.grid, 0) is None:
+            raise ConfigError(
+                f"{channel.file.path}: band {band} lies elsewhere than the scene: it covers "
+                f"{_extent(channel.grid)}, the scene {_extent(grid)}; one of them has a wrong CRS "
+                "or transform"
+            )
+
+
+def _extent(grid: GeoBox) -> str:
+    import rasterio.warp
+
+    bounds = tuple(grid.extent.boundingbox)[:4]
+    try:
+        west, south, east, north = rasterio.warp.transform_bounds(
+            str(grid.crs), "EPSG:4326", *bounds
+        )
+    except rasterio.errors.RasterioError:
+        return f"{bounds} in {crs_name(grid.crs)}"
+    return f"lon {west:.3f}..{east:.3f}, lat {south:.3f}..{north:.3f} ({crs_name(grid.crs)})"
+
+
+def _pixel_area(grid: GeoBox) -> float:
+    degrees = grid.crs is not None and grid.crs.geographic
+    return abs(grid.affine.determinant) * (111_320.0**2 if degrees else 1.0)
+
+
+def _time(text: str) -> datetime.datetime:
+    try:
+        found = datetime.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(f"when={text!r} is not a time such as 2017-02-16T10:21") from error
+    return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)

@@ -1,0 +1,152 @@
+"""One channel of a raster file, read on any grid, from any thread.
+
+GDAL's handles serve one thread at a time, so a file keeps a few and lends them. A channel knows
+which of its pixels were observed: by its no-data value, by the file's mask, and, in float
+imagery, because they are not NaN. What the numbers mean is left to ``swath.data``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from swath.config import ConfigError
+from swath.geo import warp
+from swath.geo.raster import lacking, open_raster, read
+from swath.geo.window import Window, windows
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+    from rasterio.io import DatasetReader
+
+
+class File:
+    """A raster file and the handles on it that are open."""
+
+    def __init__(
+        self, path: str, crs: str | None = None, transform: Sequence[float] | None = None
+    ) -> None:
+        """crs, transform: taken instead of what the file says."""
+        self.path = path
+        self._idle: queue.LifoQueue[DatasetReader] = queue.LifoQueue()
+        with self.borrow() as raster:
+            self.count: int = raster.count
+            self.dtypes = tuple(np.dtype(d) for d in raster.dtypes)
+            self.nodatas: tuple[float | None, ...] = raster.nodatavals
+            self.descriptions = tuple(
+                d or (c.name if c.name in ("red", "green", "blue") else "")
+                for d, c in zip(raster.descriptions, raster.colorinterp, strict=True)
+            )
+            # Another channel (alpha) or a mask file says what was observed.
+            self.masked = tuple(
+                any(flag.name == "per_dataset" for flag in flags)
+                for flags in raster.mask_flag_enums
+            )
+            self.lacks = lacking(raster)
+            crs, transform = crs or raster.crs, transform or raster.transform
+            placed = crs is not None and (not self.lacks or transform is not raster.transform)
+            self.grid: GeoBox | None = None
+            if placed:
+                self.lacks = ""
+                self.grid = warp.box(raster.height, raster.width, transform, crs)
+            self.height, self.width = raster.shape
+
+    @contextlib.contextmanager
+    def borrow(self) -> Iterator[DatasetReader]:
+        """Lend a handle that no other thread uses meanwhile."""
+        try:
+            raster = self._idle.get_nowait()
+        except queue.Empty:
+            raster = open_raster(self.path)
+        try:
+            yield raster
+        finally:
+            self._idle.put(raster)
+
+    def close(self) -> None:
+        """Close the idle handles; the file can still be read, and opens anew."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().close()
+
+
+class Channel:
+    """One channel (counted from 1) of a file."""
+
+    def __init__(self, file: File, number: int = 1, nodata: float | None = None) -> None:
+        """nodata: instead of what the file declares. ConfigError if there is no such channel."""
+        if not 1 <= number <= file.count:
+            raise ConfigError(f"{file.path}: there is no channel {number}; it has {file.count}")
+        self.file, self.number = file, number
+        self.dtype = file.dtypes[number - 1]
+        if self.dtype.kind not in "uif":
+            raise ConfigError(
+                f"{file.path}: pixels are {self.dtype}; expected whole or real numbers"
+            )
+        declared = file.nodatas[number - 1]
+        self.nodata = declared if nodata is None else nodata
+        self.masked = file.masked[number - 1]
+
+    @property
+    def grid(self) -> GeoBox:
+        """The channel's own grid; ConfigError if it has no place on the Earth."""
+        if self.file.grid is None:
+            raise ConfigError(f"{self.file.path}: {self.file.lacks}")
+        return self.file.grid
+
+    def pixels(self, window: Window | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return pixels (h, w) in native type, and which of them were observed (h, w) bool."""
+        with self.file.borrow() as raster:
+            values = read(raster, self.number, window)
+            observed = np.ones(values.shape, bool)
+            if self.masked:
+                area = None if window is None else [(s.start, s.stop) for s in window.slices]
+                observed = raster.read_masks(self.number, window=area) > 0
+        if self.dtype.kind == "f":
+            observed &= np.isfinite(values)
+        if self.nodata is not None and not np.isnan(self.nodata):
+            observed &= values != self.nodata
+        return values, observed
+
+    def on(self, target: GeoBox, resampling: warp.Resampling) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pixels of the grid ``target`` (h, w) in native type, and which of them were
+        observed. Whole numbers are rounded; where not observed the value is 0."""
+        height, width = target.shape
+        values, observed = np.zeros((height, width), self.dtype), np.zeros((height, width), bool)
+        shift = warp.offset(self.grid, target)
+        if shift is not None:
+            wanted = Window(*shift, height, width)
+            found = wanted.overlap(Window(0, 0, *self.grid.shape))
+            if found is not None:
+                here = found.inside(wanted).slices
+                values[here], observed[here] = self.pixels(found)
+                values[~observed] = 0
+            return values, observed
+        found = warp.source_window(target, self.grid, warp.margin(target, self.grid, resampling))
+        if found is None:
+            return values, observed
+        native, seen = self.pixels(found)
+        if not seen.any():
+            return values, observed
+        real = native.astype(np.float64)
+        real[~seen] = np.nan
+        real = warp.warp(real, warp.crop(self.grid, found), target, resampling)
+        observed = np.isfinite(real)
+        if self.dtype.kind in "ui":
+            limits = np.iinfo(self.dtype)
+            real = np.clip(np.rint(real), limits.min, limits.max)
+        values[observed] = real[observed].astype(self.dtype)
+        return values, observed
+
+    def any_observed(self, size: int = 512) -> bool:
+        """Return whether any pixel was observed; stops at the first, and looks from the middle."""
+        height, width = self.file.height, self.file.width
+        tiles = windows(height, width, size, size)
+        tiles.sort(
+            key=lambda w: abs(w.row + size / 2 - height / 2) + abs(w.col + size / 2 - width / 2)
+        )
+        return any(self.pixels(tile)[1].any() for tile in tiles)

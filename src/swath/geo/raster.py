@@ -1,0 +1,124 @@
+"""Rasters on disk: opened and read with errors that say what is wrong, written as COGs.
+
+What a raster's numbers mean is left to ``swath.data``, how grids are brought together to
+``swath.geo.warp``. GDAL does the work, through rasterio.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import pathlib
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from swath.config import ConfigError
+from swath.geo.window import Window
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+
+def open_raster(path: str | pathlib.Path, *, georeferenced: bool = False) -> DatasetReader:
+    """Return the raster at ``path``, open for reading; the caller closes it.
+
+    path: a file of any raster format that GDAL reads, or a name in GDAL's own terms, such as
+        netcdf:cube.nc:B2 or /vsizip/a.zip/b.tif.
+    georeferenced: raise if the raster has no CRS or no place in it.
+
+    Raises ConfigError if the file is missing, is no raster or is damaged.
+    """
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    _hush()
+    name = os.fspath(path)
+    plain = pathlib.Path(name)
+    if not is_gdal_name(name) and not plain.exists():
+        raise ConfigError(f"{name}: there is no such file{_beside(plain)}")
+    if not is_gdal_name(name) and plain.is_file() and plain.stat().st_size == 0:
+        raise ConfigError(f"{name}: the file is empty")
+    try:
+        raster = rasterio.open(name)
+    except RasterioError as error:
+        raise ConfigError(f"{name}: is not a raster, or is damaged ({_cause(error)})") from error
+    message = "" if raster.count else f"holds no image of its own{_inner(raster)}"
+    if georeferenced and not message and lacking(raster):
+        message = f"{lacking(raster)}; write it into the file (gdal_edit -a_srs ... -a_ullr ...)"
+    if message:
+        raster.close()
+        raise ConfigError(f"{name}: {message}")
+    return raster
+
+
+def lacking(raster: DatasetReader) -> str:
+    """Return what ``raster`` lacks to have a place on the Earth; "" if it lacks nothing."""
+    if raster.crs is None:
+        return "has no coordinate reference system (CRS)"
+    if raster.transform.is_identity:
+        return f"has a CRS ({crs_name(raster.crs)}) but no place in it (no transform)"
+    return ""
+
+
+def read(raster: DatasetReader, channel: int, window: Window | None = None) -> np.ndarray:
+    """Return pixels (h, w) of one channel, counted from 1, in their native type.
+
+    Raises ConfigError if the file ends early or is damaged there. ``window`` lies inside.
+    """
+    from rasterio.errors import RasterioError
+
+    area = None
+    if window is not None:
+        area = tuple((s.start, s.stop) for s in window.slices)
+    try:
+        return raster.read(channel, window=area)
+    except RasterioError as error:
+        place = "" if window is None else f" in rows {window.row}..{window.row + window.height - 1}"
+        raise ConfigError(
+            f"{raster.name}: channel {channel} cannot be read{place}; the file is truncated or "
+            f"damaged ({_cause(error)}). Copy or download it again"
+        ) from error
+
+
+def is_gdal_name(name: str) -> bool:
+    """Return whether ``name`` is one of GDAL's own (a virtual file, an address, a subdataset)."""
+    head, colon, _ = name.partition(":")
+    return name.startswith("/vsi") or (bool(colon) and head.isalnum() and len(head) > 1)
+
+
+def crs_name(crs: Any) -> str:
+    """Return "EPSG:32633" where the CRS has a code, else its WKT."""
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code else crs.to_wkt()
+
+
+@functools.cache
+def _hush() -> None:
+    """Silence rasterio's warning about rasters without a place: here that is said by errors."""
+    from rasterio.errors import NotGeoreferencedWarning
+
+    warnings.simplefilter("ignore", NotGeoreferencedWarning)
+
+
+def _beside(path: pathlib.Path) -> str:
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if folder != path.parent:
+        return f" ({folder} exists, {path.parent} does not)"
+    return ""
+
+
+def _inner(raster: DatasetReader) -> str:
+    inside = list(raster.subdatasets)
+    if not inside:
+        return ""
+    return f"; name one of those inside: {', '.join(inside[:8])}"
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)
