@@ -112,11 +112,14 @@ class Channel:
             observed &= values != self.nodata
         return values, observed
 
-    def on(self, target: GeoBox, resampling: warp.Resampling) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pixels of the grid ``target`` (h, w) in native type, and which of them were
-        observed. Whole numbers are rounded; where not observed the value is 0."""
+    def on(
+        self, target: GeoBox, resampling: warp.Resampling, dtype: np.dtype | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pixels of the grid ``target`` (h, w) in ``dtype`` (None: the native one), and
+        which of them were observed. Whole numbers are rounded; where not observed they are 0."""
+        dtype = dtype or self.dtype
         height, width = target.shape
-        values, observed = np.zeros((height, width), self.dtype), np.zeros((height, width), bool)
+        values, observed = np.zeros((height, width), dtype), np.zeros((height, width), bool)
         shift = warp.offset(self.grid, target)
         if shift is not None:
             wanted = Window(*shift, height, width)
@@ -136,10 +139,10 @@ class Channel:
         real[~seen] = np.nan
         real = warp.warp(real, warp.crop(self.grid, found), target, resampling)
         observed = np.isfinite(real)
-        if self.dtype.kind in "ui":
-            limits = np.iinfo(self.dtype)
+        if dtype.kind in "ui":
+            limits = np.iinfo(dtype)
             real = np.clip(np.rint(real), limits.min, limits.max)
-        values[observed] = real[observed].astype(self.dtype)
+        values[observed] = real[observed].astype(dtype)
         return values, observed
 
     def any_observed(self, size: int = 512) -> bool:
