@@ -29,7 +29,7 @@ def mix(x: np.ndarray) -> np.ndarray:
 
 
 def bits(seed: int, positions: np.ndarray, stream: str, count: int) -> np.ndarray:
-    """Return ``count`` draws of 64 random bits for each of ``positions`` (n,): uint64 (n, count)."""
+    """Return ``count`` words of 64 random bits for each position (n,): uint64 (n, count)."""
     places = mix(np.asarray(positions).astype(np.uint64) + _root(seed, stream))
     numbers = np.arange(count, dtype=np.uint64) * _STEP
     return mix(places[:, None] + numbers)

@@ -4,8 +4,9 @@ Epoch ``e`` shows every sample once (or ``repeats`` times) in an order of its ow
 permutation of ``0..n-1``, a Feistel network over a grid of a x b >= n cells with cycle walking.
 It takes no memory, costs the same for any position, and knows no ranks, workers or files.
 
-Source: Black and Rogaway 2002, "Ciphers with arbitrary finite domains" (doi:10.1007/3-540-45760-7_9),
-with additions modulo a and b in place of exclusive-or, so that the grid is hardly larger than n.
+Source: Black and Rogaway 2002, "Ciphers with arbitrary finite domains"
+(doi:10.1007/3-540-45760-7_9), with additions modulo a and b in place of exclusive-or, so that the
+grid is hardly larger than n.
 """
 
 import math

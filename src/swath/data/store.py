@@ -1,0 +1,298 @@
+"""A store: many samples on disk, read at random, with everything that says what they are.
+
+A store is a folder (or an s3:// or gs:// address) and a Zarr v3 group, so that any Zarr tool and
+xarray can open it:
+
+    zarr.json          attributes: version, contents, and what builders add (stats, splits, ...)
+    <modality>/        (n, c, h, w), one chunk a sample, sharded to files of about 256 MB
+    label/             (n, h, w) or (n, t, h, w) likewise; (n,), (n, k) or (n, t) as a column
+    groups/<name>/     (n, h, w) likewise, or (n,) as a column
+    where/ when/ given/ name/      columns: one small file each
+
+Images keep their native type. While a store is built its columns are in ``building/``, a file to
+each shard, so that a shard is written as a whole or counts as missing, and a build killed at any
+moment is taken up again. Finishing copies the columns to where they belong and then marks the
+store, in one rename, as done.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
+
+import numpy as np
+
+from swath.config import ConfigError, plain
+from swath.data import layout
+from swath.data.chip import Chip, Contents, Modality
+from swath.data.shards import Group, Shards
+
+VERSION = 1
+
+
+class Reading:
+    """Samples on their way from disk."""
+
+    def __init__(self, waits: dict[str, Callable[[], np.ndarray]]) -> None:
+        self._waits = waits
+
+    def result(self) -> dict[str, np.ndarray]:
+        """Wait for the samples; ConfigError if one is damaged."""
+        return {name: wait() for name, wait in self._waits.items()}
+
+
+class Store:
+    """Samples on disk; made by :meth:`create`, found again by :meth:`open`."""
+
+    def __init__(self, path: str, attributes: dict[str, Any]) -> None:
+        self.path = path
+        self._attributes = attributes
+        self.contents: Contents = layout.contents_of(attributes["contents"])
+        self.parts = layout.parts(self.contents)
+        self.samples: int = attributes["samples"]
+        self.per_file: int = attributes["per_file"]
+        """Samples in a shard."""
+        self._group = Group(path)
+        self._lock = threading.RLock()
+        self._columns: dict[str, np.ndarray] = {}
+        self._arrays: dict[str, Shards] = {}
+        self._threads = ThreadPoolExecutor(min(32, max(4, os.cpu_count() or 1)), "store")
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        contents: Contents,
+        samples: int,
+        *,
+        compress: bool = True,
+        shard_bytes: int = 256_000_000,
+        **attributes: Any,
+    ) -> Self:
+        """Return a new store of ``samples`` samples, none written yet; ``attributes`` go with it.
+
+        compress: blosc (lz4, bits shuffled). Smaller files; benchmarks/loading.md says what it
+            costs in samples/s.
+        """
+        text = os.fspath(path)
+        if Group(text).load() is not None:
+            raise ConfigError(
+                f"{text}: something is here already; name another folder or delete it"
+            )
+        if samples < 1:
+            raise ConfigError(f"{text}: a store needs at least one sample, there are {samples}")
+        sharded = [p.sample_bytes for p in layout.parts(contents).values() if not p.column]
+        known = {
+            "version": VERSION,
+            "done": False,
+            "samples": samples,
+            "per_file": int(min(samples, max(1, shard_bytes // max(sharded)))),
+            "compress": compress,
+            "contents": plain(contents),
+        }
+        store = cls(text, layout.from_json(layout.to_json({**attributes, **known})))
+        for name in store.parts:
+            store._create(name)
+        Group(text, "groups").save({})
+        store._save(store.attributes)  # last: what has no zarr.json is no store
+        return store
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, unfinished: bool = False) -> Self:
+        """Return the store at ``path``; ConfigError if it is none, too new, or not finished.
+
+        unfinished: take up a store whose building was cut short.
+        """
+        text = os.fspath(path)
+        attributes = (Group(text).load() or {}).get("swath")
+        if attributes is None:
+            raise ConfigError(
+                f"{text}: there is no store here (no zarr.json with 'swath' in its attributes); "
+                f"make one with `swath data build`"
+            )
+        if attributes["version"] > VERSION:
+            raise ConfigError(
+                f"{text}: written by a newer Swath (store version {attributes['version']}, this "
+                f"one reads up to {VERSION}): update Swath, or build the store again"
+            )
+        store = cls(text, layout.from_json(attributes))
+        if not store.done and not unfinished:
+            raise ConfigError(
+                f"{text}: the store is not finished: {len(store.missing())} of "
+                f"{-(-store.samples // store.per_file)} shards are missing. Run the same "
+                f"`swath data build` again; it goes on where it stopped"
+            )
+        return store
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (type(self), self.path)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What is written about the store; changed by :meth:`update`."""
+        return self._attributes
+
+    @property
+    def done(self) -> bool:
+        """Whether everything is written."""
+        return self._attributes["done"]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of masks and pixel groups: those of the finest modality."""
+        return layout.grid(self.contents)
+
+    def modality(self, name: str) -> Modality:
+        """Return one of the modalities; ConfigError if there is none of this name."""
+        for modality in self.contents.modalities:
+            if modality.name == name:
+                return modality
+        names = ", ".join(m.name for m in self.contents.modalities)
+        raise ConfigError(f"{self.path}: no modality {name!r}; there are {names}")
+
+    def update(self, **attributes: Any) -> None:
+        """Add or replace attributes, all or none. Arrays become lists."""
+        with self._lock:
+            new = {**self._attributes, **layout.from_json(layout.to_json(attributes))}
+            self._save(new)
+            self._attributes = new
+
+    # Writing
+
+    def missing(self) -> list[range]:
+        """Return the samples that are not on disk, shard by shard, each to be written whole."""
+        written = [
+            self._group.files(f"{self._place(name)}/c")
+            for name, part in self.parts.items()
+            if not (self.done and part.column)
+        ]
+        return [
+            range(start, min(start + self.per_file, self.samples))
+            for shard, start in enumerate(range(0, self.samples, self.per_file))
+            if any(shard not in files for files in written)
+        ]
+
+    def write(self, index: int, chip: Chip) -> None:
+        """Replace one sample. Its shard is read and written anew: see :meth:`write_many`."""
+        self.write_many(index, [chip])
+
+    def write_many(self, start: int, chips: Sequence[Chip]) -> None:
+        """Write samples from ``start`` on; ConfigError if a chip does not fit the contents.
+
+        For speed, and so that nothing is torn, write the ranges of :meth:`missing` whole. Threads
+        may write different ones at once. In a finished store this mends lost shards: columns stay
+        as they are.
+        """
+        if start < 0 or start + len(chips) > self.samples:
+            raise IndexError(f"{start}..{start + len(chips) - 1} is outside 0..{self.samples - 1}")
+        parts = [p for p in self.parts.values() if not (self.done and p.column)]
+        for name, values in [(p.name, layout.rows(p, chips)) for p in parts]:
+            self._array(name).write(start, values)
+            self._columns.pop(name, None)
+
+    def finish(self, **attributes: Any) -> None:
+        """Mark the store as done, with ``attributes``; ConfigError if samples are missing."""
+        if missing := self.missing():
+            raise ConfigError(
+                f"{self.path}: cannot be finished: {sum(map(len, missing))} samples are missing"
+            )
+        for name, part in self.parts.items():
+            if part.column and not self.done:
+                values = self._array(name).whole()
+                self._create(name, finished=True).write(0, values)
+        with self._lock:
+            self.update(**attributes, done=True)
+            self._arrays.clear()
+        self._group.remove("building")
+
+    # Reading
+
+    def read(
+        self,
+        indices: np.ndarray | Sequence[int],
+        modalities: Sequence[str] | None = None,
+        *,
+        label: bool = True,
+        groups: Sequence[str] = (),
+    ) -> Reading:
+        """Begin to read samples, in the order asked; IndexError for one that is not there.
+
+        The result holds each modality (b, c, h, w) by name, "label", and "groups/<name>" for each
+        of ``groups``. modalities: None means all.
+        """
+        chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if chosen.size and not (chosen.min() >= 0 and chosen.max() < self.samples):
+            raise IndexError(f"{self.path}: samples are 0 to {self.samples - 1}, asked: {chosen}")
+        if modalities is None:
+            modalities = [m.name for m in self.contents.modalities]
+        names = [self.modality(name).name for name in modalities]
+        names += ["label"] if label and "label" in self.parts else []
+        names += [f"groups/{group}" for group in groups]
+        return Reading({name: self._begin(name, chosen) for name in names})
+
+    def column(self, name: str) -> np.ndarray:
+        """Return a whole column: where, when, given, name, label or groups/<name>.
+
+        where (n, 5) int32: ground, row, col, height, width of the sample; ground -1: unknown.
+        when (n,) int64: seconds since 1970 UTC, or ``layout.UNKNOWN_TIME``. given (n,) uint8:
+        place in ``layout.GIVEN``, or 255. name (n,) str.
+        """
+        if name not in self._columns:
+            there = [n for n, part in self.parts.items() if part.column]
+            if name not in there:
+                raise ConfigError(f"{self.path}: no column {name!r}; there are {', '.join(there)}")
+            values = self._array(name).whole()
+            self._columns[name] = layout.texts(values) if name == "name" else values
+        return self._columns[name]
+
+    def _begin(self, name: str, indices: np.ndarray) -> Callable[[], np.ndarray]:
+        if name not in self.parts:
+            raise ConfigError(f"{self.path}: holds no {name!r}; there are {', '.join(self.parts)}")
+        if not self.parts[name].column:
+            return self._array(name).read(indices)
+        values = self.column(name)[indices]
+        return lambda: values
+
+    def _place(self, name: str) -> str:
+        return f"building/{name}" if self.parts[name].column and not self.done else name
+
+    def _array(self, name: str) -> Shards:
+        with self._lock:
+            if name not in self._arrays:
+                self._arrays[name] = Shards(self.path, self._place(name), self._threads)
+            return self._arrays[name]
+
+    def _create(self, name: str, finished: bool = False) -> Shards:
+        part = self.parts[name]
+        return Shards.create(
+            self.path,
+            name if finished else self._place(name),
+            self._threads,
+            shape=(self.samples, *part.shape),
+            dtype=part.dtype,
+            per_file=self.samples if finished else self.per_file,
+            dims=("sample", *part.dims),
+            compress=part.column or self._attributes["compress"],
+            sharded=not part.column,
+            attributes=self._facts(name),
+        )
+
+    def _facts(self, name: str) -> dict[str, Any]:
+        """Return what a reader who knows Zarr but not Swath wants beside an array."""
+        for modality in self.contents.modalities:
+            if modality.name == name:
+                return layout.to_json(plain(modality.sensor))
+        return layout.to_json(plain(self.contents.label)) if name == "label" else {}
+
+    def _save(self, attributes: dict[str, Any]) -> None:
+        self._group.save({"swath": layout.to_json(attributes)})
+
+
+def _reopen(cls: type[Store], path: str) -> Store:
+    return cls.open(path, unfinished=True)
