@@ -6,8 +6,18 @@ BIN := .venv/bin
 
 .PHONY: demo test check docs clean
 
+RECIPE := recipes/brandenburg/recipe.yaml
+
+# The verbs one after the other, as one would type them. Anew each time: `make clean` is not needed.
 demo: .venv/ready
-	@$(BIN)/python recipes/brandenburg/demo.py
+	@rm -rf runs/brandenburg
+	$(BIN)/swath data build $(RECIPE)
+	$(BIN)/swath train $(RECIPE)
+	$(BIN)/swath predict $(RECIPE)
+	$(BIN)/swath evaluate $(RECIPE)
+	$(BIN)/swath baseline $(RECIPE)
+	$(BIN)/swath report $(RECIPE)
+	@echo "open runs/brandenburg/report.html in a browser, and runs/brandenburg/map in QGIS"
 
 test: .venv/ready-dev
 	$(BIN)/python -m pytest $(TESTS)

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from swath import config
+from swath import text as text_
 from swath.config import Choice, ConfigError
 from swath.schema import schema
 
@@ -126,6 +127,32 @@ def test_numbers_words_and_truth_are_what_they_look_like():
     )
     assert (whole.part.lr, whole.name, whole.flag) == (1e-4, "on", True)
     assert whole.part.bands == ("B02", "B8A")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1", 1),
+        ("-3", -3),
+        ("40_000", 40_000),
+        ("0x1f", 31),
+        ("1e-4", 1e-4),
+        ("2e3", 2000.0),
+        ("1.5E+3", 1500.0),
+        (".5", 0.5),
+        ("-.inf", -float("inf")),
+        ("true", True),
+        ("null", None),
+        ("~", None),
+        *((word, word) for word in ("on", "no", "True", "2017-02-16", "1:30", "0123", "1e", "B8A")),
+    ],
+)
+def test_scalars_are_read_without_the_traps_of_yaml(text, value):
+    """A date, a clock time and Norway are words; what is written back reads as the same."""
+    read = text_.parse(text, "here", lines=False).value
+    assert (read, type(read)) == (value, type(value))
+    assert text_.parse(text_.as_yaml(value), "here", lines=False).value == value
+    assert text_.parse(text_.as_yaml(text), "here", lines=False).value == text
 
 
 def test_dump_and_load_agree(written):

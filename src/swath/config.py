@@ -28,13 +28,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import pydantic
-import yaml
+
+from swath.text import ConfigError as ConfigError
+from swath.text import Node, as_yaml, merge, read_file, read_word
 
 T = TypeVar("T")
-
-
-class ConfigError(ValueError):
-    """Something the user can fix; the message says what was asked, what is so, what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +40,6 @@ class Choice:
     """Settings picked by ``kind``; the concrete ones live one per module in ``package``."""
 
     package: ClassVar[str]
-
-
-@dataclass(frozen=True)
-class Node:
-    """One value as written, and the file and line (or word) that wrote it."""
-
-    value: Any  # dict[str, Node], list[Node] or a scalar
-    where: str
 
 
 def load(cls: type[T], files: Sequence[str | pathlib.Path] = (), words: Sequence[str] = ()) -> T:
@@ -63,9 +53,9 @@ def trace(
     """Return the settings, and where each value was written (``optim.lr`` -> place), if it was."""
     tree = Node({}, "defaults")
     for file in files:
-        tree = _merge(tree, _read(pathlib.Path(file)))
+        tree = merge(tree, read_file(pathlib.Path(file)))
     for word in words:
-        tree = _merge(tree, _word(word))
+        tree = merge(tree, read_word(word))
     return _build(cls, tree, ""), dict(_places(tree, ""))
 
 
@@ -82,7 +72,7 @@ def build(cls: type[T], value: Any, where: str) -> T:
 
 def dump(settings: Any) -> str:
     """Return YAML that :func:`load` turns back into an equal ``settings``."""
-    return yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True)
+    return as_yaml(plain(settings))
 
 
 def plain(value: Any) -> Any:
@@ -156,80 +146,6 @@ def docs(cls: type) -> dict[str, str]:
             if isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant):
                 found[field.target.id] = inspect.cleandoc(str(note.value.value))
     return found
-
-
-class _Yaml(yaml.SafeLoader):
-    """YAML 1.1 without its traps: ``1e-4`` is a number here, and ``on`` a word."""
-
-
-_Yaml.yaml_implicit_resolvers = {
-    first: [(tag, match) for tag, match in found if tag != "tag:yaml.org,2002:bool"]
-    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false)$"), list("tf"))
-_Yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
-)
-
-
-def _read(file: pathlib.Path) -> Node:
-    try:
-        text = file.read_text()
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
-    return _parse(text, str(file), lines=True)
-
-
-def _parse(text: str, source: str, lines: bool) -> Node:
-    loader = _Yaml(text)
-
-    def convert(node: yaml.Node) -> Node:
-        where = f"{source}:{node.start_mark.line + 1}" if lines else source
-        if isinstance(node, yaml.MappingNode):
-            members: dict[str, Node] = {}
-            for key, value in node.value:
-                if str(key.value) in members:
-                    line = f"{source}:{key.start_mark.line + 1}" if lines else source
-                    raise ConfigError(f"{line}: {key.value!r} is written twice")
-                members[str(key.value)] = convert(value)
-            return Node(members, where)
-        if isinstance(node, yaml.SequenceNode):
-            return Node([convert(item) for item in node.value], where)
-        return Node(loader.construct_object(node), where)
-
-    try:
-        root = loader.get_single_node()
-        return convert(root) if root else Node({}, source)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{source}:{line}: not YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: not YAML: {error}") from error
-
-
-def _word(word: str) -> Node:
-    key, eq, value = word.partition("=")
-    if not eq or not key:
-        raise ConfigError(f"{word!r}: expected key=value, such as optim.lr=1e-3, or a YAML file")
-    node = _parse(value, f"{word!r}", lines=False) if value else Node(None, f"{word!r}")
-    for part in reversed(key.split(".")):
-        node = Node({part: node}, node.where)
-    return node
-
-
-def _merge(under: Node, over: Node) -> Node:
-    """Lay ``over`` on ``under``. A new ``kind`` discards the settings of the old one."""
-    if not (isinstance(under.value, dict) and isinstance(over.value, dict)):
-        return over
-    written = [node.value["kind"].value for node in (under, over) if "kind" in node.value]
-    if len(set(written)) == 2:
-        return over
-    joined = dict(under.value)
-    for key, node in over.value.items():
-        joined[key] = _merge(joined[key], node) if key in joined else node
-    return Node(joined, over.where)
 
 
 def _places(node: Node, path: str) -> typing.Iterator[tuple[str, str]]:

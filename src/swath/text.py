@@ -1,0 +1,126 @@
+"""Settings as they are written: YAML and ``key=value`` words, as a tree that knows its places.
+
+Every value remembers the file and line, or the word, that wrote it, so that whoever finds it wrong
+can say where. What values mean is left to :mod:`swath.config`.
+"""
+
+import pathlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+
+class ConfigError(ValueError):
+    """Something the user can fix; the message says what was asked, what is so, what to do."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One value as written, and the file and line (or word) that wrote it."""
+
+    value: Any  # dict[str, Node], list[Node] or a scalar
+    where: str
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML 1.1 without its traps: 1e-4 is a number; on, 2017-02-16, 1:30 and 0123 are words."""
+
+
+class _Writer(yaml.SafeDumper):
+    """Quotes words that this loader, or another, would take for something else."""
+
+
+_TRAPS = {f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float", "timestamp")}
+_Yaml.yaml_implicit_resolvers = {
+    first: [(tag, match) for tag, match in found if tag not in _TRAPS]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern, _first in (
+    ("bool", r"true|false", "tf"),
+    ("int", r"[-+]?(0|[1-9][\d_]*)|0x[\da-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\d[\d_]*\.[\d_]*|\.\d+|\d[\d_]*(?=[eE]))([eE][-+]?\d+)?|[-+]?\.inf|\.nan",
+        "-+.0123456789",
+    ),
+):
+    for _class in (_Yaml, _Writer):
+        _class.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_tag}", re.compile(f"^({_pattern})$"), list(_first)
+        )
+
+
+def read_file(file: pathlib.Path) -> Node:
+    """Return the YAML of ``file``."""
+    try:
+        text = file.read_text()
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+    return parse(text, str(file), lines=True)
+
+
+def parse(text: str, source: str, lines: bool) -> Node:
+    """Return YAML ``text``; errors and places name ``source``, and the line in it if ``lines``."""
+    loader = _Yaml(text)
+
+    def convert(node: yaml.Node) -> Node:
+        where = f"{source}:{node.start_mark.line + 1}" if lines else source
+        if isinstance(node, yaml.MappingNode):
+            members: dict[str, Node] = {}
+            for key, value in node.value:
+                if str(key.value) in members:
+                    line = f"{source}:{key.start_mark.line + 1}" if lines else source
+                    raise ConfigError(f"{line}: {key.value!r} is written twice")
+                members[str(key.value)] = convert(value)
+            return Node(members, where)
+        if isinstance(node, yaml.SequenceNode):
+            return Node([convert(item) for item in node.value], where)
+        return Node(loader.construct_object(node), where)
+
+    try:
+        root = loader.get_single_node()
+        return convert(root) if root else Node({}, source)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{source}:{line}: not YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: not YAML: {error}") from error
+
+
+def read_word(word: str) -> Node:
+    """Return ``optim.lr=1e-3`` as the tree {optim: {lr: 0.001}}."""
+    key, eq, value = word.partition("=")
+    if not eq or not key:
+        raise ConfigError(f"{word!r}: expected key=value, such as optim.lr=1e-3, or a YAML file")
+    node = parse(value, f"{word!r}", lines=False) if value else Node(None, f"{word!r}")
+    for part in reversed(key.split(".")):
+        node = Node({part: node}, node.where)
+    return node
+
+
+def merge(under: Node, over: Node) -> Node:
+    """Lay ``over`` on ``under``. A new ``kind`` discards the settings of the old one."""
+    if not (isinstance(under.value, dict) and isinstance(over.value, dict)):
+        return over
+    written = [node.value["kind"].value for node in (under, over) if "kind" in node.value]
+    if len(set(written)) == 2:
+        return over
+    joined = dict(under.value)
+    for key, node in over.value.items():
+        joined[key] = merge(joined[key], node) if key in joined else node
+    return Node(joined, over.where)
+
+
+def as_yaml(value: Any, flow: bool = False) -> str:
+    """Return dicts, lists and scalars as YAML that loads as what they are; ``flow``: on a line."""
+    width = 10**6 if flow else 100
+    return yaml.dump(
+        value,
+        Dumper=_Writer,
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=flow,
+        width=width,
+    )
