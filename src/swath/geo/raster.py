@@ -1,7 +1,7 @@
-"""Rasters on disk: opened and read with errors that say what is wrong, written as COGs.
+"""Rasters on disk: opened and read with errors that say what is wrong.
 
 What a raster's numbers mean is left to ``swath.data``, how grids are brought together to
-``swath.geo.warp``. GDAL does the work, through rasterio.
+``swath.geo.warp``, how COGs are written to ``swath.geo.cog``. GDAL does the work, through rasterio.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from swath.config import ConfigError
+from swath.geo.cog import CogWriter, write_cog
 from swath.geo.window import Window
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
+
+
+__all__ = ["CogWriter", "crs_name", "is_gdal_name", "lacking", "open_raster", "read", "write_cog"]
 
 
 def open_raster(path: str | pathlib.Path, *, georeferenced: bool = False) -> DatasetReader:
