@@ -89,14 +89,11 @@ class CogWriter:
 
     def write(self, window: Window, pixels: np.ndarray) -> None:
         """Write ``pixels`` (count, h, w), or (h, w) of a single channel, at ``window``."""
-        whole = (self.count, self.height, self.width)
-        shape = (self.count, window.height, window.width)
-        if pixels.ndim == 2:
-            pixels = pixels[None]
-        if pixels.shape != shape or not window.within(self.height, self.width):
-            raise ValueError(
-                f"{pixels.shape} at {window} of {(self.count, self.height, self.width)}"
-            )
+        pixels = pixels[None] if pixels.ndim == 2 else pixels
+        fitting = (self.count, window.height, window.width)
+        if pixels.shape != fitting or not window.within(self.height, self.width):
+            whole = (self.count, self.height, self.width)
+            raise ValueError(f"pixels {pixels.shape} do not fit {window} of {whole}")
         if pixels.dtype != self.dtype:
             raise ValueError(f"pixels are {pixels.dtype}, the raster is {self.dtype}")
         data = np.ascontiguousarray(pixels, self.dtype.newbyteorder("<"))
@@ -172,10 +169,8 @@ class CogWriter:
         nan = self.dtype.kind == "f"  # then NaN equals NaN
         with rasterio.open(cog) as found:
             for window in windows(self.height, self.width, 2048, 2048):
-                area = tuple((s.start, s.stop) for s in window.slices)
-                if not np.array_equal(
-                    found.read(window=area), self.read(window), equal_nan=not whole
-                ):
+                pixels = found.read(window=tuple((s.start, s.stop) for s in window.slices))
+                if not np.array_equal(pixels, self.read(window), equal_nan=nan):
                     raise OSError(errno.EIO, f"{cog} does not hold what was written to it")
 
     @contextlib.contextmanager
