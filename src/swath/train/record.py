@@ -38,7 +38,9 @@ class Recorder:
 
     def write(self, figures: Mapping[str, Any]) -> None:
         """Record one line; it is with the operating system when this returns."""
-        self._file.write(json.dumps(figures) + "\n")
+        # JSON has no NaN, which an undefined score is.
+        clean = {n: None if isinstance(v, float) and v != v else v for n, v in figures.items()}
+        self._file.write(json.dumps(clean) + "\n")
         self._file.flush()
         for name, value in figures.items():
             if isinstance(value, int | float) and name not in ("update", "samples"):

@@ -1,0 +1,130 @@
+"""A trained model as two files: ``model.safetensors`` (weights) and ``model.json`` (what they mean).
+
+Together they say everything that predicting needs: the network's settings, its bands in order,
+how pixels are normalised, and what the outputs are called. Neither holds code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from swath.config import ConfigError, build, plain
+from swath.data.chip import Label
+from swath.data.normalize import Normalizer
+from swath.models import Inputs, Model, Outputs
+from swath.tasks import Objective, Task
+from swath.train.files import write_file
+
+WEIGHTS, ABOUT = "model.safetensors", "model.json"
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What the weights of a network mean; the content of model.json."""
+
+    model: Model
+    inputs: Inputs
+    outputs: Outputs
+    task: Task
+    label: Label
+    counts: tuple[float, ...] | None
+    """Training samples (or pixels) of each class."""
+    normalize: Normalizer
+    seed: int
+    samples: int
+    """Samples seen when these weights were reached."""
+    update: int
+
+    def bind(self) -> Objective:
+        """Return the task on the labels that the network was trained on."""
+        return self.task.bind(self.label, None if self.counts is None else np.array(self.counts))
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network ready to predict: in eval mode, with trained weights."""
+
+    network: nn.Module
+    objective: Objective
+    about: About
+
+    @property
+    def inputs(self) -> Inputs:
+        return self.about.inputs
+
+    @property
+    def outputs(self) -> Outputs:
+        return self.about.outputs
+
+    @property
+    def label(self) -> Label:
+        return self.about.label
+
+    @property
+    def normalize(self) -> Normalizer:
+        return self.about.normalize
+
+
+def save_model(folder: pathlib.Path, weights: Mapping[str, Tensor], about: About) -> None:
+    """Write weights and what they mean below ``folder``, replacing older ones."""
+    content = safetensors.torch.save(
+        {name: value.detach().cpu().contiguous() for name, value in weights.items()},
+        {"format": "pt"},
+    )
+    fields = {f.name: plain(getattr(about, f.name)) for f in dataclasses.fields(about)}
+    fields = {"version": VERSION, "sha256": hashlib.sha256(content).hexdigest(), **fields}
+    write_file(folder / WEIGHTS, content)
+    write_file(folder / ABOUT, json.dumps(fields, indent=1).encode())
+
+
+def load_model(folder: str | pathlib.Path, device: str | torch.device = "cpu") -> LoadedModel:
+    """Return the model of a run folder, on ``device``.
+
+    ConfigError if there is none, if the weights are damaged or of another model.json, or if a
+    newer Swath wrote them.
+    """
+    folder = pathlib.Path(folder)
+    about = read_about(folder)
+    try:
+        content = (folder / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{folder / WEIGHTS}: cannot be read: {error.strerror}") from error
+    expected = json.loads((folder / ABOUT).read_text())["sha256"]
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise ConfigError(
+            f"{folder / WEIGHTS}: does not match the checksum in {ABOUT}: it is damaged, or from"
+            " another run; swath train writes both anew from the last checkpoint"
+        )
+    with torch.device("cpu"):
+        network = about.model.build(about.inputs, about.outputs)
+    network.load_state_dict(safetensors.torch.load(content))
+    network.to(device).eval().requires_grad_(False)
+    return LoadedModel(network, about.bind(), about)
+
+
+def read_about(folder: str | pathlib.Path) -> About:
+    """Return what model.json says; ConfigError if there is none or it is from a newer Swath."""
+    path = pathlib.Path(folder) / ABOUT
+    try:
+        fields = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path}: there is no trained model; swath train writes it at the end of a run"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON: {error}") from error
+    if fields.pop("version") > VERSION:
+        raise ConfigError(f"{path}: written by a newer Swath; install that one to use it")
+    fields.pop("sha256")
+    return build(About, fields, str(path))
