@@ -1,0 +1,65 @@
+"""Fit a baseline on the training part of a store and score it on another, as a task would be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from swath.baselines import Baseline, Problem
+from swath.baselines._table import Sample, Table, Tables
+from swath.config import ConfigError, kind_of
+from swath.data.fold import fit
+from swath.data.split import Part, Split, select
+from swath.data.store import Store
+from swath.tasks._tally import Confusion, Flags, Moments, Tally
+
+
+def fit_and_score(
+    baseline: Baseline,
+    store: Store,
+    split: Split | None,
+    *,
+    part: Part,
+    bands: tuple[str, ...] | None,
+    seed: int,
+    threads: int,
+) -> dict[str, Any]:
+    """See :func:`swath.baselines.fit_and_score`."""
+    train, other = select(store, split, "train"), select(store, split, part)
+    if not len(other.indices):
+        raise ConfigError(
+            f"{store.path}: the part {part!r} of the split by={other.split.by} is empty; give it a"
+            " share, or score another part"
+        )
+    tables = Tables(store, baseline.sees, bands)
+    table, seen = fit(Sample(baseline.at_most, seed), tables.shards(train))
+    known = table.y if tables.problem.kind == "value" else np.zeros((len(table.ids), 1))
+    whole = ~np.isnan(known).any(1)  # of several quantities some may be unknown
+    predict = baseline.fit(table.x[whole], table.y[whole], tables.problem, seed, threads)
+    shift = table.y[whole].mean(0, dtype=np.float64)
+    tally, scored = None, 0
+    for shard in tables.shards(other):
+        found = _tally(tables.problem, shard, predict(shard.x), shift)
+        tally = found if tally is None else tally + found
+        scored += len(shard.ids)
+    assert tally is not None, "a part with samples has no rows"
+    return {
+        "name": baseline.title,
+        "kind": kind_of(type(baseline)),
+        "part": part,
+        "split": other.split.by,
+        **tally.finish(),
+        "train": seen,
+        "fitted": int(whole.sum()),
+        "scored": scored,
+        "share_touching": other.share_touching(),
+    }
+
+
+def _tally(problem: Problem, shard: Table, found: np.ndarray, shift: np.ndarray) -> Tally:
+    if problem.kind == "class":
+        return Confusion.count(shard.y, found, problem.names)
+    if problem.kind == "flags":
+        return Flags.count(shard.y, found, problem.names)
+    return Moments.of(shard.y, found, problem.names, shift=shift)
