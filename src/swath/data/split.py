@@ -212,6 +212,11 @@ def select(store: Store, split: Split | None, part: Part) -> Selection:
     to train on.
     """
     contents: Contents = store.contents
+    missing = [name for name in ("split", "census") if name not in store.attributes]
+    if missing:
+        raise ConfigError(
+            f"{store.path}: has no {' and no '.join(missing)}; make it with `swath data build`"
+        )
     if split is None:
         split = Split(**store.attributes["split"])
     known = ("random", "given", *contents.groupings)

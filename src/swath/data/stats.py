@@ -190,16 +190,13 @@ def _middles(bins: np.ndarray) -> np.ndarray:
     return ((bits << 16) | 0x8000).astype(np.uint32).view(np.float32).astype(np.float64)
 
 
-def band_statistics(selection: Selection) -> dict[str, list[BandStats]]:
-    """Return the statistics of each modality's bands over ``selection``.
+def modality_statistics(selection: Selection, modality: Modality) -> list[BandStats]:
+    """Return the statistics of the bands of ``modality`` over ``selection``.
 
     If parts are of pixels, the pixels of groups in other parts are left out, and those in no
     group stay: they are not what is tested on.
     """
-    return {
-        modality.name: fit(BandFold(modality), _shards(selection, modality))
-        for modality in selection.store.contents.modalities
-    }
+    return fit(BandFold(modality), _shards(selection, modality))
 
 
 def _shards(
@@ -243,7 +240,7 @@ def statistics(store: Store, selection: Selection) -> dict[str, list[BandStats]]
     own = Split(**store.attributes["split"])
     if selection.part == "train" and selection.split == own and "stats" in store.attributes:
         return unplain(store.attributes["stats"])
-    return band_statistics(selection)
+    return {m.name: modality_statistics(selection, m) for m in store.contents.modalities}
 
 
 def plain(stats: dict[str, list[BandStats]]) -> dict[str, Any]:

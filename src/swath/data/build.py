@@ -1,0 +1,238 @@
+"""From a dataset to a finished store, which can be killed at any moment and taken up again.
+
+Pixels first, shard by shard: a shard is on disk whole or not at all. What follows is computed
+from the pixels on disk alone, so it comes out the same after any number of interruptions: the
+census of labels, the split, the band statistics of the training part. The mark that the store is
+finished comes last.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from swath.config import ConfigError, plain
+from swath.data import stats
+from swath.data.census import SAMPLES, CensusFold, pack
+from swath.data.chip import IGNORE, Chip, Contents
+from swath.data.dataset import Dataset, Source
+from swath.data.fold import fit
+from swath.data.split import Split, select
+from swath.data.store import Store
+
+_CENSUS_BYTES = 64 << 20  # labels read at a time
+
+
+def build(
+    dataset: Dataset,
+    out: str | os.PathLike[str],
+    split: Split,
+    *,
+    resume: bool = True,
+    threads: int | None = None,
+    compress: bool = True,
+    progress: bool = True,
+    **options: Any,
+) -> Store:
+    """Return the finished store of ``dataset`` in folder ``out``; what is there already is kept.
+
+    resume: False refuses a folder in which a store was begun.
+    threads: samples read at a time; None: one per core. It does not change the store.
+    options: go to :meth:`Store.create`, such as shard_bytes.
+
+    Raises ConfigError if ``out`` was built from other settings (naming the first that differs),
+    a sample cannot be read or is not what its dataset announced, a class has no training sample,
+    a band has no data, or the disk is full. Apart from the first, run it again when that is
+    mended: it goes on where it stopped.
+    """
+    source = dataset.open()
+    store = _begin(dataset, source, out, split, resume, compress, options)
+    shards = store.missing()
+    if store.done and not shards:
+        return store
+    with _told(progress, "samples", sum(len(s) for s in shards)) as step:
+        _write(store, source, shards, threads, step)
+    if store.done:  # only a lost shard was put back
+        return store
+    _check_split(split, store.contents)
+    store.update(split=plain(split), census=take_census(store, progress))
+    train = select(store, split, "train")
+    with _told(progress, "statistics", len(store.contents.modalities)) as step:
+        bands = {}
+        for modality in store.contents.modalities:
+            bands[modality.name] = stats.modality_statistics(train, modality)
+            step()
+    _check_bands(store, bands)
+    store.finish(stats=stats.plain(bands))
+    return store
+
+
+def _begin(
+    dataset: Dataset,
+    source: Source,
+    out: str | os.PathLike[str],
+    split: Split,
+    resume: bool,
+    compress: bool,
+    options: dict[str, Any],
+) -> Store:
+    folder = pathlib.Path(out)
+    asked = {"dataset": plain(dataset), "split": plain(split)}
+    if not (folder / "zarr.json").exists():
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder}: is a file; a store is a folder")
+        if not len(source):
+            raise ConfigError(f"{asked['dataset']['kind']}: the dataset has no samples")
+        return Store.create(
+            folder, source.contents, len(source), compress=compress, **options, **asked
+        )
+    store = Store.open(folder, unfinished=True)
+    if not resume:
+        raise ConfigError(f"{folder}: a store was begun here; resume it, or build somewhere else")
+    # An unfinished store holds pixels only, and they do not depend on the split.
+    compared = {"dataset": asked["dataset"], "compress": compress}
+    if store.done:
+        compared = {**compared, "split": asked["split"]}
+    for name, value in compared.items():
+        different = _differing(store.attributes.get(name), value, name)
+        if different:
+            raise ConfigError(
+                f"{folder}: was built from other settings: {different}; "
+                "build into another folder, or delete this one"
+            )
+    if len(source) != store.samples or plain(source.contents) != plain(store.contents):
+        raise ConfigError(
+            f"{folder}: the files of the dataset changed since the store was begun "
+            f"({store.samples} samples then, {len(source)} now); build into another folder"
+        )
+    return store
+
+
+def _differing(there: Any, asked: Any, path: str) -> str | None:
+    """Return the first setting of ``asked`` that is not so in ``there``, in words."""
+    if isinstance(there, dict) and isinstance(asked, dict):
+        for key in [*asked, *(k for k in there if k not in asked)]:
+            found = _differing(there.get(key), asked.get(key), f"{path}.{key}")
+            if found:
+                return found
+        return None
+    return None if there == asked else f"{path} is {there!r} there and {asked!r} here"
+
+
+def _write(
+    store: Store, source: Source, shards: list[range], threads: int | None, step: Any
+) -> None:
+    """Read the samples of ``shards`` in threads; write each shard while the next one is read."""
+    threads = threads or len(os.sched_getaffinity(0))
+    written: Future[None] | None = None
+    with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(1) as writer:
+
+        def chip(index: int) -> Chip:
+            found = source.chip(index)
+            _check_chip(found, store.contents, index)
+            step()
+            return found
+
+        try:
+            for shard in shards:
+                chips = list(readers.map(chip, shard))
+                if written is not None:
+                    written.result()
+                written = writer.submit(store.write_many, shard.start, chips)
+            if written is not None:
+                written.result()
+        except BaseException:
+            readers.shutdown(cancel_futures=True)
+            raise
+
+
+def _check_chip(chip: Chip, contents: Contents, index: int) -> None:
+    """Raise ConfigError if a label or place of ``chip`` is not within ``contents``; the store
+    itself checks shapes and types."""
+    label, classes = contents.label, len(contents.label.classes)
+    who = f"sample {index} ({chip.name})"
+    found: np.ndarray = np.asarray(chip.label) if chip.label is not None else np.zeros(0)
+    if label.kind in ("class", "mask"):
+        known = found[found != IGNORE] if label.kind == "mask" else found[found != -1]
+        wrong = np.unique(known[(known < 0) | (known >= classes)])
+        if len(wrong):
+            raise ConfigError(
+                f"{who}: label {', '.join(map(str, wrong.tolist()))} is outside the class map of "
+                f"{classes} classes (0..{classes - 1})"
+            )
+    if label.kind == "flags" and not np.isin(found, (0, 1)).all():
+        raise ConfigError(f"{who}: flags must be 0 or 1, are {np.unique(found).tolist()}")
+    if chip.where is not None and not 0 <= chip.where.ground < len(contents.grounds):
+        raise ConfigError(f"{who}: is on ground {chip.where.ground}, which is not in its contents")
+
+
+def _check_split(split: Split, contents: Contents) -> None:
+    known = ("random", "given", *contents.groupings)
+    if split.by not in known:
+        raise ConfigError(
+            f"split.by={split.by}: this dataset is not grouped by {split.by!r}; there are "
+            f"{', '.join(known)}"
+        )
+
+
+def _check_bands(store: Store, bands: dict[str, list[stats.BandStats]]) -> None:
+    empty = [b.name for found in bands.values() for b in found if not b.pixels]
+    if empty:
+        raise ConfigError(
+            f"{store.path}: band {', '.join(empty)} is no-data in every training sample; leave "
+            "the band out, or correct the sensor's no-data value"
+        )
+
+
+def take_census(store: Store, progress: bool = False) -> dict[str, str]:
+    """Return the census of samples, and of each grouping of pixels, packed; see swath.data.census.
+
+    It reads every label once.
+    """
+    label = store.contents.label
+    names = [SAMPLES, *store.contents.grouped_pixels]
+    height, width = store.grid
+    step = (
+        max(1, _CENSUS_BYTES // (8 * height * width)) if label.kind in ("mask", "raster") else 65536
+    )
+    taken = {}
+    with _told(progress, "labels", len(names) * store.samples) as told:
+        for name in names:
+
+            def shards(name: str = name) -> Iterator[Any]:
+                groups = () if name == SAMPLES else (name,)
+                for start in range(0, store.samples, step):
+                    some = np.arange(start, min(start + step, store.samples))
+                    read = store.read(some, (), label=True, groups=groups).result()
+                    yield some, read.get("label"), read[f"groups/{name}"] if groups else None
+                    told(len(some))
+
+            taken[name] = pack(fit(CensusFold(label), shards()))
+    return taken
+
+
+@contextmanager
+def _told(progress: bool, what: str, total: int) -> Iterator[Any]:
+    """Give a function that advances a progress bar on stderr, by 1 or as many as it is told."""
+    if not progress or not total:
+        yield lambda count=1: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count=1: bar.advance(task, count)

@@ -1,0 +1,288 @@
+"""A store comes out the same however often its building was interrupted, and says what is wrong."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from swath.config import ConfigError
+from swath.data.build import build
+from swath.data.chip import IGNORE
+from swath.data.split import Split, select
+from swath.data.stats import unplain
+from swath.data.store import Store
+from swath.data.summary import summary
+from swath.datasets.synthetic import Synthetic
+
+SMALL = {"samples": 60, "size": 16, "bands": 2}
+SHARD = 10_000  # bytes: several shards even of small samples
+
+
+def made(folder, split=None, **settings):
+    dataset = Synthetic(**{**SMALL, **settings})
+    return build(dataset, folder, split or Split(), progress=False, shard_bytes=SHARD, threads=2)
+
+
+def content(folder: pathlib.Path) -> dict[str, bytes]:
+    """Every file of a store by its name; attributes as JSON, whose keys may be in any order."""
+    files = {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+    return {
+        name: json.dumps(json.loads(data), sort_keys=True).encode() if "json" in name else data
+        for name, data in files.items()
+    }
+
+
+@pytest.mark.parametrize("label", ["class", "flags", "mask", "value", "raster", "none"])
+def test_the_store_gives_back_what_the_dataset_gave(tmp_path, label):
+    """Pixels, labels, groups and places, for every kind of label and two resolutions."""
+    dataset = Synthetic(**SMALL, label=label, coarse=1)
+    store = build(dataset, tmp_path / "s", Split(), progress=False, shard_bytes=SHARD)
+    source = dataset.open()
+    order = np.array([59, 0, 7, 31])
+    groups = source.contents.groupings
+    read = store.read(order, groups=groups).result()
+    for place, index in enumerate(order.tolist()):
+        chip = source.chip(index)
+        for name, image in chip.images.items():
+            np.testing.assert_array_equal(read[name][place], image)
+        for name in groups:
+            np.testing.assert_array_equal(read[f"groups/{name}"][place], chip.groups[name])
+        if label != "none":
+            np.testing.assert_array_equal(read["label"][place], chip.label)
+        where = (chip.where.ground, chip.where.row, chip.where.col)
+        assert tuple(store.column("where")[index][:3]) == where
+
+
+def test_an_interrupted_build_ends_in_the_same_store(tmp_path):
+    """A read that fails after some shards, then another: every byte as in the undisturbed one."""
+    whole = made(tmp_path / "whole", coarse=1, nodata=0.3)
+    dataset = Synthetic(**SMALL, coarse=1, nodata=0.3)
+    torn = tmp_path / "torn"
+    for last in (25, 41):
+
+        class Failing(Synthetic):
+            def open(self, last=last):
+                source = dataset.open()
+                chip = source.chip
+
+                def read(index):
+                    if index == last:
+                        raise ConfigError("a cable was pulled")
+                    return chip(index)
+
+                source.chip = read
+                return source
+
+        Failing.__module__, Failing.__qualname__ = Synthetic.__module__, Synthetic.__qualname__
+        with pytest.raises(ConfigError, match="cable"):
+            build(
+                Failing(**SMALL, coarse=1, nodata=0.3), torn, Split(), progress=False,
+                shard_bytes=SHARD,
+            )  # fmt: skip
+        with pytest.raises(ConfigError, match="not finished"):
+            Store.open(torn)
+        assert 0 < len(Store.open(torn, unfinished=True).missing()) < 60
+    store = made(torn, coarse=1, nodata=0.3)
+    assert store.attributes["stats"] == whole.attributes["stats"]
+    assert content(torn) == content(tmp_path / "whole")
+
+
+BUILD = """
+import sys
+from swath.data.build import build
+from swath.data.split import Split
+from swath.datasets.synthetic import Synthetic
+print("begun", flush=True)
+build(Synthetic(samples=400, size=16, bands=2), sys.argv[1], Split(), progress=False,
+      shard_bytes=10000)
+print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize("wait", [None, 0.1])
+def test_a_killed_build_ends_in_the_same_store(tmp_path, wait):
+    """kill -9 at a random moment of the writing, and some time after; then one run to the end."""
+    wait = float(np.random.default_rng().uniform(0.0, 0.05)) if wait is None else wait
+    run = subprocess.Popen(
+        [sys.executable, "-c", BUILD, str(tmp_path / "torn")], stdout=subprocess.PIPE
+    )
+    assert run.stdout.readline() == b"begun\n"
+    time.sleep(wait)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    dataset = Synthetic(samples=400, size=16, bands=2)
+    for name in ("torn", "whole"):
+        build(dataset, tmp_path / name, Split(), progress=False, shard_bytes=SHARD)
+    assert content(tmp_path / "torn") == content(tmp_path / "whole")
+
+
+def test_threads_do_not_change_the_store(tmp_path):
+    """The machine decides only how fast."""
+    dataset = Synthetic(**SMALL, nodata=0.2)
+    for threads in (1, 5):
+        build(
+            dataset, tmp_path / str(threads), Split(), progress=False, threads=threads,
+            shard_bytes=SHARD,
+        )  # fmt: skip
+    assert content(tmp_path / "1") == content(tmp_path / "5")
+
+
+def test_a_finished_store_is_left_alone_and_a_lost_shard_is_put_back(tmp_path):
+    """Building again costs nothing; deleting a damaged file is all a user has to do."""
+    made(tmp_path / "s")
+    before = content(tmp_path / "s")
+    times = {f: f.stat().st_mtime_ns for f in (tmp_path / "s").rglob("*")}
+    made(tmp_path / "s")
+    assert times == {f: f.stat().st_mtime_ns for f in (tmp_path / "s").rglob("*")}
+    shard = next(f for f in (tmp_path / "s" / "fine" / "c").rglob("*") if f.is_file())
+    shard.unlink()
+    made(tmp_path / "s")
+    assert content(tmp_path / "s") == before
+
+
+def test_a_store_of_other_settings_is_refused(tmp_path):
+    """The message names the field; an unfinished store may take another split."""
+    made(tmp_path / "s")
+    with pytest.raises(ConfigError, match=r"s: was built from other settings: dataset.seed is 0 "):
+        made(tmp_path / "s", seed=1)
+    with pytest.raises(ConfigError, match=r"split.test is 0.2 there and 0.3 here"):
+        made(tmp_path / "s", Split(test=0.3))
+    with pytest.raises(ConfigError, match="a store was begun here"):
+        build(Synthetic(**SMALL), tmp_path / "s", Split(), resume=False, progress=False)
+
+
+def test_a_class_without_training_samples_is_named_and_another_split_taken_up(tmp_path):
+    """The pixels that were written stay good."""
+    data = {"label": "class", "samples": 40}
+    bad = Split(by="block", stratify=False, val=0.0, test=0.9, seed=3)
+    said = r"no training sample of 'c1', 'c2' \('c1' is in 9 group\(s\).*try another seed"
+    with pytest.raises(ConfigError, match=said):
+        made(tmp_path / "s", bad, **data)
+    assert not Store.open(tmp_path / "s", unfinished=True).missing()
+    store = made(tmp_path / "s", Split(by="random"), **data)
+    assert store.attributes["split"]["by"] == "random"
+
+
+def test_other_bad_input_is_named(tmp_path):
+    """Unknown grouping, labels outside the class map, all no-data, a dataset that changed."""
+    with pytest.raises(ConfigError, match="not grouped by 'polygon'; there are random, given, bl"):
+        made(tmp_path / "a", Split(by="polygon"))
+    with pytest.raises(ConfigError, match="were published without a split"):
+        made(tmp_path / "b", Split(by="given"))
+
+    def changed(**attributes):
+        class Changed(Synthetic):
+            def open(self):
+                source = Synthetic(**SMALL).open()
+                chip = source.chip
+
+                def read(index):
+                    found = chip(index)
+                    for name, value in attributes.items():
+                        setattr(found, name, value)
+                    return found
+
+                source.chip = read
+                return source
+
+        return Changed(**SMALL)
+
+    nothing = {"fine": np.zeros((2, 16, 16), np.uint16)}
+    with pytest.raises(ConfigError, match="band F0, F1 is no-data in every training sample"):
+        build(changed(images=nothing), tmp_path / "c", Split(), progress=False)
+    label = np.full((16, 16), 7, np.uint8)
+    with pytest.raises(ConfigError, match=r"sample 0 .*: label 7 is outside the class map of 3"):
+        build(changed(label=label), tmp_path / "d", Split(), progress=False, threads=1)
+    wide = {"fine": np.zeros((3, 16, 16), np.uint16)}
+    with pytest.raises(ConfigError, match=r"'fine' is uint16 .3, 16, 16."):
+        build(changed(images=wide), tmp_path / "e", Split(), progress=False)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match="is a file; a store is a folder"):
+        made(tmp_path / "file")
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path, monkeypatch):
+    """The shards before it stay; with space again, the build goes on."""
+    original = Store.write_many
+    calls = []
+
+    def full(self, start, chips):
+        calls.append(start)
+        if len(calls) == 3:
+            raise ConfigError("samples 30 to 39 cannot be written: the disk is full")
+        original(self, start, chips)
+
+    monkeypatch.setattr(Store, "write_many", full)
+    with pytest.raises(ConfigError, match="the disk is full"):
+        made(tmp_path / "s")
+    monkeypatch.undo()
+    kept = Store.open(tmp_path / "s", unfinished=True)
+    assert sum(map(len, kept.missing())) < 60
+    made(tmp_path / "s")
+    made(tmp_path / "whole")
+    assert content(tmp_path / "s") == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("by", ["block", "patch", "random"])
+def test_parts_are_disjoint_and_whole(tmp_path, by):
+    """Every labelled pixel is in exactly one part, and statistics are of the training part."""
+    store = made(tmp_path / "s", Split(by=by), unlabelled=0.2)
+    every = np.arange(60)
+    groups = ("patch",) if by == "patch" else ()
+    read = store.read(every, groups=groups).result()
+    seen = np.zeros(read["label"].shape, int)
+    for part in ("train", "val", "test"):
+        selection = select(store, None, part)
+        some = selection.indices
+        group = read["groups/patch"][some] if groups else None
+        known = selection.restrict(read["label"][some], group) != IGNORE
+        assert known.any(axis=(1, 2)).all()
+        seen[some] += known
+        assert selection.size == known.sum() == selection.counts.sum()
+        of_sample = selection.sample_counts()
+        np.testing.assert_array_equal(of_sample.sum(1), known.sum((1, 2)))
+    np.testing.assert_array_equal(seen, read["label"] != IGNORE)
+    train = select(store, None, "train")
+    other = np.concatenate([select(store, None, p).indices for p in ("val", "test")])
+    if by == "patch":
+        foreign = ~train.member(read["groups/patch"][train.indices])
+        used = read["fine"][train.indices][:, 0][~foreign]
+    else:
+        assert not set(train.indices) & set(other)
+        used = read["fine"][train.indices][:, 0]
+    band = unplain(store.attributes["stats"])["fine"][0]
+    assert band.mean == pytest.approx(used.mean(), rel=1e-12)
+    assert band.pixels == used.size
+
+
+def test_touching_is_what_counting_pixels_finds(tmp_path):
+    """Blocks of whole samples never touch; patches that straddle samples do; against a mask."""
+    store = made(tmp_path / "s", Split(by="patch"), unlabelled=0.995, samples=50)
+    assert select(store, Split(by="block"), "test").share_touching() == 0.0
+    test, train = (select(store, None, part) for part in ("test", "train"))
+    read = store.read(np.arange(50), groups=("patch",)).result()
+    mine = train.restrict(read["label"], read["groups/patch"]) != IGNORE
+    by_hand = mine[test.indices].any(axis=(1, 2)).mean()  # samples do not overlap
+    assert test.share_touching() == pytest.approx(by_hand)
+    assert 0 < by_hand < 1
+
+
+def test_the_summary_shows_counts_and_bands(tmp_path):
+    """Figures of the selection, printed."""
+    import io
+
+    from rich.console import Console
+
+    store = made(tmp_path / "s", unlabelled=0.1)
+    out = io.StringIO()
+    Console(file=out, width=140).print(summary(store))
+    text = out.getvalue()
+    assert f"{int(select(store, None, 'train').counts[1]):,}" in text
+    assert "by block, val 0.1, test 0.2, seed 0" in text
+    assert f"{unplain(store.attributes['stats'])['fine'][1].mean:.5g}" in text
+    assert "0.0%" in text  # blocks do not touch
