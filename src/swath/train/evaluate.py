@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -44,7 +45,9 @@ def over_ranks(tally: Tally, world: World) -> Tally:
         for name, value in tally.sums.items()
     }
     world.sum_all(list(sums.values()))
-    return type(tally)({name: value.cpu().numpy() for name, value in sums.items()})
+    return dataclasses.replace(
+        tally, sums={name: value.cpu().numpy() for name, value in sums.items()}
+    )
 
 
 class evaluating:
