@@ -1,0 +1,55 @@
+"""The transformer block, with norms before its two branches.
+
+Sources: Vaswani et al. 2017, arXiv:1706.03762; norm first, Xiong et al. 2020, arXiv:2002.04745;
+drop path, Huang et al. 2016, arXiv:1603.09382. Names as in timm.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from swath.nn.attention import Attention
+
+
+class Mlp(nn.Module):
+    """Two linear layers with GELU between, on each token alone."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class DropPath(nn.Module):
+    """In training, silences a branch for some of the samples and makes up for it in the others."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        assert 0 <= share < 1, f"cannot drop a share of {share}"
+        self.share = share
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        if not self.training or not self.share:
+            return x
+        kept = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.share
+        return x * kept / (1 - self.share)
+
+
+class Block(nn.Module):
+    """Attention among tokens, then a network on each; both add to what was there."""
+
+    def __init__(self, width: int, heads: int, hidden: int, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = Mlp(width, hidden)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))

@@ -1,0 +1,35 @@
+"""Where a token stands: embeddings of places on a grid.
+
+Source of the fixed waves: Vaswani et al. 2017, arXiv:1706.03762, on rows and columns apart.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+def waves(rows: int, cols: int, width: int) -> Float[Tensor, "n d"]:
+    """Return fixed embeddings (rows * cols, width), row by row: sines and cosines of the column
+    in one half, of the row in the other. ``width`` must be a multiple of 4."""
+    assert width % 4 == 0, f"width {width} is not a multiple of 4"
+    rate = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    row, col = torch.meshgrid(
+        torch.arange(rows, dtype=torch.float64),
+        torch.arange(cols, dtype=torch.float64),
+        indexing="ij",
+    )
+    phases = [place.reshape(-1, 1) * rate for place in (col, row)]
+    parts = [wave for phase in phases for wave in (phase.sin(), phase.cos())]
+    return torch.cat(parts, 1).to(torch.get_default_dtype())
+
+
+def resized(
+    places: Float[Tensor, "n d"], grid: tuple[int, int], wanted: tuple[int, int]
+) -> Float[Tensor, "m d"]:
+    """Return learned embeddings of ``grid`` (rows, cols) stretched to another grid, bilinear."""
+    if grid == wanted:
+        return places
+    image = places.T.reshape(1, -1, *grid)
+    image = F.interpolate(image, size=wanted, mode="bilinear")
+    return image.flatten(2)[0].T

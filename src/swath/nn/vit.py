@@ -1,0 +1,117 @@
+"""Vision transformer: patches become tokens, blocks mix them, a linear head reads them out.
+
+For one output an image the head reads a class token or the mean of the tokens; for one at every
+pixel it writes each token's whole patch. Names are timm's, so that its weights load where the
+bands fit; but positions are stored as (n, d) and the class token as (d,), without the leading 1
+that sharded training would pad to the number of ranks.
+
+Source: Dosovitskiy et al. 2021, arXiv:2010.11929.
+"""
+
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from swath.nn.block import Block
+from swath.nn.patch import PatchEmbed, SpectralPatchEmbed
+from swath.nn.position import resized, waves
+from swath.nn.resize import pad_to_multiple
+
+
+class ViT(nn.Module):
+    """Transformer over the patches of an image; any image size, padded inside.
+
+    size: height and width in pixels of a training sample; fixes the grid of learned positions.
+    pool: what the head reads; None: every token writes its patch (dense output).
+    """
+
+    def __init__(
+        self,
+        patch_embed: PatchEmbed | SpectralPatchEmbed,
+        channels: int,
+        *,
+        size: int,
+        patch: int,
+        width: int,
+        depth: int,
+        heads: int,
+        pool: Literal["token", "mean"] | None,
+        positions: Literal["learned", "waves"],
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        self.patch, self.channels, self.pool = patch, channels, pool
+        self.patch_embed = patch_embed
+        side = -(-size // patch)
+        self.grid = (side, side)
+        ahead = 1 if pool == "token" else 0
+        self.cls_token = nn.Parameter(torch.empty(width)) if ahead else None
+        learned = torch.empty(ahead + side * side, width)
+        self.pos_embed = nn.Parameter(learned) if positions == "learned" else None
+        # Deeper blocks are skipped more often, the first never.
+        shares = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
+        self.blocks = nn.ModuleList(Block(width, heads, 4 * width, share) for share in shares)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, channels * (1 if pool else patch * patch))
+        self._start()
+        self.register_load_state_dict_pre_hook(_without_leading_ones)
+
+    def _start(self) -> None:
+        for module in (*self.blocks.modules(), self.head):
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        if self.pos_embed is not None:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        if self.cls_token is not None:
+            nn.init.trunc_normal_(self.cls_token, std=0.02)
+
+    def tokens(
+        self, image: Float[Tensor, "b c h w"], wavelengths: Float[Tensor, " n"] | None = None
+    ) -> tuple[Float[Tensor, "b t d"], tuple[int, int]]:
+        """Return the tokens after the last norm (the class token first) and the patches' grid."""
+        x = self.patch_embed(pad_to_multiple(image, self.patch), wavelengths)
+        grid = (x.shape[2], x.shape[3])
+        x = x.flatten(2).mT
+        own = None
+        if self.pos_embed is None:
+            x = x + waves(*grid, x.shape[2]).to(x)
+        else:
+            own, places = self.pos_embed.split([len(self.pos_embed) - self._places, self._places])
+            x = x + resized(places, self.grid, grid)
+        if self.cls_token is not None:
+            first = self.cls_token if own is None else self.cls_token + own[0]
+            x = torch.cat([first.expand(x.shape[0], 1, -1).to(x.dtype), x], 1)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x), grid
+
+    @property
+    def _places(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    def forward(
+        self, image: Float[Tensor, "b c h w"], wavelengths: Float[Tensor, " n"] | None = None
+    ) -> Float[Tensor, "b k"] | Float[Tensor, "b k h w"]:
+        """Return a vector for each image, or for each pixel.
+
+        wavelengths: centres of the bands in nm, for a sensor other than the one it was built for.
+        """
+        height, width = image.shape[-2:]
+        tokens, (rows, cols) = self.tokens(image, wavelengths)
+        if self.pool == "token":
+            return self.head(tokens[:, 0])
+        if self.pool == "mean":
+            return self.head(tokens.mean(1))
+        patches = self.head(tokens).unflatten(2, (self.channels, self.patch, self.patch))
+        patches = patches.unflatten(1, (rows, cols)).permute(0, 3, 1, 4, 2, 5)
+        return patches.flatten(4, 5).flatten(2, 3)[..., :height, :width]
+
+
+def _without_leading_ones(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for name in ("pos_embed", "cls_token"):
+        stored, own = state.get(prefix + name), getattr(module, name)
+        if stored is not None and own is not None and stored.shape == (1, 1, *own.shape)[-3:]:
+            state[prefix + name] = stored.reshape(own.shape)

@@ -1,0 +1,214 @@
+"""The transformer's parts against torch's own layers and closed forms."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from swath.config import ConfigError
+from swath.data.sensor import Band
+from swath.models import Inputs, Outputs
+from swath.models.vit import ViT
+from swath.nn.attention import Attention
+from swath.nn.block import Block, DropPath
+from swath.nn.patch import PatchEmbed, SpectralPatchEmbed
+from swath.nn.position import resized, waves
+
+NM = (443.0, 490.0, 560.0, 665.0, 842.0, 1610.0)
+
+
+def small(dense: bool = False, size: int = 16, bands=NM, **settings) -> nn.Module:
+    torch.manual_seed(0)
+    inputs = Inputs(bands=tuple(Band(name=f"{nm:g}", wavelength_nm=nm) for nm in bands), size=size)
+    chosen = {"width": 24, "depth": 2, "heads": 3, "patch": 4, **settings}
+    return ViT(**chosen).build(inputs, Outputs(channels=3, dense=dense)).double().eval()
+
+
+def test_a_block_is_torchs_encoder_layer():
+    """nn.TransformerEncoderLayer, norm first, with the same weights: outputs and gradients."""
+    torch.manual_seed(0)
+    mine = Block(24, 3, 96).double()
+    theirs = nn.TransformerEncoderLayer(
+        24, 3, 96, dropout=0, activation=F.gelu, layer_norm_eps=1e-6, batch_first=True,
+        norm_first=True, dtype=torch.float64,
+    )  # fmt: skip
+    names = {
+        "norm1": "norm1", "norm2": "norm2", "attn.proj": "self_attn.out_proj",
+        "mlp.fc1": "linear1", "mlp.fc2": "linear2",
+    }  # fmt: skip
+    state = {
+        f"{their}.{part}": mine.state_dict()[f"{my}.{part}"]
+        for my, their in names.items()
+        for part in ("weight", "bias")
+    }
+    state["self_attn.in_proj_weight"] = mine.attn.qkv.weight
+    state["self_attn.in_proj_bias"] = mine.attn.qkv.bias
+    theirs.load_state_dict(state)
+    x = torch.randn(2, 7, 24, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(mine(x), theirs(x), rtol=1e-10, atol=1e-12)
+    (a,) = torch.autograd.grad(mine(x).pow(2).sum(), x)
+    (b,) = torch.autograd.grad(theirs(x).pow(2).sum(), x)
+    torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_attention_does_not_know_the_order_of_tokens():
+    attention = Attention(12, 2).double()
+    x = torch.randn(1, 6, 12, dtype=torch.float64)
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    torch.testing.assert_close(attention(x)[:, order], attention(x[:, order]))
+
+
+def test_the_keys_bias_is_used_and_gets_exactly_no_gradient():
+    """Its true gradient is 0; in float32 the rounding noise would become steps of Adam."""
+    attention = Attention(12, 2)
+    attention(torch.randn(2, 5, 12)).pow(2).sum().backward()
+    of_q, of_k, of_v = attention.qkv.bias.grad.chunk(3)
+    assert of_q.any() and of_v.any() and not of_k.any()
+
+
+def test_drop_path_keeps_the_mean_and_drops_whole_samples():
+    torch.manual_seed(0)
+    drop = DropPath(0.25)
+    out = drop(torch.ones(20_000, 2, 3))
+    kept = out[:, 0, 0] > 0
+    assert torch.equal(out, torch.where(kept, 1 / 0.75, 0.0)[:, None, None].expand(-1, 2, 3))
+    assert kept.float().mean().item() == pytest.approx(0.75, abs=0.015)  # 5 standard errors
+    assert torch.equal(drop.eval()(torch.ones(2, 2, 3)), torch.ones(2, 2, 3))
+
+
+def test_waves_tell_places_by_distance_alone():
+    """The dot product of two places' waves must depend only on how far apart they are."""
+    places = waves(6, 7, 32).double().unflatten(0, (6, 7))
+    same = (places[1, 2] @ places[3, 3], places[2, 4] @ places[4, 5])
+    assert same[0].item() == pytest.approx(same[1].item(), rel=1e-5)
+    assert (places.flatten(0, 1) @ places[2, 2]).argmax() == 2 * 7 + 2
+
+
+def test_learned_positions_keep_their_grid_and_stretch_to_others():
+    """A plane of values stays a plane; the same grid is left alone, to the bit."""
+    row, col = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
+    places = torch.stack([row, col], 2).flatten(0, 1)
+    assert resized(places, (8, 8), (8, 8)) is places
+    found = resized(places, (8, 8), (16, 16)).unflatten(0, (16, 16))
+    inner = (torch.arange(16.0)[1:-1] + 0.5) / 2 - 0.5  # beyond the outer centres edges are held
+    torch.testing.assert_close(found[1:-1, 0, 0], inner, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[0, 1:-1, 1], inner, rtol=0, atol=1e-5)
+
+
+def test_patch_projection_is_a_matrix_product():
+    """Token (i, j) is the flattened patch times the weights, plus the bias."""
+    torch.manual_seed(0)
+    embed = PatchEmbed(("a", "b"), 3, 5).double()
+    image = torch.randn(1, 2, 6, 9, dtype=torch.float64)
+    patch = image[0, :, 3:6, 6:9].flatten()
+    expected = embed.proj.weight.flatten(1) @ patch + embed.proj.bias
+    torch.testing.assert_close(embed(image)[0, :, 1, 2], expected)
+
+
+def test_dense_output_is_written_patch_by_patch():
+    """Pixel (r, c) of class k is row k p² + (r mod p) p + (c mod p) of its token's head."""
+    model = small(dense=True)
+    image = torch.randn(1, 6, 16, 16, dtype=torch.float64)
+    tokens, grid = model.tokens(image)
+    assert grid == (4, 4)
+    out, r, c, k = model(image), 9, 14, 2
+    row = k * 16 + (r % 4) * 4 + c % 4
+    expected = model.head(tokens[0, (r // 4) * 4 + c // 4])[row]
+    assert out[0, k, r, c].item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("pool", ["token", "mean"])
+def test_what_the_head_reads(pool):
+    model = small(pool=pool)
+    image = torch.randn(2, 6, 16, 16, dtype=torch.float64)
+    tokens, _ = model.tokens(image)
+    assert tokens.shape[1] == 16 + (pool == "token")
+    read = tokens[:, 0] if pool == "token" else tokens.mean(1)
+    torch.testing.assert_close(model(image), model.head(read))
+
+
+@pytest.mark.parametrize("positions", ["learned", "waves"])
+def test_positions_matter(positions):
+    """Without them the mean of the tokens cannot see that two patches changed places."""
+    model = small(pool="mean", positions=positions)
+    image = torch.randn(1, 6, 16, 16, dtype=torch.float64)
+    moved = image.roll(4, dims=3)
+    assert (model(image) - model(moved)).abs().max() > 1e-9
+    if positions == "learned":
+        torch.nn.init.zeros_(model.pos_embed)
+        torch.testing.assert_close(model(image), model(moved), rtol=1e-13, atol=1e-14)
+
+
+def test_names_and_shapes_are_those_of_timm_without_leading_ones():
+    """A public ViT's weights load: (1, N, D) and (1, 1, D) become (N, D) and (D,)."""
+    model, other = small(), small()
+    state = {name: torch.randn_like(value) for name, value in model.state_dict().items()}
+    assert state["pos_embed"].shape == (17, 24) and state["cls_token"].shape == (24,)
+    timm = {"patch_embed.proj.weight", "blocks.1.attn.qkv.bias", "blocks.0.norm2.weight",
+            "blocks.1.mlp.fc2.weight", "norm.bias", "head.weight"}  # fmt: skip
+    assert timm <= set(state)
+    theirs = {
+        **state,
+        "pos_embed": state["pos_embed"][None],
+        "cls_token": state["cls_token"][None, None],
+    }
+    model.load_state_dict(theirs)
+    other.load_state_dict(state)
+    image = torch.randn(1, 6, 16, 16, dtype=torch.float64)
+    assert torch.equal(model(image), other(image))
+
+
+# One model, several sensors.
+
+
+def test_order_of_bands_does_not_matter_with_wavelengths():
+    """Bands shuffled together with their wavelengths are the same image."""
+    model = small(embed="wavelengths")
+    image, order = torch.randn(2, 6, 16, 16, dtype=torch.float64), torch.tensor([4, 0, 5, 2, 1, 3])
+    nm = torch.tensor(NM, dtype=torch.float64)
+    own = model(image)
+    torch.testing.assert_close(model(image, nm), own)
+    torch.testing.assert_close(model(image[:, order], nm[order]), own)
+    assert (model(image, nm[order]) - own).abs().max() > 1e-6  # other wavelengths, other image
+
+
+def test_a_band_given_twice_changes_nothing():
+    """A token is a mean over the spectrum, so denser sampling alone must not scale it."""
+    model = small(embed="wavelengths")
+    image, nm = torch.randn(1, 6, 16, 16, dtype=torch.float64), torch.tensor(NM).double()
+    torch.testing.assert_close(model(image.repeat(1, 2, 1, 1), nm.repeat(2)), model(image))
+
+
+@pytest.mark.parametrize("bands", [1, 3, 200])
+def test_a_model_takes_another_sensor(bands):
+    model = small(embed="wavelengths")
+    nm = torch.linspace(400, 2500, bands, dtype=torch.float64)
+    out = model(torch.randn(1, bands, 20, 16, dtype=torch.float64), nm)
+    assert out.shape == (1, 3) and out.isfinite().all()
+
+
+def test_near_wavelengths_have_near_weights():
+    """2 nm aside must be nearly the same projection, 300 nm aside another."""
+    torch.manual_seed(0)
+    embed = SpectralPatchEmbed(("a",), (560.0,), 4, 24)
+    here, near, far = embed.weights(torch.tensor([560.0, 562.0, 860.0])).unbind(1)
+    assert (here - near).norm() < 0.15 * here.norm()
+    assert (here - far).norm() > 0.5 * here.norm()
+
+
+def test_tokens_start_at_the_scale_of_the_image():
+    """At the first step tokens of a normalised image are of order 1, for 1 band or 200 alike."""
+    torch.manual_seed(0)
+    for bands in (1, 12, 200):
+        nm = tuple(torch.linspace(420, 2400, bands).tolist())
+        embed = SpectralPatchEmbed(tuple(map(str, nm)), nm, 8, 96)
+        grey = torch.randn(8, 1, 32, 32).expand(-1, bands, -1, -1)  # bands wholly correlated
+        assert 0.2 < embed(grey).std().item() < 3
+
+
+def test_missing_and_useless_wavelengths_are_said():
+    image = torch.randn(1, 4, 16, 16, dtype=torch.float64)
+    with pytest.raises(ConfigError, match="4 bands and 2 wavelengths were given"):
+        small(embed="wavelengths")(image, torch.tensor([500.0, 600.0]).double())
+    with pytest.raises(ConfigError, match=r"build it with model\.embed=wavelengths"):
+        small(embed="bands")(image, torch.tensor(NM).double()[:4])
