@@ -1,4 +1,4 @@
-"""A trained model as two files: ``model.safetensors`` (weights) and ``model.json`` (what they mean).
+"""A trained model as two files: ``model.safetensors`` (weights), ``model.json`` (their meaning).
 
 Together they say everything that predicting needs: the network's settings, its bands in order,
 how pixels are normalised, and what the outputs are called. Neither holds code.

@@ -1,0 +1,94 @@
+"""A trained model comes back as it was left, and says what is wrong when it cannot."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from swath.config import ConfigError
+from swath.data.chip import Label
+from swath.data.normalize import Normalizer
+from swath.data.sensor import Band
+from swath.models import Inputs
+from swath.models.unet import UNet
+from swath.tasks.segment import Segment
+from swath.train.export import About, load_model, save_model
+
+BANDS = (Band(name="B04", wavelength_nm=665.0), Band(name="B08", wavelength_nm=842.0))
+LABEL = Label(kind="mask", classes=("water", "forest", "field"))
+TASK = Segment(class_weights=0.5)
+COUNTS = (10.0, 200.0, 3000.0)
+
+
+@pytest.fixture
+def saved(tmp_path: Path):
+    model = UNet(width=8, depth=1)
+    inputs = Inputs(bands=BANDS, size=16)
+    outputs = TASK.bind(LABEL, torch.tensor(COUNTS).double().numpy()).outputs
+    network = model.build(inputs, outputs)
+    about = About(
+        model=model,
+        inputs=inputs,
+        outputs=outputs,
+        task=TASK,
+        label=LABEL,
+        counts=COUNTS,
+        normalize=Normalizer(
+            bands=("B04", "B08"), shift=(1e3, 2e3), factor=(1e-4, 5.5), nodata=(0.0, None)
+        ),
+        seed=3,
+        samples=4096,
+        update=64,
+    )
+    save_model(tmp_path, network.state_dict(), about)
+    return tmp_path, network.eval(), about
+
+
+def test_it_predicts_what_it_predicted_before(saved):
+    folder, network, about = saved
+    loaded = load_model(folder)
+    image = torch.randn(2, 2, 16, 16)
+    expected = about.bind().predict(network, image)
+    assert torch.equal(loaded.objective.predict(loaded.network, image), expected)
+    assert loaded.about == about and not loaded.network.training
+    assert torch.equal(loaded.normalize(image)[0], about.normalize(image)[0])
+
+
+def test_what_it_is_can_be_read_by_people(saved):
+    folder, _, _ = saved
+    about = json.loads((folder / "model.json").read_text())
+    assert about["model"]["kind"] == "unet" and about["task"]["kind"] == "segment"
+    assert [band["name"] for band in about["inputs"]["bands"]] == ["B04", "B08"]
+    assert about["label"]["classes"] == ["water", "forest", "field"]
+
+
+def test_no_model_is_said(tmp_path):
+    with pytest.raises(ConfigError, match=r"model.json: there is no trained model; swath train"):
+        load_model(tmp_path)
+
+
+def test_damaged_weights_are_found(saved):
+    folder, _, _ = saved
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 64
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"model.safetensors: does not match the checksum"):
+        load_model(folder)
+
+
+def test_a_newer_version_is_refused(saved):
+    folder, _, _ = saved
+    about = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**about, "version": 2}))
+    with pytest.raises(ConfigError, match="written by a newer Swath"):
+        load_model(folder)
+
+
+def test_a_model_json_edited_wrongly_names_the_field(saved):
+    folder, _, _ = saved
+    about = json.loads((folder / "model.json").read_text())
+    about["model"]["widht"] = about["model"].pop("width")
+    (folder / "model.json").write_text(json.dumps(about))
+    with pytest.raises(ConfigError, match=r"model.json: model.widht: UNet has no field"):
+        load_model(folder)
