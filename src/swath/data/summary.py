@@ -78,7 +78,7 @@ def _bands(store: Store, name: str, found: list[Any]) -> Any:
     from rich.table import Table
 
     sensor = store.modality(name).sensor
-    unit = f", counts of {sensor.scale:g} {sensor.unit}" if sensor.unit else ""
+    unit = f", in {sensor.scale:g} {sensor.unit}" if sensor.unit and sensor.scale != 1 else ""
     table = Table(title=f"Bands of {name} over the training part{unit}")
     for column in ("band", "no-data", "mean", "sd", "min", "2 %", "median", "98 %", "max"):
         table.add_column(column, justify="left" if column == "band" else "right")

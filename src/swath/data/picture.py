@@ -1,0 +1,246 @@
+"""Pictures of a store: samples beside their labels, and which ground belongs to which part."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from swath.data.chip import IGNORE, Modality
+from swath.data.mosaic import mosaic
+from swath.data.palette import class_colours, coloured
+from swath.data.split import PARTS, Part, Selection, Split, select
+from swath.data.stats import BandStats, unplain
+
+if TYPE_CHECKING:
+    from swath.data.store import Store
+
+PART_COLOURS = {"train": "#2b6cb0", "val": "#e0a100", "test": "#c53030"}
+_MAP_PIXELS = 40_000_000  # larger grounds are drawn by the outlines of their samples
+_NODATA_GREY = 0.85
+
+
+def colour_bands(modality: Modality, colour: str | tuple[str, ...] = "true") -> tuple[str, ...]:
+    """Return the bands to show as red, green and blue, or one to show as grey.
+
+    colour: "true": the sensor's own; "false": near infrared, red, green, so that plants are red;
+        or names of bands.
+    """
+    sensor = modality.sensor
+    names = [band.name for band in sensor.bands]
+    if isinstance(colour, tuple):
+        sensor.select(colour)  # raises if there is none of that name
+        return colour
+    wavelengths = [(b.wavelength_nm, b.name) for b in sensor.bands if b.wavelength_nm is not None]
+    if colour == "false" and len(wavelengths) >= 3:
+        return tuple(min(wavelengths, key=lambda w: abs(w[0] - nm))[1] for nm in (842, 665, 560))
+    if sensor.colour and set(sensor.colour) <= set(names):
+        return sensor.colour
+    return tuple(names[2::-1]) if len(names) >= 3 else (names[0],)
+
+
+def shown(
+    image: np.ndarray, modality: Modality, stats: list[BandStats], colour: str | tuple[str, ...]
+) -> np.ndarray:
+    """Return ``image`` (c, h, w) as (h, w, 3) in 0..1: each band from its 2 % to its 98 % value,
+    light grey where there is no data."""
+    names = [band.name for band in modality.sensor.bands]
+    chosen = [names.index(name) for name in colour_bands(modality, colour)]
+    pixels = image[chosen].astype(np.float32)
+    empty = ~np.isfinite(pixels).all(0)
+    if modality.sensor.nodata is not None:
+        empty |= (pixels == modality.sensor.nodata).any(0)
+    low, high = (np.array([[[getattr(stats[i], q)]] for i in chosen]) for q in ("p02", "p98"))
+    with np.errstate(invalid="ignore"):
+        scaled = np.clip((pixels - low) / np.maximum(high - low, 1e-12), 0, 1)
+    scaled = np.broadcast_to(scaled, (3, *scaled.shape[1:])).transpose(1, 2, 0).copy()
+    scaled[empty] = _NODATA_GREY
+    return scaled
+
+
+def chips_picture(
+    store: Store,
+    path: str | os.PathLike[str],
+    n: int = 12,
+    part: Part = "train",
+    *,
+    split: Split | None = None,
+    colour: str | tuple[str, ...] = "true",
+) -> None:
+    """Write a picture of ``n`` samples of ``part``, evenly spread, each beside its label.
+
+    Of a mask or raster, only the pixels that belong to the part are shown.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    selection = select(store, split, part)
+    label = store.contents.label
+    count = min(n, len(selection.indices))
+    chosen = selection.indices[np.linspace(0, len(selection.indices) - 1, count).astype(int)]
+    modality = max(store.contents.modalities, key=lambda m: (m.height, len(m.sensor.bands)))
+    groups = (selection.grouping,) if selection.grouping else ()
+    read = store.read(chosen, (modality.name,), groups=groups).result()
+    stats = unplain(store.attributes["stats"])[modality.name]
+    pixels = label.kind in ("mask", "raster")
+    across = min(count, 4 if pixels else 6)
+    rows = -(-count // across)
+    wide = 2 if pixels else 1
+    figure = Figure(figsize=(1.75 * across * wide, 1.95 * rows + 0.7), layout="constrained")
+    axes = figure.subplots(rows, across * wide, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for place, index in enumerate(chosen.tolist()):
+        image = axes[place * wide]
+        image.imshow(shown(read[modality.name][place], modality, stats, colour))
+        image.set_title(_title(store, read, place, index), fontsize=7)
+        if store.contents.centred:  # the label is this pixel's
+            image.plot(modality.width // 2, modality.height // 2, "s", mfc="none", mec="#ff00ff")
+        if pixels:
+            group = read[f"groups/{groups[0]}"][place] if groups else None
+            _draw_label(
+                axes[place * wide + 1], selection.restrict(read["label"][place], group), store
+            )
+    bands = ", ".join(colour_bands(modality, colour))
+    figure.suptitle(f"{part}: {count} of {len(selection.indices)} samples; {bands}", fontsize=9)
+    if label.kind == "mask":
+        colours = class_colours(label)
+        handles = [
+            Patch(color=c, label=name) for c, name in zip(colours, label.classes, strict=True)
+        ]
+        handles.append(Patch(facecolor="white", edgecolor="grey", label="no label, or other part"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+def _title(store: Store, read: dict[str, np.ndarray], place: int, index: int) -> str:
+    label = store.contents.label
+    name = str(store.column("name")[index])
+    if label.kind == "class":
+        value = int(read["label"][place])
+        return textwrap.shorten(label.classes[value], 26) if value >= 0 else "no label"
+    if label.kind == "flags":
+        present = [label.classes[i] for i in np.flatnonzero(read["label"][place])]
+        short = [textwrap.shorten(p, 28, placeholder="...") for p in present[:4]]
+        return "\n".join(short + ["..."] * (len(present) > 4)) or "none"
+    if label.kind == "value":
+        pairs = zip(label.classes, read["label"][place], strict=True)
+        return "\n".join(f"{n} {v:.3g} {label.unit}" for n, v in pairs)
+    return name[-24:]
+
+
+def _draw_label(axis: Any, value: np.ndarray, store: Store) -> None:
+    label = store.contents.label
+    if label.kind == "mask":
+        axis.imshow(coloured(value, label), interpolation="nearest")
+    else:
+        axis.imshow(value[0], cmap="viridis", interpolation="nearest")
+        axis.set_title(f"{label.classes[0]} {label.unit}", fontsize=7)
+    axis.add_patch(_frame(value.shape[-1], value.shape[-2]))
+
+
+def _frame(width: int, height: int) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((-0.5, -0.5), width, height, fill=False, edgecolor="grey", linewidth=0.8)
+
+
+def split_picture(store: Store, path: str | os.PathLike[str], split: Split | None = None) -> None:
+    """Write a picture of the largest ground coloured by part over grey imagery, beside the
+    labelled samples or pixels of each class by part."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    chosen = split or Split(**store.attributes["split"])
+    parts: dict[str, Selection] = {p: select(store, split, p) for p in PARTS}  # type: ignore[arg-type]
+    where = store.column("where")
+    placed = where[where[:, 0] >= 0, 0]
+    figure = Figure(figsize=(12, 6.5), layout="constrained")
+    if len(placed):
+        ground = int(np.bincount(placed).argmax())
+        left, right = figure.subplots(1, 2, width_ratios=[3, 1])
+        here = store.contents.grounds[ground]
+        left.set_title(f"{here.name}: split by {chosen.by}, seed {chosen.seed}", fontsize=10)
+        if here.height * here.width <= _MAP_PIXELS:
+            _draw_map(left, store, ground, parts)
+        else:
+            _draw_outlines(left, where, ground, parts)
+        left.set_xlabel("column (px)", fontsize=8)
+        left.set_ylabel("row (px)", fontsize=8)
+    else:
+        right = figure.subplots()
+        right.set_title(f"split by {chosen.by}, seed {chosen.seed}; places unknown", fontsize=10)
+    _draw_counts(right, store, parts)
+    handles = [Patch(color=c, label=p) for p, c in PART_COLOURS.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9)
+    figure.savefig(path, dpi=130)
+
+
+def part_map(store: Store, ground: int, parts: dict[str, Selection]) -> np.ndarray:
+    """Return the part (TRAIN, VAL, TEST or NONE) of each labelled pixel of a ground, uint8 (H, W)."""
+    here = store.contents.grounds[ground]
+    out = np.full((here.height, here.width), 255, np.uint8)
+    grouping = next(iter(parts.values())).grouping
+    per_pixel = store.contents.label.kind in ("mask", "raster")
+    if grouping is not None:
+        groups, label = mosaic(store, ground, grouping), mosaic(store, ground, "label")
+        known = label != IGNORE if label.ndim == 2 else ~np.isnan(label).any(0)
+        for part, selection in parts.items():
+            out[known & selection.member(groups)] = PARTS[part]
+        return out
+    where = store.column("where").astype(np.int64)
+    for part, selection in parts.items():
+        mine = selection.indices[where[selection.indices, 0] == ground]
+        if per_pixel:
+            label = mosaic(store, ground, "label", mine)
+            known = label != IGNORE if label.ndim == 2 else ~np.isnan(label).any(0)
+            out[known] = PARTS[part]
+            continue
+        for row, col, height, width in where[mine, 1:].tolist():
+            if store.contents.centred:
+                row, col, height, width = row + height // 2, col + width // 2, 1, 1
+            out[max(row, 0) : row + height, max(col, 0) : col + width] = PARTS[part]
+    return out
+
+
+def _draw_map(axis: Any, store: Store, ground: int, parts: dict[str, Selection]) -> None:
+    from matplotlib.colors import to_rgb
+
+    modality = max(store.contents.modalities, key=lambda m: m.height)
+    stats = unplain(store.attributes["stats"])[modality.name]
+    grey = shown(mosaic(store, ground, modality.name), modality, stats, "true").mean(2)
+    picture = np.repeat(0.35 + 0.6 * grey[:, :, None], 3, axis=2)
+    found = part_map(store, ground, parts)
+    for part, number in PARTS.items():
+        here = found == number
+        picture[here] = 0.3 * picture[here] + 0.7 * np.array(to_rgb(PART_COLOURS[part]))
+    axis.imshow(picture, interpolation="nearest" if picture.size < 1e6 else "antialiased")
+
+
+def _draw_outlines(axis: Any, where: np.ndarray, ground: int, parts: dict[str, Selection]) -> None:
+    for part, selection in parts.items():
+        mine = where[selection.indices]
+        mine = mine[mine[:, 0] == ground]
+        row, col = mine[:, 1] + mine[:, 3] / 2, mine[:, 2] + mine[:, 4] / 2
+        axis.scatter(col, row, s=6, marker="s", color=PART_COLOURS[part])
+    axis.invert_yaxis()
+    axis.set_aspect("equal")
+
+
+def _draw_counts(axis: Any, store: Store, parts: dict[str, Selection]) -> None:
+    label = store.contents.label
+    counts = {part: selection.counts for part, selection in parts.items()}
+    names = list(label.classes)
+    if not len(counts["train"]):
+        counts, names = {p: np.array([float(s.size)]) for p, s in parts.items()}, ["all"]
+    start = np.zeros(len(names))
+    for part, colour in PART_COLOURS.items():
+        axis.barh(np.arange(len(names)), counts[part], left=start, color=colour)
+        start = start + counts[part]
+    axis.set_yticks(np.arange(len(names)), [textwrap.shorten(n, 30) for n in names], fontsize=7)
+    axis.invert_yaxis()
+    things = "pixels" if label.kind in ("mask", "raster") else "samples"
+    axis.set_xlabel(f"labelled {things}", fontsize=8)
+    axis.tick_params(axis="x", labelsize=7)

@@ -1,0 +1,125 @@
+"""Samples put back on their ground are the ground; pictures show every class and part."""
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from swath.config import ConfigError
+from swath.data.build import build
+from swath.data.chip import IGNORE
+from swath.data.mosaic import mosaic
+from swath.data.picture import chips_picture, colour_bands, part_map, split_picture
+from swath.data.split import PARTS, Split, select
+from swath.datasets.cube import Cube
+from swath.datasets.synthetic import Synthetic
+
+
+def synthetic(folder, split=None, **settings):
+    dataset = Synthetic(**{"samples": 14, "size": 16, "bands": 3, **settings})
+    return build(dataset, folder, split or Split(by="random"), progress=False)
+
+
+def cube(folder, window=5):
+    draw = np.random.default_rng(0)
+    image = draw.integers(1, 5000, (20, 24, 4)).astype(np.uint16)
+    truth = np.zeros((20, 24), np.uint8)
+    for i, (row, col) in enumerate([(0, 0), (0, 12), (11, 0), (11, 12)]):
+        truth[row : row + 9, col : col + 11] = i % 2 + 1
+    np.save(folder / "image.npy", image)
+    np.save(folder / "truth.npy", truth)
+    dataset = Cube(image=str(folder / "image.npy"), labels=str(folder / "truth.npy"), window=window)
+    split = Split(by="region", val=0.0, test=0.5)
+    return image, truth, build(dataset, folder / "s", split, progress=False)
+
+
+def test_the_mosaic_of_synthetic_samples_is_their_ground(tmp_path):
+    """14 samples in 4 columns: the last row of the ground has two holes."""
+    store = synthetic(tmp_path / "s", coarse=1)
+    source = Synthetic(samples=14, size=16, bands=3, coarse=1).open()
+    image, label, group = (mosaic(store, 0, what) for what in ("fine", "label", "patch"))
+    coarse = mosaic(store, 0, "coarse")
+    assert image.shape == (3, 64, 64)
+    for i in range(14):
+        chip = source.chip(i)
+        here = np.s_[..., i // 4 * 16 : i // 4 * 16 + 16, i % 4 * 16 : i % 4 * 16 + 16]
+        np.testing.assert_array_equal(image[here], chip.images["fine"])
+        np.testing.assert_array_equal(label[here], chip.label)
+        np.testing.assert_array_equal(group[here], chip.groups["patch"])
+        np.testing.assert_array_equal(coarse[here][:, ::2, 1::2], chip.images["coarse"])
+    assert (image[:, 48:, 32:] == 0).all()
+    assert (label[48:, 32:] == IGNORE).all()
+    assert (group[48:, 32:] == -1).all()
+
+
+def test_windows_put_back_give_the_cube_and_its_ground_truth(tmp_path):
+    """A window's label is its centre's; windows that reach over the edge are cut there."""
+    image, truth, store = cube(tmp_path)
+    label = mosaic(store, 0, "label")
+    np.testing.assert_array_equal(label, np.where(truth > 0, truth - 1, IGNORE))
+    back = mosaic(store, 0, "cube")
+    covered = (back != 0).all(0)
+    assert covered.sum() > (truth > 0).sum()
+    np.testing.assert_array_equal(back[:, covered], image.transpose(2, 0, 1)[:, covered])
+    region = mosaic(store, 0, "region")
+    assert len(np.unique(region[truth > 0])) == 4
+
+
+def test_windows_that_touch_training_centres_are_found(tmp_path):
+    """Regions 3 pixels apart: of 7 x 7 windows, only those at the facing edges reach over."""
+    _, truth, store = cube(tmp_path, window=7)
+    test, train = (select(store, None, part) for part in ("test", "train"))
+    trained = np.zeros(truth.shape, bool)
+    for index in train.indices:
+        _, row, col, _, _ = store.column("where")[index]
+        trained[row + 3, col + 3] = True
+    hits = []
+    for index in test.indices:
+        _, row, col, height, width = store.column("where")[index]
+        hits.append(trained[max(row, 0) : row + height, max(col, 0) : col + width].any())
+    assert 0 < np.mean(hits) < 1
+    assert test.share_touching() == pytest.approx(np.mean(hits))
+    alone = select(store, Split(by="random", val=0.0, test=0.5), "test")
+    assert alone.share_touching() > 0.95
+
+
+def test_what_cannot_be_mapped_is_said(tmp_path):
+    """Values have no place per pixel; unknown grounds and modalities are named."""
+    store = synthetic(tmp_path / "s", label="value")
+    with pytest.raises(ConfigError, match="a label of kind value cannot be shown on a map"):
+        mosaic(store, 0, "label")
+    with pytest.raises(ConfigError, match="has no ground 3"):
+        mosaic(store, 3, "fine")
+    with pytest.raises(ConfigError, match="no modality 'fin'"):
+        mosaic(store, 0, "fin")
+
+
+@pytest.mark.parametrize("by", ["patch", "block", "random"])
+def test_the_part_map_has_the_counts_of_the_selections(tmp_path, by):
+    """What the picture shows is what is trained and tested on."""
+    store = synthetic(tmp_path / "s", Split(by=by), unlabelled=0.3)
+    parts = {part: select(store, None, part) for part in PARTS}
+    found = part_map(store, 0, parts)
+    for part, number in PARTS.items():
+        assert (found == number).sum() == parts[part].size
+
+
+@pytest.mark.parametrize("label", ["class", "flags", "mask", "value", "raster", "none"])
+def test_pictures_are_drawn_for_every_kind_of_label(tmp_path, label):
+    """They open as images and are not blank."""
+    store = synthetic(tmp_path / "s", label=label, nodata=0.3)
+    for draw in (chips_picture, split_picture):
+        draw(store, tmp_path / "x.png")
+        picture = matplotlib.image.imread(tmp_path / "x.png")
+        assert picture.shape[0] > 200
+        assert picture[..., :3].std() > 0.05
+
+
+def test_colours_are_true_false_or_asked_for():
+    """False colour puts near infrared first."""
+    source = Synthetic(bands=10).open()
+    (modality,) = source.contents.modalities
+    assert colour_bands(modality) == ("F2", "F1", "F0")
+    assert colour_bands(modality, "false") == ("F8", "F4", "F2")  # 850, 650, 550 nm
+    assert colour_bands(modality, ("F9",)) == ("F9",)
+    with pytest.raises(ConfigError, match="no band 'F99'"):
+        colour_bands(modality, ("F99",))
