@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import pathlib
+import tempfile
+
+from swath.config import ConfigError
 
 
 def rank() -> int:
@@ -21,5 +25,41 @@ def local_rank() -> int:
     return _number(("LOCAL_RANK", "SLURM_LOCALID"), 0)
 
 
+def cores() -> int:
+    """Return how many CPU cores this process may use: its affinity, or the container's share, or
+    what SLURM gave a task, whichever is least."""
+    least = len(os.sched_getaffinity(0))
+    share = _container_cores()
+    if share is not None:
+        least = min(least, share)
+    return max(1, min(least, _number(("SLURM_CPUS_PER_TASK",), least)))
+
+
+def scratch() -> pathlib.Path:
+    """Return a folder for files that need not outlive the job: the node's own disk, if set."""
+    for name in ("SLURM_TMPDIR", "TMPDIR"):
+        if os.environ.get(name):
+            return pathlib.Path(os.environ[name])
+    return pathlib.Path(tempfile.gettempdir())
+
+
+def _container_cores(file: str = "/sys/fs/cgroup/cpu.max") -> int | None:
+    """Return the whole cores that a container's quota allows; None if there is no quota."""
+    try:
+        quota, period = pathlib.Path(file).read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else max(1, int(quota) // int(period))
+
+
 def _number(names: tuple[str, ...], otherwise: int) -> int:
-    return next((int(os.environ[n]) for n in names if n in os.environ), otherwise)
+    name = next((n for n in names if n in os.environ), None)
+    if name is None:
+        return otherwise
+    try:
+        return int(os.environ[name])
+    except ValueError as error:
+        raise ConfigError(
+            f"environment variable {name}={os.environ[name]!r} is not a number; unset it, or start "
+            "through torchrun or srun, which set it"
+        ) from error

@@ -21,7 +21,7 @@ from swath.data.chip import Ground
 from swath.data.sensor import Sensor, load_sensor
 from swath.geo import warp
 from swath.geo.channel import Channel
-from swath.geo.raster import crs_name
+from swath.geo.raster import crs_name, crs_short
 from swath.geo.tiles import Tiles
 from swath.geo.window import Window
 
@@ -109,10 +109,10 @@ class Imagery:
         Raises ConfigError: a file is missing, truncated, without or with another CRS, or all
         no-data; a band is missing, or is another one by the file's own description.
         """
-        from swath.data import _files
+        from swath.data import files
 
         sensor = load_sensor(self.sensor)
-        channels = _files.channels(self, sensor)
+        channels = files.channels(self, sensor)
         sensor = sensor.select(channels)
         if self.grid is not None and self.grid not in channels:
             raise ConfigError(f"grid: band {self.grid!r} is not among {', '.join(channels)}")
@@ -155,7 +155,7 @@ class Scene:
         self.imagery = imagery
         self.grid = grid
         self.dtype: np.dtype = np.result_type(*(channel.dtype for channel in channels))
-        nodata = _nodata(imagery, sensor, channels, self.dtype)
+        nodata = no_data(imagery.nodata, sensor, channels, self.dtype)
         self.sensor = dataclasses.replace(sensor, nodata=nodata)
         """The bands read, in order; ``nodata`` is the value that ``read`` gives where a band was
         not observed (NaN in float imagery, None if nothing says what it could be)."""
@@ -215,35 +215,46 @@ class Scene:
         nodata = self.sensor.nodata
         for i, channel in enumerate(self._channels):
             values, observed = channel.on(target, self.imagery.resampling)
-            out[i] = values
-            if nodata is None:
-                if not observed.all():
-                    raise ConfigError(
-                        f"{channel.file.path}: band {self.sensor.names[i]} does not cover the "
-                        "scene and nothing says which value means no-data; give nodata"
-                    )
-                continue
-            # An observed value that happens to be the no-data value moves by one count.
-            clash = observed & (out[i] == nodata)
-            if clash.any():
-                out[i][clash] = nodata + (1 if nodata < np.iinfo(self.dtype).max else -1)
-            out[i][~observed] = nodata
+            out[i] = mark(values.astype(self.dtype, copy=False), observed, nodata, channel)
         return out
 
 
-def _nodata(
-    imagery: Imagery, sensor: Sensor, channels: Sequence[Channel], dtype: np.dtype
+def mark(
+    values: np.ndarray, observed: np.ndarray, nodata: float | None, channel: Channel
+) -> np.ndarray:
+    """Return ``values`` (h, w) with ``nodata`` exactly where they were not ``observed``: an
+    observed value that happens to be ``nodata`` moves by one count. ConfigError if ``nodata`` is
+    None and needed."""
+    if nodata is None:
+        if not observed.all():
+            raise ConfigError(
+                f"{channel.file.path}: channel {channel.number} was not observed everywhere and "
+                "nothing says which value means no-data; give nodata"
+            )
+        return values
+    clash = observed & (values == nodata)  # never so for NaN
+    if clash.any():
+        values[clash] = nodata + (1 if nodata < np.iinfo(values.dtype).max else -1)
+    values[~observed] = nodata
+    return values
+
+
+def no_data(
+    asked: float | None, sensor: Sensor, channels: Sequence[Channel], dtype: np.dtype
 ) -> float | None:
+    """Return the value that means "not observed" in imagery of ``dtype``: NaN in real numbers,
+    else what was asked for, or what the files or the sensor say; None if nothing says it."""
     if dtype.kind == "f":
         return float("nan")
-    declared = [n for n in (imagery.nodata, *(c.nodata for c in channels), sensor.nodata)]
+    if asked is not None and not _fits(asked, dtype):
+        raise ConfigError(f"nodata={asked:g} cannot occur in {dtype} imagery")
+    said = (asked, *(channel.nodata for channel in channels), sensor.nodata)
+    return next((int(n) for n in said if n is not None and _fits(n, dtype)), None)
+
+
+def _fits(value: float, dtype: np.dtype) -> bool:
     limits = np.iinfo(dtype)
-    for value in declared:
-        if value is not None and np.isfinite(value) and limits.min <= value <= limits.max:
-            if value != int(value):
-                raise ConfigError(f"nodata={value:g} cannot occur in {dtype} imagery")
-            return int(value)
-    return None
+    return bool(limits.min <= value <= limits.max) and float(value).is_integer()
 
 
 def _check_places(channels: dict[str, Channel]) -> None:
@@ -274,8 +285,8 @@ def _extent(grid: GeoBox) -> str:
             str(grid.crs), "EPSG:4326", *bounds
         )
     except rasterio.errors.RasterioError:
-        return f"{bounds} in {crs_name(grid.crs)}"
-    return f"lon {west:.3f}..{east:.3f}, lat {south:.3f}..{north:.3f} ({crs_name(grid.crs)})"
+        return f"{bounds} in {crs_short(grid.crs)}"
+    return f"lon {west:.3f}..{east:.3f}, lat {south:.3f}..{north:.3f} ({crs_short(grid.crs)})"
 
 
 def _pixel_area(grid: GeoBox) -> float:

@@ -46,13 +46,14 @@ class File:
                 any(flag.name == "per_dataset" for flag in flags)
                 for flags in raster.mask_flag_enums
             )
-            self.lacks = lacking(raster)
-            crs, transform = crs or raster.crs, transform or raster.transform
-            placed = crs is not None and (not self.lacks or transform is not raster.transform)
+            self.lacks = lacking(raster) if crs is None or transform is None else ""
+            if crs is not None and raster.crs is None and not raster.transform.is_identity:
+                self.lacks = ""  # it lacked only the CRS
             self.grid: GeoBox | None = None
-            if placed:
-                self.lacks = ""
-                self.grid = warp.box(raster.height, raster.width, transform, crs)
+            if not self.lacks:
+                self.grid = warp.box(
+                    raster.height, raster.width, transform or raster.transform, crs or raster.crs
+                )
             self.height, self.width = raster.shape
 
     @contextlib.contextmanager

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 
-__all__ = ["CogWriter", "crs_name", "is_gdal_name", "lacking", "open_raster", "read", "write_cog"]
+__all__ = [
+    "CogWriter",
+    "crs_name",
+    "crs_short",
+    "is_gdal_name",
+    "lacking",
+    "open_raster",
+    "read",
+    "write_cog",
+]
 
 
 def open_raster(path: str | pathlib.Path, *, georeferenced: bool = False) -> DatasetReader:
@@ -62,7 +71,7 @@ def lacking(raster: DatasetReader) -> str:
     if raster.crs is None:
         return "has no coordinate reference system (CRS)"
     if raster.transform.is_identity:
-        return f"has a CRS ({crs_name(raster.crs)}) but no place in it (no transform)"
+        return f"has a CRS ({crs_short(raster.crs)}) but no place in it (no transform)"
     return ""
 
 
@@ -96,6 +105,12 @@ def crs_name(crs: Any) -> str:
     """Return "EPSG:32633" where the CRS has a code, else its WKT."""
     code = crs.to_epsg()
     return f"EPSG:{code}" if code else crs.to_wkt()
+
+
+def crs_short(crs: Any) -> str:
+    """Return "EPSG:32633" or, where the CRS has no code, its name."""
+    name = crs_name(crs)
+    return name.split('"')[1] if '"' in name else name
 
 
 @functools.cache

@@ -81,7 +81,7 @@ def _of_many_files(imagery: Imagery, sensor: Sensor, path: pathlib.Path) -> dict
     missing = [band for band, found in names.items() if not found]
     if missing:
         there = [band for band, found in names.items() if found]
-        looked = written or "*_{band}" + "|".join(sorted(SUFFIXES))
+        looked = written or "*_{band}.*"
         raise ConfigError(
             f"{path}: no file for band {', '.join(missing)} of {sensor.name} (looked for "
             f"{looked!r}; found {', '.join(there) or 'none'}); choose "

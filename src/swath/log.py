@@ -1,0 +1,47 @@
+"""What a program says to a person while it works: short lines on stderr.
+
+Modules write with ``logging.getLogger(__name__)``; a command calls :func:`start` once. What is
+for programs (metrics.jsonl) does not come this way.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO
+
+FORMAT = "%(asctime)s %(message)s"
+
+
+class _Lines(logging.Formatter):
+    """The time and the message; warnings and errors say what they are."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__(FORMAT, "%H:%M:%S")
+        self._prefix = prefix
+
+    def format(self, record: logging.LogRecord) -> str:
+        said = logging.makeLogRecord(record.__dict__)
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        said.msg, said.args = f"{self._prefix}{level}{record.getMessage()}", None
+        return super().format(said)
+
+
+def start(
+    *, rank: int = 0, ranks: int = 1, verbose: bool = False, stream: TextIO | None = None
+) -> None:
+    """Send what Swath says to ``stream`` (None: stderr); calling it again replaces the former.
+
+    rank, ranks: of several processes the first says everything, the others only warnings, with
+        their number.
+    verbose: also what helps to find a fault (level DEBUG), from every process.
+    """
+    logger = logging.getLogger("swath")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_Lines(f"[{rank}] " if ranks > 1 else ""))
+    logger.addHandler(handler)
+    logger.propagate = False
+    quiet = logging.INFO if rank == 0 else logging.WARNING
+    logger.setLevel(logging.DEBUG if verbose else quiet)
