@@ -15,7 +15,6 @@ import pathlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
@@ -195,6 +194,8 @@ class CogWriter:
 
     def _vrt(self) -> str:
         """Return the description, for GDAL, of the raw pixels with all that is known of them."""
+        from xml.sax.saxutils import escape, quoteattr  # slow to import
+
         from rasterio.crs import CRS
 
         head = f'<VRTDataset rasterXSize="{self.width}" rasterYSize="{self.height}">'
@@ -215,6 +216,8 @@ class CogWriter:
         return "".join(parts) + "</VRTDataset>"
 
     def _vrt_band(self, channel: int) -> str:
+        from xml.sax.saxutils import escape
+
         kind = _TYPES[self.dtype.name][1]
         parts = [f'<VRTRasterBand dataType="{kind}" band="{channel + 1}">']
         if channel < len(self._descriptions):
