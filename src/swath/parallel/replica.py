@@ -29,7 +29,6 @@ Loss = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
 class Replica:
     """A model whose gradients are summed over ``world``; the world may be replaced between updates.
 
-    forward: what is called instead of the model, such as its compiled form; shares its parameters.
     autocast: dtype of the forward's matrix products; None leaves them in the parameters' dtype.
     """
 
@@ -38,13 +37,11 @@ class Replica:
         model: nn.Module,
         world: World,
         *,
-        forward: nn.Module | None = None,
         autocast: torch.dtype | None = None,
     ) -> None:
         self.model = model
         self.world = world
         self.autocast = autocast
-        self.forward = model if forward is None else forward
         self.dtype = next(model.parameters()).dtype
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self._flats, self._views = _flat_gradients(self.parameters)
@@ -94,9 +91,9 @@ class Replica:
         """Return ``function(model, batch)``, computed in the replica's precision."""
         cast = _in_dtype(batch, self.dtype)
         if self.autocast is None:
-            return function(self.forward, cast)
+            return function(self.model, cast)
         with torch.autocast(self.world.device.type, dtype=self.autocast):
-            return function(self.forward, cast)
+            return function(self.model, cast)
 
 
 def _in_dtype(batch: Batch, dtype: torch.dtype) -> Batch:

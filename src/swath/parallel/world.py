@@ -7,7 +7,7 @@ process group in a module-level variable or in a model. It knows no models, data
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -105,6 +105,18 @@ class World:
         """Return rank 0's ``value`` (a 63-bit integer) on every rank."""
         mine = value if self.first else 0
         return int(self.sum(torch.tensor([mine], dtype=torch.int64, device=self.device)).item())
+
+    def first_does(self, action: Callable[[], None]) -> None:
+        """Let rank 0 do ``action`` while the others wait; if it fails, raise on all of them."""
+        error: Exception | None = None
+        if self.first:
+            try:
+                action()
+            except Exception as problem:
+                error = problem
+        # The others must not walk into the next exchange alone.
+        if self.any(error is not None):
+            raise error or RuntimeError("rank 0 failed; its own message says why")
 
     def barrier(self) -> None:
         """Return when every rank has come here."""

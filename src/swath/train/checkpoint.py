@@ -13,6 +13,7 @@ import shutil
 from typing import Any
 
 import safetensors.torch
+from torch import Tensor
 
 from swath.config import ConfigError
 from swath.parallel.world import World
@@ -52,15 +53,7 @@ class Checkpoints:
 
         ConfigError on all of them if it cannot be written; the checkpoints before are intact.
         """
-        error: Exception | None = None
-        if self.world.first:
-            try:
-                self._write(state)
-            except Exception as problem:
-                error = problem
-        # The others must not walk into the next exchange alone.
-        if self.world.any(error is not None):
-            raise error or RuntimeError("rank 0 could not save its checkpoint; its log says why")
+        self.world.first_does(lambda: self._write(state))
 
     def _write(self, state: TrainState) -> None:
         files = {
@@ -100,14 +93,17 @@ class Checkpoints:
                     f"{self.path(update)}: the run began with {name} {found.get(name)}, now it is"
                     f" {value}; put the old one back or choose another run folder"
                 )
-        self.read(update, state)
+        state.restore(self._tensors(update), self._numbers(update))
         return True
 
-    def read(self, update: int, state: TrainState) -> None:
-        """Put the checkpoint of ``update`` into ``state``."""
+    def load(self, update: int) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """Return tensors, by file and name, and numbers after ``update``; Damaged if they are."""
+        check_folder(self.path(update))
+        return self._tensors(update), self._numbers(update)
+
+    def _tensors(self, update: int) -> dict[str, dict[str, Tensor]]:
         files = self.path(update).glob("*.safetensors")
-        tensors = {file.stem: safetensors.torch.load_file(file) for file in files}
-        state.restore(tensors, self._numbers(update))
+        return {file.stem: safetensors.torch.load_file(file) for file in files}
 
     def _numbers(self, update: int) -> dict[str, Any]:
         try:

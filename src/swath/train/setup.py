@@ -1,0 +1,226 @@
+"""From settings to a trained model in a run folder: builds the parts, lets the trainer run.
+
+``train`` and ``score`` are what the verbs of the command line and a notebook call; every rank of a
+world calls them alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import logging
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from swath.config import ConfigError, plain
+from swath.data.chip import Batch
+from swath.data.loader import Data
+from swath.data.split import Part
+from swath.models import Inputs
+from swath.parallel.replica import Replica
+from swath.parallel.world import World
+from swath.train.checkpoint import Checkpoints
+from swath.train.ema import Average
+from swath.train.evaluate import evaluate
+from swath.train.export import About, LoadedModel, load_model, save_model
+from swath.train.interrupt import Interrupts
+from swath.train.job import TrainJob, claim
+from swath.train.precision import AUTOCAST, DTYPES, arithmetic
+from swath.train.progress import ProgressLine
+from swath.train.record import Recorder, read
+from swath.train.settings import Compute, TrainSettings
+from swath.train.state import TrainState
+from swath.train.trainer import Figures, Trainer
+
+log = logging.getLogger(__name__)
+
+
+def train(job: TrainJob, *, settings: Any = None, world: World | None = None) -> Figures:
+    """Train to the end in ``job.folder``, going on from what is there; return the last figures.
+
+    settings: what settings.yaml shall hold, if more than ``job`` (a Run). world: the ranks; None:
+    those that the launcher started. Raises ConfigError if settings, data and folder do not fit
+    together, Interrupted after a signal, Diverged if the gradient is not finite.
+    """
+    world = world or World.start(job.compute.device)
+    folder = pathlib.Path(job.folder)
+    with Interrupts() as interrupts, arithmetic(job.train.precision, job.compute):
+        data = job.data.open()
+        about = describe(job, data)
+        world.first_does(lambda: claim(folder, settings or job))
+        trainer = assemble(job, data, about, world, interrupts)
+        progress = trainer.state.progress
+        if progress.update:
+            log.info("going on after update %d of %s", progress.update, folder)
+        if not world.first:
+            trainer.run()
+        else:
+            with (
+                Recorder(folder, progress.update) as recorder,
+                ProgressLine(job.train.samples) as line,
+            ):
+
+                def record(figures: Figures) -> None:
+                    recorder.write(figures)
+                    line(figures)
+
+                trainer.record = record
+                trainer.run()
+        chosen = progress.update
+        if job.train.select == "best" and progress.best_update is not None:
+            chosen = progress.best_update
+        world.first_does(lambda: _export(trainer.checkpoints, chosen, folder, about))
+    return next(f for f in reversed(read(folder)) if f["update"] == chosen)
+
+
+def describe(job: TrainJob, data: Data) -> About:
+    """Return what a model trained by ``job`` on ``data`` is; ConfigError if they do not fit."""
+    label = data.store.contents.label
+    train_part = data.select("train")
+    if not len(train_part.indices):
+        raise ConfigError(f"{job.data.store}: no sample is in the training part of the split")
+    counted = label.kind in ("class", "flags", "mask")
+    counts = train_part.counts if counted else None
+    height, width = job.augment.size(*data.grid)
+    if height != width:
+        raise ConfigError(
+            f"samples are {height} x {width} pixels, networks train on squares; set augment.crop"
+        )
+    return About(
+        model=job.model,
+        inputs=Inputs(bands=data.bands, size=height),
+        outputs=job.task.bind(label, counts).outputs,
+        task=job.task,
+        label=label,
+        counts=None if counts is None else tuple(counts.tolist()),
+        normalize=data.normalize,
+        seed=job.seed,
+        samples=0,
+        update=0,
+    )
+
+
+def network(about: About, seed: int) -> nn.Module:
+    """Return the network of ``about`` with the random first weights of ``seed``, on the CPU."""
+    torch.manual_seed(seed)
+    return about.model.build(about.inputs, about.outputs)
+
+
+def assemble(
+    job: TrainJob, data: Data, about: About, world: World, interrupts: Interrupts
+) -> Trainer:
+    """Return the trainer of ``job``, where the newest checkpoint of its folder left it."""
+    model = network(about, job.seed).to(world.device, DTYPES[job.train.precision])
+    state = TrainState(model, job.optim.build(model))
+    replica = make_replica(model, job.train, job.compute, world)
+    replica.agree()
+    if job.train.ema is not None:
+        state.average = Average(model, job.train.ema)
+    folder = pathlib.Path(job.folder) / "checkpoints"
+    checkpoints = Checkpoints(folder, job.train.keep, world, {"store": fingerprint(data)})
+    checkpoints.restore(state)
+    return Trainer(
+        state=state,
+        replica=replica,
+        objective=about.bind(),
+        loader=data.loader(
+            "train",
+            micro=job.batch.micro,
+            seed=job.seed,
+            augment=job.augment,
+            prefetch=job.compute.prefetch,
+            device=world.device,
+        ),
+        batch=job.batch,
+        schedule=job.schedule,
+        settings=job.train,
+        checkpoints=checkpoints,
+        interrupts=interrupts,
+        validation=_validation(job, data, replica),
+    )
+
+
+def make_replica(
+    model: nn.Module, settings: TrainSettings, compute: Compute, world: World
+) -> Replica:
+    """Return ``model`` as the ranks of ``world`` hold it, in the precision of ``settings``."""
+    if compute.compile:
+        model.compile()
+    return Replica(model, world, autocast=AUTOCAST.get(settings.precision))
+
+
+def fingerprint(data: Data) -> str:
+    """Return a short word that differs for stores, or splits of them, with other content."""
+    store, part = data.store, data.select("train")
+    known = {name: store.attributes.get(name) for name in ("census", "stats")}
+    told = json.dumps([plain(store.contents), store.samples, known], sort_keys=True).encode()
+    return hashlib.sha256(told + part.parts.tobytes()).hexdigest()[:16]
+
+
+def score(job: TrainJob, part: Part = "test", *, world: World | None = None) -> Figures:
+    """Return the figures of the trained model in ``job.folder`` on one part of the store.
+
+    Beside the task's figures: samples, and share_touching, the share of the part's windows that
+    touch training pixels (None where that cannot be known). ConfigError if there is no such model
+    or the part is empty.
+    """
+    world = world or World.start(job.compute.device)
+    loaded = load_model(job.folder, world.device)
+    with arithmetic(job.train.precision, job.compute):
+        data = _data_of(job, loaded)
+        loader = data.loader(
+            part, micro=job.batch.micro, prefetch=job.compute.prefetch, device=world.device
+        )
+        if not len(loader.selection.indices):
+            raise ConfigError(f"{job.data.store}: the split has no {part} part; set split.{part}")
+        model = loaded.network.to(DTYPES[job.train.precision])
+        replica = make_replica(model, job.train, job.compute, world)
+        figures = evaluate(replica, loaded.objective, loader.sweep(world.rank, world.ranks))
+    assert figures is not None, "nothing can stop this evaluation"
+    touching = loader.selection.share_touching()
+    return {**figures, "samples": len(loader.selection.indices), "share_touching": touching}
+
+
+def _data_of(job: TrainJob, loaded: LoadedModel) -> Data:
+    """Open the store, normalised as the model was trained."""
+    data = job.data.open()
+    found = tuple(band.name for band in data.bands)
+    wanted = tuple(band.name for band in loaded.inputs.bands)
+    if found != wanted:
+        raise ConfigError(
+            f"{job.data.store}: the model in {job.folder} takes bands {', '.join(wanted)}, the data"
+            f" give {', '.join(found)}; set data.bands"
+        )
+    return dataclasses.replace(data, normalize=loaded.normalize)
+
+
+def _validation(job: TrainJob, data: Data, replica: Replica) -> Any:
+    loader = data.loader(
+        "val", micro=job.batch.micro, prefetch=job.compute.prefetch, device=replica.world.device
+    )
+    if len(loader.selection.indices):
+        return functools.partial(_sweep, loader, replica)
+    if job.train.evaluate_every is not None:
+        raise ConfigError(
+            f"train.evaluate_every={job.train.evaluate_every} has no effect: the split of"
+            f" {job.data.store} has no validation part; set split.val, or leave it out"
+        )
+    return None
+
+
+def _sweep(loader: Any, replica: Replica) -> Iterator[Batch]:
+    return loader.sweep(replica.world.rank, replica.world.ranks)  # the ranks as they are now
+
+
+def _export(checkpoints: Checkpoints, update: int, folder: pathlib.Path, about: About) -> None:
+    tensors, numbers = checkpoints.load(update)
+    weights = {**tensors["model"], **tensors.get("average", {})}
+    save_model(
+        folder, weights, dataclasses.replace(about, samples=numbers["samples"], update=update)
+    )
