@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from swath.config import ConfigError
-from swath.data.chip import Chip, Contents, Ground, Label, Modality
-from swath.data.sensor import Band, Sensor
+from swath.data.chip import Chip, Contents
 
 UNKNOWN_TIME = int(np.iinfo(np.int64).min)
 """In the column ``when``: no time is known."""
@@ -54,9 +53,9 @@ def parts(contents: Contents) -> dict[str, Part]:
     for m in contents.modalities:
         if not re.fullmatch(r"\w[\w.-]*", m.name) or m.name in _TAKEN:
             raise ConfigError(f"modality {m.name!r}: a store cannot use this name, choose another")
-        dims = (f"{m.name}_band", f"{m.name}_y", f"{m.name}_x")
+        axes = (f"{m.name}_band", f"{m.name}_y", f"{m.name}_x")
         shape = (len(m.sensor.bands), m.height, m.width)
-        found.append(Part(m.name, shape, m.dtype, False, dims))
+        found.append(Part(m.name, shape, m.dtype, False, axes))
     pixels = ("y", "x")
     kind, quantities = contents.label.kind, len(contents.label.classes)
     if kind != "none":
@@ -132,30 +131,6 @@ def texts(letters: np.ndarray) -> np.ndarray:
     width = int(np.flatnonzero(letters.any(0)).max(initial=0)) + 1
     narrow = np.ascontiguousarray(letters[:, :width])
     return np.char.decode(narrow.view(f"S{width}")[:, 0], "utf-8")
-
-
-def contents_of(plain: dict[str, Any]) -> Contents:
-    """Return the Contents that ``config.plain`` made ``plain`` of."""
-    modalities = []
-    for m in plain["modalities"]:
-        bands = tuple(Band(**band) for band in m["sensor"]["bands"])
-        facts = {**m["sensor"], "bands": bands, "colour": tuple(m["sensor"]["colour"])}
-        modalities.append(Modality(**{**m, "sensor": Sensor(**facts)}))
-    label = plain["label"]
-    label = {**label, "classes": tuple(label["classes"]), "colours": tuple(label["colours"])}
-    grounds = [
-        {**g, "transform": None if g["transform"] is None else tuple(g["transform"])}
-        for g in plain["grounds"]
-    ]
-    return Contents(
-        modalities=tuple(modalities),
-        label=Label(**label),
-        grounds=tuple(Ground(**g) for g in grounds),
-        groupings=tuple(plain["groupings"]),
-        grouped_pixels=tuple(plain["grouped_pixels"]),
-        licence=plain["licence"],
-        source=plain["source"],
-    )
 
 
 def to_json(value: Any) -> Any:

@@ -25,7 +25,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from swath.config import ConfigError, plain
+from swath.config import ConfigError, build, plain
 from swath.data import layout
 from swath.data.chip import Chip, Contents, Modality
 from swath.data.shards import Group, Shards
@@ -50,7 +50,7 @@ class Store:
     def __init__(self, path: str, attributes: dict[str, Any]) -> None:
         self.path = path
         self._attributes = attributes
-        self.contents: Contents = layout.contents_of(attributes["contents"])
+        self.contents: Contents = build(Contents, attributes["contents"], path)
         self.parts = layout.parts(self.contents)
         self.samples: int = attributes["samples"]
         self.per_file: int = attributes["per_file"]

@@ -1,0 +1,296 @@
+"""From a store to microbatches on a device, in an order that is part of the settings.
+
+Update ``k`` of a run consumes the positions [P, P + batch); its microbatch ``i`` is
+[P + i micro, P + (i + 1) micro), whatever number of replicas share the work. Samples are read
+ahead on the store's threads; there are no worker processes, nothing is pickled. Normalising,
+resampling and augmenting happen for a microbatch at once, on the device.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from swath.config import ConfigError
+from swath.data import draw
+from swath.data.augment import Augment
+from swath.data.balance import repeats
+from swath.data.chip import Batch, Modality
+from swath.data.normalize import Normalize, Normalizer, normalizer
+from swath.data.order import Order
+from swath.data.resample import resized
+from swath.data.sensor import Band
+from swath.data.split import Part, Selection, Split, select
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from swath.data.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """What is learned from: a store, its bands, its parts."""
+
+    store: str
+    """Folder of the store, made by `swath data build`; or an s3:// or gs:// address."""
+    bands: tuple[str, ...] | None = None
+    """Bands in the order the model sees them, as B02, or s2/B02 if several images have one.
+    None: all of them."""
+    split: Split | None = None
+    """Which samples are trained, validated and tested on; None: as the store was built."""
+    balance: float = 0.0
+    """0 shows every training sample as often, 1 every class; between: in part."""
+    normalize: Normalize = field(default_factory=Normalize)
+    """How pixel values become inputs."""
+    resample: Literal["nearest", "bilinear"] = "bilinear"
+    """How coarse bands are brought to the pixels of the finest; matters for several resolutions."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.balance <= 1:
+            raise ConfigError(f"balance={self.balance} must be in 0..1")
+        if self.bands is not None and not self.bands:
+            raise ConfigError("bands is empty; name some, or leave it out for all of them")
+
+    def open(self) -> Data:
+        """Return the data these settings mean; ConfigError if the store does not have it."""
+        from swath.data.store import Store
+
+        store = Store.open(self.store)
+        channels = find_bands(store, self.bands)
+        train = select(store, self.split, "train")
+        stats = None
+        if self.normalize.kind == "standardize":
+            from swath.data.stats import statistics
+
+            known = statistics(store, train)
+            stats = [known[m.name][i] for m, i in channels]
+        normalize = normalizer(self.normalize, [(m.sensor, i) for m, i in channels], stats)
+        return Data(self, store, tuple(channels), normalize)
+
+
+@dataclass(frozen=True)
+class Data:
+    """An open store, as a run sees it."""
+
+    settings: DataSettings
+    store: Store
+    channels: tuple[tuple[Modality, int], ...]
+    """For each band of the model's input: its modality and its place there."""
+    normalize: Normalizer
+
+    @property
+    def bands(self) -> tuple[Band, ...]:
+        """The bands of the model's input, in order."""
+        return tuple(m.sensor.bands[i] for m, i in self.channels)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of images: of the label if it is a map, else of the finest band."""
+        if self.store.contents.label.kind in ("mask", "raster"):
+            return self.store.grid
+        finest = max((m for m, _ in self.channels), key=lambda m: m.height * m.width)
+        return finest.height, finest.width
+
+    def select(self, part: Part) -> Selection:
+        """Return one part of the store under the run's split."""
+        return select(self.store, self.settings.split, part)
+
+    def loader(
+        self,
+        part: Part,
+        *,
+        micro: int,
+        seed: int = 0,
+        augment: Augment | None = None,
+        prefetch: int = 4,
+        device: str | torch.device = "cpu",
+    ) -> Loader:
+        """Return a loader of one part; see :class:`Loader`."""
+        return Loader(
+            self,
+            self.select(part),
+            micro=micro,
+            seed=seed,
+            augment=augment or Augment(),
+            prefetch=prefetch,
+            device=device,
+        )
+
+
+class Loader:
+    """Microbatches of one part of a store, endlessly in a drawn order, or once in the store's."""
+
+    def __init__(
+        self,
+        data: Data,
+        selection: Selection,
+        *,
+        micro: int,
+        seed: int,
+        augment: Augment,
+        prefetch: int,
+        device: str | torch.device,
+    ) -> None:
+        """micro: samples of a microbatch. prefetch: microbatches read ahead; changes no result."""
+        self.data, self.selection, self.device = data, selection, device
+        self.micro, self.seed, self.augment, self.prefetch = micro, seed, augment, prefetch
+        self.waited = 0.0
+        """Seconds from asking for microbatches to having them, summed."""
+        augment.size(*data.grid)  # raises if the samples cannot be varied so
+        self._modalities = tuple(dict.fromkeys(m.name for m, _ in data.channels))
+        self._runs: list[tuple[Modality, list[int], Normalizer]] = []
+        numbered = enumerate(data.channels)
+        for name, some in itertools.groupby(numbered, key=lambda item: item[1][0].name):
+            run = list(some)
+            part = data.normalize.only([number for number, _ in run])
+            self._runs.append((data.store.modality(name), [i for _, (_, i) in run], part))
+
+    def stream(self, start: int, batch: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
+        """Yield, without end, the training microbatches of replica ``rank`` of ``ranks``.
+
+        start: position at which an update begins. batch: samples of an update. Microbatch ``i`` of
+        every update belongs to replica ``i % ranks``.
+        """
+        if batch % self.micro:
+            raise ConfigError(f"batch={batch} is not a multiple of micro={self.micro}")
+        order = Order(len(self.selection.indices), self.seed, self._repeats())
+
+        def starts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for update in itertools.count(start, batch):
+                for first in range(update + rank * self.micro, update + batch, ranks * self.micro):
+                    positions = np.arange(first, first + self.micro)
+                    yield positions, self.selection.indices[order.index(positions)]
+
+        return self._batches(starts(), self.augment)
+
+    def sweep(
+        self, rank: int = 0, ranks: int = 1, indices: Sequence[int] | np.ndarray | None = None
+    ) -> Iterator[Batch]:
+        """Yield every sample of the part (or ``indices``) once, in order, not augmented.
+
+        Microbatch ``i`` belongs to replica ``i % ranks``; the last one may be short. Positions are
+        the samples' indices.
+        """
+        chosen = self.selection.indices if indices is None else np.asarray(indices, np.int64)
+        firsts = range(rank * self.micro, len(chosen), ranks * self.micro)
+        pieces = (chosen[first : first + self.micro] for first in firsts)
+        return self._batches(((piece, piece) for piece in pieces), None)
+
+    def _repeats(self) -> np.ndarray | None:
+        balance, label = self.data.settings.balance, self.data.store.contents.label
+        if not balance:
+            return None
+        if label.kind not in ("class", "flags", "mask"):
+            raise ConfigError(
+                f"balance={balance} has no effect: labels of kind {label.kind} have no "
+                f"classes to balance; leave it out"
+            )
+        return repeats(self.selection.sample_counts(), balance)
+
+    def _batches(
+        self, wanted: Iterable[tuple[np.ndarray, np.ndarray]], augment: Augment | None
+    ) -> Iterator[Batch]:
+        selection, labelled = self.selection, self.data.store.contents.label.kind != "none"
+        by_pixel = selection.grouping if labelled and selection.part != "all" else None
+        groups = () if by_pixel is None else (by_pixel,)
+        source = iter(wanted)
+        ahead: deque = deque()
+        while True:
+            asked = time.perf_counter()
+            for positions, indices in itertools.islice(source, self.prefetch + 1 - len(ahead)):
+                reading = self.data.store.read(indices, self._modalities, groups=groups)
+                ahead.append((positions, indices, reading))
+            if not ahead:
+                return
+            positions, indices, reading = ahead.popleft()
+            batch = self._batch(positions, indices, reading.result(), augment)
+            self.waited += time.perf_counter() - asked
+            yield batch
+
+    def _batch(
+        self,
+        positions: np.ndarray,
+        indices: np.ndarray,
+        found: dict[str, np.ndarray],
+        augment: Augment | None,
+    ) -> Batch:
+        image, observed = self._image(found)
+        target = self._target(found)
+        if augment is not None:
+            image, observed, target = augment(image, observed, target, positions, self.seed)
+        return Batch(
+            image=image,
+            valid=observed.all(1),
+            target=target,
+            positions=self._tensor(positions),
+            indices=self._tensor(indices),
+            seed=draw.key(self.seed, int(positions[0]), "model"),
+        )
+
+    def _image(self, found: dict[str, np.ndarray]) -> tuple[Tensor, Tensor]:
+        """Return all bands on one grid, (b, c, h, w) float32, and which pixels were observed."""
+        import torch
+
+        images, observed = [], []
+        for modality, places, normalize in self._runs:
+            raw = found[modality.name]
+            every = places == list(range(raw.shape[1]))
+            image, seen = normalize(self._tensor(raw if every else raw[:, places]))
+            image, seen = resized(image, seen, self.data.grid, self.data.settings.resample)
+            images.append(image)
+            observed.append(seen)
+        if len(images) == 1:
+            return images[0], observed[0]
+        return torch.cat(images, 1), torch.cat(observed, 1)
+
+    def _target(self, found: dict[str, np.ndarray]) -> Tensor | None:
+        if "label" not in found:
+            return None
+        groups = found.get(f"groups/{self.selection.grouping}")
+        label = self.selection.restrict(found["label"], groups)
+        return self._tensor(label) if label.dtype.kind == "f" else self._tensor(label).long()
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        import torch
+
+        tensor = torch.from_numpy(np.ascontiguousarray(values))
+        if torch.device(self.device).type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
+
+
+def find_bands(store: Store, names: Sequence[str] | None) -> list[tuple[Modality, int]]:
+    """Return the modality and the place in it of each band named, or of all bands.
+
+    ConfigError if there is no such band, or several: then B02 is written as s2/B02.
+    """
+    there = [(m, i) for m in store.contents.modalities for i in range(len(m.sensor.bands))]
+    if names is None:
+        return there
+    by_name: dict[str, list[tuple[Modality, int]]] = {}
+    for m, i in there:
+        for name in (m.sensor.bands[i].name, f"{m.name}/{m.sensor.bands[i].name}"):
+            by_name.setdefault(name, []).append((m, i))
+    found = []
+    for name in names:
+        fitting = by_name.get(name, [])
+        if len(fitting) > 1:
+            several = ", ".join(f"{m.name}/{name}" for m, _ in fitting)
+            raise ConfigError(f"data.bands: {name!r} is in several images; write one of {several}")
+        if not fitting:
+            near = difflib.get_close_matches(name, by_name, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(by_name)}"
+            raise ConfigError(f"data.bands: {store.path} has no band {name!r}; {hint}")
+        if fitting[0] in found:
+            raise ConfigError(f"data.bands: {name!r} is named twice")
+        found.append(fitting[0])
+    return found
