@@ -179,7 +179,7 @@ def split_picture(store: Store, path: str | os.PathLike[str], split: Split | Non
 
 
 def part_map(store: Store, ground: int, parts: dict[str, Selection]) -> np.ndarray:
-    """Return the part (TRAIN, VAL, TEST or NONE) of each labelled pixel of a ground, uint8 (H, W)."""
+    """Return the part of each labelled pixel of a ground, uint8 (H, W): TRAIN, VAL, TEST, NONE."""
     here = store.contents.grounds[ground]
     out = np.full((here.height, here.width), 255, np.uint8)
     grouping = next(iter(parts.values())).grouping
