@@ -210,11 +210,10 @@ class Scene:
         self.close()
 
     def _read(self, window: Window) -> np.ndarray:
-        target = warp.crop(self.grid, window)
         out = np.empty((len(self._channels), window.height, window.width), self.dtype)
         nodata = self.sensor.nodata
         for i, channel in enumerate(self._channels):
-            values, observed = channel.on(target, self.imagery.resampling)
+            values, observed = channel.on(self.grid, window, self.imagery.resampling)
             out[i] = mark(values.astype(self.dtype, copy=False), observed, nodata, channel)
         return out
 

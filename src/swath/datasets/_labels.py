@@ -184,12 +184,13 @@ class Raster:
 
     def read(self, window: Window) -> np.ndarray:
         """Return class ids (h, w) uint8, or numbers (1, h, w) float32, NaN where unknown."""
-        target = warp.crop(self._grid, window)
         if self.label.kind == "raster":
             # Real numbers, so that a finer grid is not given steps by rounding.
-            values, observed = self._channel.on(target, "bilinear", dtype=np.dtype(np.float32))
+            values, observed = self._channel.on(
+                self._grid, window, "bilinear", np.dtype(np.float32)
+            )
             return np.where(observed, values, np.float32(np.nan))[None]
-        values, observed = self._channel.on(target, "nearest")
+        values, observed = self._channel.on(self._grid, window, "nearest")
         place = np.searchsorted(self._from, values).clip(max=len(self._from) - 1)
         known = observed & (self._from[place] == values)
         return np.where(known, self._to[place], np.uint8(IGNORE))

@@ -105,7 +105,7 @@ class Channel:
             values = read(raster, self.number, window)
             observed = np.ones(values.shape, bool)
             if self.masked:
-                area = None if window is None else [(s.start, s.stop) for s in window.slices]
+                area = None if window is None else tuple((s.start, s.stop) for s in window.slices)
                 observed = raster.read_masks(self.number, window=area) > 0
         if self.dtype.kind == "f":
             observed &= np.isfinite(values)
@@ -114,12 +114,18 @@ class Channel:
         return values, observed
 
     def on(
-        self, target: GeoBox, resampling: warp.Resampling, dtype: np.dtype | None = None
+        self,
+        grid: GeoBox,
+        window: Window,
+        resampling: warp.Resampling,
+        dtype: np.dtype | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pixels of the grid ``target`` (h, w) in ``dtype`` (None: the native one), and
-        which of them were observed. Whole numbers are rounded; where not observed they are 0."""
+        """Return the pixels (h, w) under ``window`` of ``grid`` in ``dtype`` (None: the native
+        one), and which of them were observed. Whole numbers are rounded; where not observed they
+        are 0."""
         dtype = dtype or self.dtype
-        height, width = target.shape
+        target = warp.crop(grid, window)
+        height, width = window.height, window.width
         values, observed = np.zeros((height, width), dtype), np.zeros((height, width), bool)
         shift = warp.offset(self.grid, target)
         if shift is not None:
@@ -138,7 +144,8 @@ class Channel:
             return values, observed
         real = native.astype(np.float64)
         real[~seen] = np.nan
-        real = warp.warp(real, warp.crop(self.grid, found), target, resampling)
+        pace = warp.pace(grid, self.grid)
+        real = warp.warp(real, warp.crop(self.grid, found), target, resampling, pace)
         observed = np.isfinite(real)
         if dtype.kind in "ui":
             limits = np.iinfo(dtype)
