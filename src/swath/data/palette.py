@@ -7,12 +7,14 @@ stay apart from these and from each other, also for most colour-blind readers.
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from swath.data.chip import Label
 
 _NAMED = (
-    # The first word that a class name contains decides.
+    # The first of these that begins a word of the class name decides.
     ("cloud", "#e8ecef"),
     ("snow", "#dff1f7"),
     ("ice", "#dff1f7"),
@@ -21,7 +23,8 @@ _NAMED = (
     ("water", "#2f6fb3"),
     ("river", "#3f86c9"),
     ("lake", "#2f6fb3"),
-    ("sea", "#1f4e8c"),
+    ("ocean", "#1f4e8c"),
+    ("marine", "#1f4e8c"),
     ("residential", "#c8423b"),
     ("urban", "#c8423b"),
     ("built", "#c8423b"),
@@ -59,7 +62,7 @@ def class_colours(label: Label) -> tuple[str, ...]:
     taken: list[str] = []
     for name in label.classes:
         words = name.casefold()
-        fitting = [colour for word, colour in _NAMED if word in words]
+        fitting = [colour for word, colour in _NAMED if re.search(rf"\b{word}", words)]
         free = [c for c in (*fitting[:1], *_OTHERS, *(c for _, c in _NAMED)) if c not in taken]
         taken.append(free[0] if free else _OTHERS[len(taken) % len(_OTHERS)])
     return tuple(taken)

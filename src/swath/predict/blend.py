@@ -46,7 +46,8 @@ class Blend:
         self._left = tiling.cols[0]
         width = tiling.cols[-1] + tiling.tile - self._left
         self._sums = torch.zeros(channels, tiling.tile, width, dtype=kind, device=device)
-        self._strip = first
+        self.strip = first
+        """The row of windows that answers are added to."""
         across = np.array(tiling.profile)
         self._across, self._down = (
             torch.from_numpy(totals(across, starts, tiling.tile, 0, length)).to(device, real)
@@ -64,7 +65,7 @@ class Blend:
 
         Probabilities are float32 in 0..1, values float64. Rows may be none.
         """
-        tiling, strip = self.tiling, self._strip
+        tiling, strip = self.tiling, self.strip
         first, end = tiling.finished(strip)
         top = tiling.rows[strip]
         cols = slice(-self._left, -self._left + tiling.width)
@@ -76,5 +77,5 @@ class Blend:
             rest = self._sums[:, step:].clone()
             self._sums[:, : rest.shape[1]] = rest
             self._sums[:, rest.shape[1] :] = 0
-        self._strip += 1
+        self.strip += 1
         return means

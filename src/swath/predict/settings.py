@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,3 +50,8 @@ class Predict:
             raise ConfigError(f"edge={self.edge} px cannot be negative")
         if self.windows_at_once < 1:
             raise ConfigError(f"windows_at_once={self.windows_at_once} must be at least 1")
+
+
+def stem(scene: str) -> str:
+    """Return what the files of a map of ``scene`` are called, without suffix."""
+    return re.sub(r"[^\w.-]+", "_", scene) or "map"

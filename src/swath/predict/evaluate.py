@@ -1,0 +1,157 @@
+"""A map against what is known of the ground: all figures of it, ready for ``scores.json``.
+
+The reference is the labels of a store, put back on the ground, of one part of the split. Other
+references (a label raster, an array) go through :func:`figures_of` directly.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from swath.config import ConfigError
+from swath.data.chip import IGNORE, Ground
+from swath.data.mosaic import mosaic
+from swath.data.split import Part, Selection, Split, select
+from swath.data.store import Store
+from swath.geo.raster import open_raster
+from swath.geo.raster import read as read_band
+from swath.predict.accuracy import area_adjusted, confusion, users_and_producers
+from swath.train.files import write_file
+
+SCORES = "scores.json"
+
+
+def score_map(
+    path: str | pathlib.Path, store: Store, split: Split | None = None, part: Part = "test"
+) -> dict[str, Any]:
+    """Return the figures of the class map ``path`` on the labelled pixels of ``part``.
+
+    Raises ConfigError if the map lies on no ground of the store, holds other classes, or shares
+    no labelled pixel with the part.
+    """
+    selection = select(store, split, part)
+    label = store.contents.label
+    with open_raster(path) as raster:
+        ground = _ground_of(raster, store)
+        if raster.count != 1 or raster.dtypes[0] != "uint8":
+            raise ConfigError(f"{path}: is no map of classes (one channel of uint8)")
+        found = read_band(raster, 1)
+        hectares = _pixel_hectares(store.contents.grounds[ground])
+    truth = reference(selection, ground)
+    beyond = sorted({int(c) for c in np.unique(found) if len(label.classes) <= c != IGNORE})
+    if beyond:
+        raise ConfigError(
+            f"{path}: holds classes {beyond}; the store knows 0 to {len(label.classes) - 1}"
+        )
+    return {
+        "map": pathlib.Path(path).name,
+        "part": part,
+        "split": selection.split.by,
+        **figures_of(found, truth, label.classes, hectares),
+        "share_touching": selection.share_touching(),
+    }
+
+
+def reference(selection: Selection, ground: int) -> np.ndarray:
+    """Return the class ids (H, W) of a part's labelled pixels on a ground; IGNORE elsewhere."""
+    label = mosaic(selection.store, ground, "label", selection.indices)
+    if selection.grouping is None or selection.part == "all":
+        return label
+    groups = mosaic(selection.store, ground, selection.grouping, selection.indices)
+    return np.where(selection.member(groups), label, np.uint8(IGNORE))
+
+
+def figures_of(
+    found: np.ndarray, truth: np.ndarray, classes: Sequence[str], hectares: float | None
+) -> dict[str, Any]:
+    """Return figures, confusion, per-class accuracies and areas of a map, both (h, w) class ids.
+
+    hectares: area of a pixel; None: areas are in pixels.
+    """
+    classes = tuple(classes)
+    tally = confusion(found, truth, classes)
+    counts = tally.sums["confusion"]
+    mapped = np.bincount(found.ravel(), minlength=256)[: len(classes)].astype(np.float64)
+    areas = area_adjusted(counts, mapped)
+    users, producers = users_and_producers(counts)
+    unit = hectares or 1.0
+    whole = mapped[counts.sum(0) > 0].sum() * unit
+    return _plain(
+        {
+            **tally.finish(),
+            "scored": int(counts.sum()),
+            "classes": classes,
+            "confusion": counts.astype(np.int64),
+            "users": users,
+            "producers": producers,
+            "area": {
+                "unit": "px" if hectares is None else "ha",
+                "mapped": mapped * unit,
+                "estimated": areas.share * whole,
+                "estimated_se": areas.share_se * whole,
+                "oa": areas.overall,
+                "oa_se": areas.overall_se,
+                "users": areas.users,
+                "users_se": areas.users_se,
+                "producers": areas.producers,
+                "producers_se": areas.producers_se,
+            },
+        }
+    )
+
+
+def write_scores(folder: str | pathlib.Path, name: str, scores: dict[str, Any]) -> None:
+    """Put ``scores`` as ``name`` ("model" or "map") into the run folder's scores.json."""
+    path = pathlib.Path(folder) / SCORES
+    try:
+        kept = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        kept = {}
+    kept[name] = _plain(scores)
+    write_file(path, (json.dumps(kept, indent=1) + "\n").encode())
+
+
+def _ground_of(raster: Any, store: Store) -> int:
+    place = tuple(raster.transform)[:6]
+    for number, ground in enumerate(store.contents.grounds):
+        here = ground.transform or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+        same_size = (ground.height, ground.width) == (raster.height, raster.width)
+        if same_size and np.allclose(place, here, rtol=1e-9, atol=1e-6):
+            return number
+    there = "; ".join(f"{g.name} {g.height} x {g.width} px" for g in store.contents.grounds)
+    raise ConfigError(
+        f"{raster.name}: the map ({raster.height} x {raster.width} px) lies on none of the grounds "
+        f"that {store.path} has labels for ({there or 'none'}); map the scene that the store was "
+        "built from, or build a store of labels for this one"
+    )
+
+
+def _pixel_hectares(ground: Ground) -> float | None:
+    """Return the area of a pixel; None if the CRS does not count in metres."""
+    from pyproj import CRS
+
+    if ground.transform is None or ground.crs is None:
+        return None
+    crs = CRS.from_user_input(ground.crs)
+    if not crs.is_projected:
+        return None
+    a, b, _, d, e, _ = ground.transform
+    metres = crs.axis_info[0].unit_conversion_factor
+    return abs(a * e - b * d) * metres**2 / 10_000
+
+
+def _plain(value: Any) -> Any:
+    """Return ``value`` as JSON knows it: arrays as lists, what is not a number as None."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

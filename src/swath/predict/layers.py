@@ -1,0 +1,89 @@
+"""What a map's files hold: classes, probabilities, uncertainty, flags or values.
+
+A layer is one file; ``pixels_of`` turns the blended means of some rows into its pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from swath.config import ConfigError
+from swath.data.chip import IGNORE, Label
+from swath.data.palette import class_colours
+from swath.predict.settings import Predict
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One file of a map."""
+
+    name: Literal["classes", "flags", "values", "probabilities", "uncertainty"]
+    count: int
+    dtype: Literal["uint8", "float32"]
+    descriptions: tuple[str, ...]
+    colours: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
+
+    @property
+    def suffix(self) -> str:
+        """What its file's name ends in; the main layer's in nothing."""
+        return f"_{self.name}" if self.name in ("probabilities", "uncertainty") else ""
+
+
+def layers_of(label: Label, settings: Predict) -> list[Layer]:
+    """Return the files that a map of such labels consists of, the main one first.
+
+    Raises ConfigError for a file that cannot be made: values have no probabilities.
+    """
+    k = len(label.classes)
+    if label.kind in ("value", "raster"):
+        for name in ("probabilities", "uncertainty"):
+            if getattr(settings, name):
+                raise ConfigError(
+                    f"predict.{name}=true has no effect: the model predicts quantities "
+                    f"({', '.join(label.classes) or 'a value'}), not classes; leave it out"
+                )
+        unit = f" [{label.unit}]" if label.unit else ""
+        names = tuple(f"{name}{unit}" for name in label.classes or ("value",))
+        return [Layer("values", len(names), "float32", names)]
+    if label.kind == "flags":
+        if settings.uncertainty:
+            raise ConfigError(
+                "predict.uncertainty=true has no effect: flags are independent of one another, and "
+                "the map holds the probability of each; leave it out"
+            )
+        return [Layer("flags", k, "float32", label.classes)]
+    if k > IGNORE:
+        raise ConfigError(f"a map holds at most {IGNORE} classes; the model knows {k}")
+    layers = [Layer("classes", 1, "uint8", ("class",), class_colours(label), label.classes)]
+    if settings.probabilities:
+        layers.append(Layer("probabilities", k, "float32", label.classes))
+    if settings.uncertainty:
+        layers.append(Layer("uncertainty", 1, "float32", ("entropy, 0..1",)))
+    return layers
+
+
+def pixels_of(layer: Layer, means: Tensor, observed: np.ndarray) -> np.ndarray:
+    """Return pixels (count, rows, width) of ``layer`` from means (k, rows, width).
+
+    Where not ``observed`` (rows, width): 255 in classes, NaN in numbers.
+    """
+    if layer.name == "classes":
+        # Of equal probabilities the first class is taken, on every device.
+        best = means.max(0, keepdim=True).values
+        places = torch.arange(len(means), 0, -1, device=means.device, dtype=torch.int32)
+        found = ((means == best) * places[:, None, None]).argmax(0).to(torch.uint8)
+        return np.where(observed, found.cpu().numpy(), np.uint8(IGNORE))[None]
+    if layer.name == "uncertainty":
+        p = means.clamp_min(1e-12)
+        numbers = -(means * p.log()).sum(0, keepdim=True) / math.log(len(means))
+        numbers = numbers.clamp(0, 1)
+    else:
+        numbers = means
+    return np.where(observed, numbers.to(torch.float32).cpu().numpy(), np.float32(np.nan))

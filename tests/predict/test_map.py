@@ -1,0 +1,226 @@
+"""A whole map: the same however it is made, in place, with no-data, resumable, without seams."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+from swath.config import ConfigError
+from swath.data.chip import Label
+from swath.models.vit import ViT
+from swath.predict.ledger import Ledger
+from swath.predict.map import Mapping, predict
+from swath.predict.settings import Predict
+from swath.tasks.multilabel import Multilabel
+from swath.tasks.regress import Regress
+from tests.predict.small import LAND, untrained, write_scene
+
+ALL = Predict(probabilities=True, uncertainty=True, overlap=0.5)
+
+
+def read(path):
+    with rasterio.open(path) as raster:
+        return raster.read()
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    with write_scene(tmp_path_factory.mktemp("scene")).open() as scene:
+        yield scene
+
+
+@pytest.fixture(scope="module")
+def model():
+    return untrained()
+
+
+@pytest.fixture(scope="module")
+def whole(scene, model, tmp_path_factory):
+    """The map that the others are compared with."""
+    return predict(model, scene, ALL, tmp_path_factory.mktemp("map"))
+
+
+def test_the_map_lies_on_the_scene(scene, whole):
+    with rasterio.open(whole["classes"]) as raster:
+        assert (raster.height, raster.width) == (scene.height, scene.width)
+        assert raster.crs == rasterio.CRS.from_epsg(32633)
+        assert tuple(raster.transform)[:6] == scene.ground.transform
+        assert raster.nodata == 255 and raster.colormap(1)[0][2] > raster.colormap(1)[0][0]
+        assert raster.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG"
+    for name in ("probabilities", "uncertainty"):
+        with rasterio.open(whole[name]) as raster:
+            assert np.isnan(raster.nodata) and raster.transform.c == 330000
+    with rasterio.open(whole["probabilities"]) as raster:
+        assert raster.descriptions == LAND.classes
+
+
+def test_no_data_stays_no_data(scene, whole):
+    """Where no band was observed, and nowhere else: one missing band is no hole."""
+    seen = scene.observed(scene.read()).any(0)
+    assert 0 < (~seen).sum() < seen.size
+    np.testing.assert_array_equal(read(whole["classes"])[0] == 255, ~seen)
+    for name in ("probabilities", "uncertainty"):
+        np.testing.assert_array_equal(np.isnan(read(whole[name])[0]), ~seen)
+
+
+def test_classes_are_the_most_probable(whole):
+    classes, p = read(whole["classes"])[0], read(whole["probabilities"])
+    seen = classes != 255
+    np.testing.assert_array_equal(p.argmax(0)[seen], classes[seen])
+    np.testing.assert_allclose(p.sum(0)[seen], 1, atol=2e-4)
+    entropy = -(p * np.log(p)).sum(0)[seen] / np.log(3)
+    np.testing.assert_allclose(read(whole["uncertainty"])[0][seen], entropy, atol=2e-3)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 16])
+def test_windows_at_once_change_no_bit(scene, model, whole, tmp_path, at_once):
+    again = predict(model, scene, dataclasses.replace(ALL, windows_at_once=at_once), tmp_path)
+    for name, path in whole.items():
+        np.testing.assert_array_equal(read(path), read(again[name]))
+
+
+def test_the_map_is_the_mean_of_the_models_answers(scene, model):
+    """Against plain torch: each window alone, weighted in float64, on the padded scene."""
+    mapping = Mapping(model, scene, ALL, torch.device("cpu"))
+    plan = mapping.tiling
+    pixels = np.pad(scene.read(), ((0, 0), (40, 40), (40, 40)), mode="reflect").astype(np.float32)
+    weight = np.outer(plan.profile, plan.profile).astype(float)
+    sums, total = np.zeros((3, *pixels.shape[1:])), np.zeros(pixels.shape[1:])
+    for row in plan.rows:
+        for col in plan.cols:
+            at = (slice(row + 40, row + 40 + 32), slice(col + 40, col + 40 + 32))
+            window = torch.from_numpy(pixels[(slice(None), *at)])[None]
+            image = ((window - 1500) / 400).masked_fill(window == 0, 0)
+            with torch.no_grad():
+                p = model.network(image)[0].softmax(0).double().numpy()
+            sums[(slice(None), *at)] += p * weight
+            total[at] += weight
+    want = sums[:, 40:-40, 40:-40] / total[40:-40, 40:-40]
+    strips = [means.numpy() for _, means, _ in mapping.strips(0)]
+    seen = scene.observed(scene.read()).any(0)
+    found = np.concatenate(strips, axis=1)
+    np.testing.assert_allclose(found[:, seen], want[:, seen], atol=1e-4)
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_an_interrupted_map_goes_on_where_it_stopped(scene, model, whole, tmp_path, stop):
+    made = []
+
+    def interrupt(done, strips):
+        if done == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(model, scene, ALL, tmp_path, progress=interrupt)
+    assert not (tmp_path / "scene.tif").exists()  # finished or absent
+    again = predict(model, scene, ALL, tmp_path, progress=lambda done, strips: made.append(done))
+    assert made[0] == stop
+    for name, path in whole.items():
+        np.testing.assert_array_equal(read(path), read(again[name]))
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        ["scene.tif", "scene.tif.aux.xml", "scene_probabilities.tif", "scene_uncertainty.tif"]
+    )
+
+
+def interrupted(model, scene, folder, settings=ALL, after=3):
+    def stop(done, strips):
+        if done == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(model, scene, settings, folder, progress=stop)
+
+
+def test_a_damaged_strip_is_found_and_made_again(scene, model, whole, tmp_path, caplog):
+    interrupted(model, scene, tmp_path)
+    part = tmp_path / ".scene.tif.part"
+    content = bytearray(part.read_bytes())
+    content[20 * 90 + 5] ^= 1  # in the second strip
+    part.write_bytes(content)
+    again = predict(model, scene, ALL, tmp_path)
+    assert "strip 1 of the unfinished map is damaged" in caplog.text
+    np.testing.assert_array_equal(read(whole["classes"]), read(again["classes"]))
+
+
+def test_a_map_of_another_model_is_not_gone_on_with(scene, model, tmp_path, caplog):
+    """Half a map of one model and half of another would be worth nothing."""
+    interrupted(model, scene, tmp_path)
+    other = untrained(seed=1)
+    mixed = predict(other, scene, ALL, tmp_path)
+    assert "begun anew: it was made with other model" in caplog.text
+    clean = predict(other, scene, ALL, tmp_path / "clean")
+    np.testing.assert_array_equal(read(mixed["classes"]), read(clean["classes"]))
+
+
+def test_a_damaged_ledger_is_said(tmp_path):
+    (tmp_path / "ledger").write_text('{"plan": {')
+    assert Ledger(tmp_path / "ledger", {}).differs == "its ledger is damaged"
+    Ledger(tmp_path / "other", {"tile": 8}).add(1)
+    assert json.loads((tmp_path / "other").read_text())["strips"] == [1]
+    assert Ledger(tmp_path / "other", {"tile": 9}).differs == "it was made with other tile"
+
+
+def test_a_scene_that_lacks_a_band_is_refused(tmp_path, model):
+    imagery = dataclasses.replace(write_scene(tmp_path), bands=("red", "blue"))
+    with (
+        imagery.open() as scene,
+        pytest.raises(
+            ConfigError, match=r"takes 3 bands \(red, green, blue\).* has 2 .*lacks green"
+        ),
+    ):
+        predict(model, scene, Predict(), tmp_path)
+
+
+def test_bands_in_another_order_are_taken_by_name(tmp_path, scene, model, whole):
+    imagery = dataclasses.replace(scene.imagery, bands=("blue", "green", "red"))
+    with imagery.open() as turned:
+        again = predict(model, turned, ALL, tmp_path)
+    np.testing.assert_array_equal(read(whole["classes"]), read(again["classes"]))
+
+
+def test_settings_without_effect_are_refused(scene, tmp_path):
+    heights = Label(kind="raster", classes=("height",), unit="m")
+    model = untrained(heights, task=Regress(offset=300.0, scale=50.0))
+    with pytest.raises(ConfigError, match=r"uncertainty=true has no effect: .* quantities"):
+        predict(model, scene, Predict(uncertainty=True), tmp_path)
+    flags = untrained(Label(kind="flags", classes=("a", "b")), whole_windows(), Multilabel())
+    with pytest.raises(ConfigError, match="uncertainty=true has no effect: flags"):
+        predict(flags, scene, Predict(uncertainty=True), tmp_path)
+    with pytest.raises(ConfigError, match="overlap=1 is a share"):
+        Predict(overlap=1.0)
+
+
+def whole_windows():
+    return ViT(width=24, depth=1, heads=2, patch=8)
+
+
+def test_values_are_mapped_with_their_unit(scene, tmp_path):
+    heights = Label(kind="raster", classes=("height",), unit="m")
+    model = untrained(heights, task=Regress(offset=300.0, scale=50.0))
+    paths = [
+        predict(model, scene, Predict(windows_at_once=n), tmp_path / str(n))["values"]
+        for n in (1, 8)
+    ]
+    first, second = map(read, paths)
+    np.testing.assert_array_equal(first, second)
+    with rasterio.open(paths[0]) as raster:
+        assert raster.descriptions == ("height [m]",) and raster.dtypes == ("float32",)
+    assert 200 < np.nanmean(first) < 400 and np.isnan(first[0, -1, -1])
+
+
+def test_a_model_of_whole_windows_maps_their_middles(scene, tmp_path):
+    """Flags of 32-px windows every 8 px: each 8-px block has one answer of its window."""
+    label = Label(kind="flags", classes=("a", "b"))
+    model = untrained(label, whole_windows(), Multilabel())
+    path = predict(model, scene, Predict(overlap=0.75, windows_at_once=4), tmp_path)["flags"]
+    found = read(path)
+    assert np.nanmax(found) <= 1
+    block = found[:, 16:24, 16:24]
+    window = torch.from_numpy(scene.read()[None, :, 4:36, 4:36].astype(np.float32))
+    image, _ = model.normalize(window)
+    with torch.no_grad():
+        want = model.objective.predict(model.network, image)[0]
+    np.testing.assert_allclose(block, want[:, None, None].expand(2, 8, 8), atol=1e-4)
