@@ -14,6 +14,7 @@ from swath.config import ConfigError
 from swath.data import layout
 from swath.data.chip import Chip, Contents, Ground, Label, Modality, Where
 from swath.data.sensor import Band, Sensor
+from swath.data.shards import Shards
 from swath.data.store import Store
 
 FINE = Modality(
@@ -124,6 +125,19 @@ def test_shards_written_by_zarr_python_are_read_directly(tmp_path):
     again = Store.open(store.path)
     assert again._array("s2").direct
     assert (again.read(np.arange(11)).result()["s2"] == values).all()
+
+
+def test_a_shard_is_opened_once(tmp_path, monkeypatch):
+    """Opening a file for every sample is what makes other readers slow."""
+    store = build(tmp_path / "s")
+    opened = []
+    plain = Shards._open_file
+    monkeypatch.setattr(Shards, "_open_file", lambda s, n: opened.append(n) or plain(s, n))
+    for i in (0, 1, 9, 2, 5, 9, 4, 0, 10):
+        assert (
+            store.read([i], ["s2"], label=False).result()["s2"][0] == chip(i).images["s2"]
+        ).all()
+    assert sorted(opened) == [0, 1, 2]
 
 
 def test_many_threads_may_read_and_write(tmp_path):

@@ -220,7 +220,10 @@ class Shards:
 
         tail = bytearray(4)
         for index, row in zip(indices, rows, strict=True):
-            file, table = self._file(index // self.per_file, index)
+            try:
+                file, table = self._file(index // self.per_file)
+            except ValueError as error:
+                raise self._damaged(str(error), index) from error
             offset, stored = table[index % self.per_file]
             if offset == _ABSENT:
                 row[:] = 0
@@ -234,21 +237,24 @@ class Shards:
                     raise self._damaged("its checksum does not match its bytes", index)
                 self._checked[index] = True
 
-    def _open_file(self, shard: int, index: int) -> tuple[Any, list[tuple[int, int]]]:
-        """Return a shard's open file (closed with its last reader) and its table of chunks."""
+    def _open_file(self, shard: int) -> tuple[Any, list[tuple[int, int]]]:
+        """Return a shard's open file (closed after its last reader) and its table of chunks.
+
+        ValueError says what is wrong with it.
+        """
         import google_crc32c
 
         try:
             file = open(f"{self._root}/{self.file(shard)}", "rb", buffering=0)  # noqa: SIM115
         except OSError as error:
-            raise self._damaged(f"the file cannot be read: {error.strerror}", index) from error
+            raise ValueError(f"the file cannot be read: {error.strerror}") from error
         size = 16 * self.per_file + 4
         end = os.fstat(file.fileno()).st_size
         table = os.pread(file.fileno(), size, end - size) if end >= size else b""
         if len(table) < size:
-            raise self._damaged("the file is too short", index)
+            raise ValueError("the file is too short")
         if google_crc32c.value(table[:-4]) != int.from_bytes(table[-4:], "little"):
-            raise self._damaged("the checksum of its table of chunks does not match", index)
+            raise ValueError("the checksum of its table of chunks does not match")
         pairs = np.frombuffer(table[:-4], "<u8").reshape(-1, 2)
         return file, [(int(a), int(b)) for a, b in pairs]
 
