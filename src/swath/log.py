@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 FORMAT = "%(asctime)s %(message)s"
 
@@ -45,3 +47,27 @@ def start(
     logger.propagate = False
     quiet = logging.INFO if rank == 0 else logging.WARNING
     logger.setLevel(logging.DEBUG if verbose else quiet)
+
+
+@contextmanager
+def bar(shown: bool, what: str, total: int) -> Iterator[Any]:
+    """Give a function that advances a progress bar on stderr, by 1 or as many as it is told.
+
+    shown: False gives one that shows nothing.
+    """
+    if not shown or not total:
+        yield lambda count=1: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as made:
+        task = made.add_task(what, total=total)
+        yield lambda count=1: made.advance(task, count)

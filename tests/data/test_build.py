@@ -1,6 +1,7 @@
 """A store comes out the same however often its building was interrupted, and says what is wrong."""
 
 import json
+import logging
 import pathlib
 import signal
 import subprocess
@@ -166,6 +167,17 @@ def test_a_class_without_training_samples_is_named_and_another_split_taken_up(tm
     assert not Store.open(tmp_path / "s", unfinished=True).missing()
     store = made(tmp_path / "s", Split(by="random"), **data)
     assert store.attributes["split"]["by"] == "random"
+
+
+def test_a_class_that_cannot_be_tested_is_said(tmp_path, caplog, monkeypatch):
+    """It is trained on; its score would be of nothing."""
+    monkeypatch.setattr(logging.getLogger("swath"), "propagate", True)
+    split = Split(by="random", stratify=False, val=0.0, test=0.02)  # 1 of 40
+    store = made(tmp_path / "s", split, label="class", samples=40)
+    counts = select(store, None, "test").counts
+    assert (counts == 0).sum() == 2
+    lost = ", ".join(f"c{i}" for i in np.flatnonzero(counts == 0))
+    assert f"split by=random: nothing to test on of {lost}" in caplog.text
 
 
 def test_other_bad_input_is_named(tmp_path):

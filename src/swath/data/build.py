@@ -8,23 +8,27 @@ finished comes last.
 
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from swath import here
 from swath.config import ConfigError, plain
 from swath.data import stats
 from swath.data.census import SAMPLES, CensusFold, pack
 from swath.data.chip import IGNORE, Chip, Contents
 from swath.data.dataset import Dataset, Source
 from swath.data.fold import fit
-from swath.data.split import Split, select
+from swath.data.split import TEST, Selection, Split, select
 from swath.data.store import Store
+from swath.log import bar
+
+log = logging.getLogger(__name__)
 
 _CENSUS_BYTES = 64 << 20  # labels read at a time
 
@@ -56,14 +60,15 @@ def build(
     shards = store.missing()
     if store.done and not shards:
         return store
-    with _told(progress, "samples", sum(len(s) for s in shards)) as step:
+    with bar(progress, "samples", sum(len(s) for s in shards)) as step:
         _write(store, source, shards, threads, step)
     if store.done:  # only a lost shard was put back
         return store
     _check_split(split, store.contents)
     store.update(split=plain(split), census=take_census(store, progress))
     train = select(store, split, "train")
-    with _told(progress, "statistics", len(store.contents.modalities)) as step:
+    _warn_untested(store, train)
+    with bar(progress, "statistics", len(store.contents.modalities)) as step:
         bands = {}
         for modality in store.contents.modalities:
             bands[modality.name] = stats.modality_statistics(train, modality)
@@ -129,7 +134,7 @@ def _write(
     store: Store, source: Source, shards: list[range], threads: int | None, step: Any
 ) -> None:
     """Read the samples of ``shards`` in threads; write each shard while the next one is read."""
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or here.cores()
     written: Future[None] | None = None
     with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(1) as writer:
 
@@ -181,6 +186,15 @@ def _check_split(split: Split, contents: Contents) -> None:
         )
 
 
+def _warn_untested(store: Store, train: Selection) -> None:
+    """Say which classes the split cannot score; too few groups are no error, but not a score."""
+    tested = train.table.counts[train.parts == TEST].sum(0)
+    lost = np.flatnonzero((tested == 0) & (train.table.counts.sum(0) > 0))
+    if len(lost) and (train.parts == TEST).any():
+        named = ", ".join(store.contents.label.classes[i] for i in lost)
+        log.warning("split by=%s: nothing to test on of %s", train.split.by, named)
+
+
 def _check_bands(store: Store, bands: dict[str, list[stats.BandStats]]) -> None:
     empty = [b.name for found in bands.values() for b in found if not b.pixels]
     if empty:
@@ -202,7 +216,7 @@ def take_census(store: Store, progress: bool = False) -> dict[str, str]:
         max(1, _CENSUS_BYTES // (8 * height * width)) if label.kind in ("mask", "raster") else 65536
     )
     taken = {}
-    with _told(progress, "labels", len(names) * store.samples) as told:
+    with bar(progress, "labels", len(names) * store.samples) as told:
         for name in names:
 
             def shards(name: str = name) -> Iterator[Any]:
@@ -215,24 +229,3 @@ def take_census(store: Store, progress: bool = False) -> dict[str, str]:
 
             taken[name] = pack(fit(CensusFold(label), shards()))
     return taken
-
-
-@contextmanager
-def _told(progress: bool, what: str, total: int) -> Iterator[Any]:
-    """Give a function that advances a progress bar on stderr, by 1 or as many as it is told."""
-    if not progress or not total:
-        yield lambda count=1: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda count=1: bar.advance(task, count)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from swath.data.chip import IGNORE, Modality
+from swath.data.draw import uniform
 from swath.data.mosaic import mosaic
 from swath.data.palette import class_colours, coloured
 from swath.data.split import PARTS, Part, Selection, Split, select
@@ -69,7 +70,7 @@ def chips_picture(
     split: Split | None = None,
     colour: str | tuple[str, ...] = "true",
 ) -> None:
-    """Write a picture of ``n`` samples of ``part``, evenly spread, each beside its label.
+    """Write a picture of ``n`` samples of ``part``, drawn at random, each beside its label.
 
     Of a mask or raster, only the pixels that belong to the part are shown.
     """
@@ -79,7 +80,8 @@ def chips_picture(
     selection = select(store, split, part)
     label = store.contents.label
     count = min(n, len(selection.indices))
-    chosen = selection.indices[np.linspace(0, len(selection.indices) - 1, count).astype(int)]
+    luck = uniform(0, selection.indices, "picture")[:, 0]
+    chosen = selection.indices[np.sort(np.argsort(luck, kind="stable")[:count])]
     modality = max(store.contents.modalities, key=lambda m: (m.height, len(m.sensor.bands)))
     groups = (selection.grouping,) if selection.grouping else ()
     read = store.read(chosen, (modality.name,), groups=groups).result()

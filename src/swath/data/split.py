@@ -30,7 +30,7 @@ TRAIN, VAL, TEST, NONE = 0, 1, 2, 255
 PARTS = {"train": TRAIN, "val": VAL, "test": TEST}
 Part = Literal["train", "val", "test", "all"]
 
-log = logging.getLogger("swath")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,7 +61,8 @@ def _classes(store: Store, selections: dict[str, Any]) -> Any:
 
     label = store.contents.label
     things = "pixels" if label.kind in ("mask", "raster") else "samples"
-    table = Table(title=f"Labelled {things}")
+    note = " (those in several chips count in each)" if things == "pixels" else ""
+    table = Table(title=f"Labelled {things}{note}")
     table.add_column(label.kind)
     for part in _PARTS:
         table.add_column(part, justify="right")
