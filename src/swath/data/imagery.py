@@ -21,7 +21,7 @@ from swath.data.chip import Ground
 from swath.data.sensor import Sensor, load_sensor
 from swath.geo import warp
 from swath.geo.channel import Channel
-from swath.geo.raster import crs_name, crs_short
+from swath.geo.raster import check_crs, crs_name, crs_short
 from swath.geo.tiles import Tiles
 from swath.geo.window import Window
 
@@ -111,6 +111,10 @@ class Imagery:
         """
         from swath.data import files
 
+        if self.crs is not None:
+            check_crs(self.crs)
+        if self.georeference is not None:
+            check_crs(self.georeference.crs)
         sensor = load_sensor(self.sensor)
         channels = files.channels(self, sensor)
         sensor = sensor.select(channels)
@@ -132,12 +136,7 @@ class Imagery:
         grid = channels[self.grid].grid if self.grid else first.grid
         if self.resolution_m is None and self.crs is None:
             return grid
-        from rasterio.errors import CRSError
-
-        try:
-            found = warp.at_resolution(grid, self.resolution_m, self.crs)
-        except (CRSError, ValueError) as error:
-            raise ConfigError(f"crs={self.crs!r}: {error}") from error
+        found = warp.at_resolution(grid, self.resolution_m, self.crs)
         if self.resolution_m is not None and found.crs is not None and found.crs.geographic:
             raise ConfigError(
                 f"resolution_m={self.resolution_m:g}: {found.crs} counts in degrees; give a CRS in "

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CogWriter",
+    "check_crs",
     "crs_name",
     "crs_short",
     "is_gdal_name",
@@ -99,6 +100,18 @@ def is_gdal_name(name: str) -> bool:
     """Return whether ``name`` is one of GDAL's own (a virtual file, an address, a subdataset)."""
     head, colon, _ = name.partition(":")
     return name.startswith("/vsi") or (bool(colon) and head.isalnum() and len(head) > 1)
+
+
+def check_crs(text: str) -> None:
+    """Raise ConfigError if ``text`` names no coordinate reference system."""
+    import pyproj
+
+    try:
+        pyproj.CRS.from_user_input(text)
+    except pyproj.exceptions.CRSError as error:
+        raise ConfigError(
+            f"crs={text!r} is no coordinate reference system; give one such as 'EPSG:32633'"
+        ) from error
 
 
 def crs_name(crs: Any) -> str:
