@@ -8,9 +8,8 @@ BIN := .venv/bin
 
 RECIPE := recipes/brandenburg/recipe.yaml
 
-# The verbs one after the other, as one would type them. Anew each time: `make clean` is not needed.
+# The verbs one after the other, as one would type them; what is done already is not done again.
 demo: .venv/ready
-	@rm -rf runs/brandenburg
 	$(BIN)/swath data build $(RECIPE)
 	$(BIN)/swath train $(RECIPE)
 	$(BIN)/swath predict $(RECIPE)

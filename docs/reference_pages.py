@@ -25,7 +25,7 @@ def write(docs: pathlib.Path) -> None:
 def _is_room(path: pathlib.Path) -> bool:
     if path.is_dir():
         return any(path.glob("*.py"))
-    return path.suffix == ".py" and path.name != "__init__.py"
+    return path.suffix == ".py" and not path.name.startswith("__")
 
 
 def _page(room: pathlib.Path) -> str:

@@ -2,12 +2,14 @@
 
 The verbs of the command line, for notebooks and scripts. Settings are built, not parsed:
 
+    import dataclasses
+
     import swath
     from swath.models.unet import UNet
 
     run = swath.load("recipes/brandenburg/recipe.yaml", "seed=1")
-    run = dataclasses.replace(run, model=UNet(width=48))
-    scores = swath.train(run)
+    run = dataclasses.replace(run, name="wider", model=UNet(width=48))
+    swath.train(run)
 
 Nothing is imported until it is used.
 """
@@ -18,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import swath.predict
 import swath.report
 import swath.train
+from swath.version import VERSION as __version__  # noqa: F401
 
 if TYPE_CHECKING:
     from swath.config import ConfigError
     from swath.run import Run, baseline, build, evaluate, load
 
-__version__ = "0.1.0"
 __all__ = ["ConfigError", "Run", "baseline", "build", "evaluate", "load"]
 
 

@@ -1,0 +1,181 @@
+"""The command line: ``swath VERB [file.yaml ...] [key=value ...]``.
+
+A verb takes YAML files, laid over one another in order, then ``key=value`` words; or a run folder,
+which stands for the settings that it was made from. What a verb does is in ``swath.run``; here
+are only words. Exit codes: 0 done, 1 a fault of ours, 2 something you can fix, 75 stopped by a
+signal after saving (run the same command again to go on), 130 interrupted without.
+"""
+
+import sys
+from typing import Annotated, Any, Literal
+
+import typer
+
+from swath import here, log
+from swath.config import ConfigError
+
+app = typer.Typer(
+    name="swath",
+    help="Deep learning for Earth observation: from a scene to a map.\n\n"
+    "A verb takes YAML files, then key=value words that win over them; or a run folder.\n\n"
+    "The whole way: swath train recipe.yaml, swath predict recipe.yaml, swath evaluate "
+    "recipe.yaml, swath baseline recipe.yaml, swath report recipe.yaml.",
+    epilog="What can be set: swath show recipe.yaml --docs. What there is to choose from: "
+    "swath show --kinds.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data = typer.Typer(
+    help="Stores: build one from files, look at it, print its statistics.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(data, name="data")
+
+Settings = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="[FILE.yaml | RUN_FOLDER]... [KEY=VALUE]...",
+        help="settings files or a run folder, then words such as seed=1 or optim.lr=1e-3",
+        show_default=False,
+    ),
+]
+
+
+@app.command(short_help="Train a model, or go on training it.")
+def train(settings: Settings) -> None:
+    """Train a model; in a run folder that exists, go on where it stopped.
+
+    Builds the store first if the settings say how and it is not there. Writes model.safetensors,
+    metrics.jsonl and checkpoints to the run folder (default: runs/NAME). SIGTERM and SIGUSR1 save
+    and leave with exit code 75; the same command then continues the same curve.
+    """
+    from swath import run
+
+    _figures(run.train(run.load(*settings)))
+
+
+@app.command(short_help="Score the model, and its map, on the held-out part.")
+def evaluate(settings: Settings) -> None:
+    """Score the trained model, and its map if there is one, on the held-out part."""
+    from swath import run
+
+    for name, figures in run.evaluate(run.load(*settings)).items():
+        print(f"{name}, on the held-out part:")
+        _figures(figures, "  ")
+
+
+@app.command(short_help="Map a scene.")
+def predict(settings: Settings) -> None:
+    """Map a scene with the trained model: a Cloud-Optimised GeoTIFF in the run folder's map/.
+
+    Without predict.scene, the scene that the store was built from. Interrupted, the same command
+    goes on at the next strip.
+    """
+    from swath import run
+
+    print(run.predict(run.load(*settings)))
+
+
+@app.command(short_help="Score what the model must beat.")
+def baseline(settings: Settings) -> None:
+    """Fit and score the recipe's baselines on the same training and held-out parts."""
+    from swath import run
+
+    chosen = run.load(*settings)
+    run.baseline(chosen)
+    print(run.comparison(chosen))
+
+
+@app.command(short_help="Write one page about the run.")
+def report(settings: Settings) -> None:
+    """Write report.html, one page that opens without a network, to the run folder."""
+    from swath import run
+
+    print(run.report(run.load(*settings)))
+
+
+@app.command(short_help="Print the settings, and where each was written.")
+def show(
+    settings: Annotated[list[str] | None, Settings.__metadata__[0]] = None,
+    docs: Annotated[bool, typer.Option("--docs", help="with the meaning of each field")] = False,
+    only: Annotated[str, typer.Option(help="show only this part, such as train")] = "",
+    kinds: Annotated[bool, typer.Option("--kinds", help="list what can be chosen")] = False,
+) -> None:
+    """Print the resolved settings as YAML: every value, and where it was written."""
+    from swath import config, explain, run
+
+    if kinds:
+        rows = list(explain.collections(run.COLLECTIONS))
+        name_width, kind_width = (max(len(row[i]) for row in rows) for i in (0, 1))
+        for name, kind, meaning in rows:
+            print(f"{name:<{name_width}}  {kind:<{kind_width}}  {meaning}")
+        return
+    found = config.trace(run.Run, *run.sorted_arguments(settings or []))
+    print(explain.explain(*found, meanings=docs, below=only))
+
+
+@app.command(short_help="Print the JSON schema of the settings.")
+def schema() -> None:
+    """Print the JSON schema of a settings file, with which editors complete and check it."""
+    import json
+
+    from swath.run import Run
+    from swath.schema import schema as made
+
+    print(json.dumps(made(Run), indent=1))
+
+
+@data.command("build", short_help="Build the store, or go on building it.")
+def data_build(settings: Settings) -> None:
+    """Build the store that the settings describe; interrupted, go on where it stopped."""
+    from swath import run
+
+    print(run.build(run.load(*settings)).path)
+
+
+@data.command("show", short_help="Draw chips and the split.")
+def data_show(
+    settings: Settings,
+    samples: Annotated[int, typer.Option(help="chips to draw")] = 12,
+    part: Annotated[Literal["train", "val", "test"], typer.Option(help="of the split")] = "train",
+) -> None:
+    """Draw chips with their labels, and the split on the ground, as PNG beside the store."""
+    from swath import run
+
+    for path in run.pictures(run.load(*settings), samples, part):
+        print(path)
+
+
+@data.command("stats", short_help="Print classes and bands.")
+def data_stats(settings: Settings) -> None:
+    """Print the store's classes per part, no-data share and band statistics."""
+    from swath import run
+
+    run.statistics(run.load(*settings))
+
+
+def _figures(figures: dict[str, Any], head: str = "") -> None:
+    """Print figures that are numbers, a line each."""
+    for name, value in figures.items():
+        if isinstance(value, int | float):
+            print(
+                f"{head}{name:<24} {value:.4f}"
+                if isinstance(value, float)
+                else f"{head}{name:<24} {value}"
+            )
+
+
+def main() -> None:
+    """Run the command line; what a user can fix becomes one line on stderr and exit code 2."""
+    log.start(rank=here.rank(), ranks=here.ranks())
+    try:
+        app()
+    except ConfigError as error:
+        print(f"swath: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("swath: interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,346 @@
+"""``Run``: the root of all settings, and what each verb does with it.
+
+The verbs are functions of a ``Run``, the same from the command line and from a notebook. What has
+to be agreed between rooms is checked here, where all settings are known; what needs the data is
+checked by the room that reads it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from swath import config, here
+from swath.baselines import Baseline
+from swath.batch.schedule import Schedule
+from swath.batch.size import BatchSize
+from swath.config import Choice, ConfigError, kind_of
+from swath.data.augment import Augment
+from swath.data.dataset import Dataset
+from swath.data.imagery import Imagery
+from swath.data.loader import DataSettings
+from swath.data.split import Part, Split
+from swath.datasets.scene import Scene
+from swath.log import bar
+from swath.models import Model
+from swath.optimizers import Optimizer
+from swath.optimizers.adamw import AdamW
+from swath.predict.settings import Predict, stem
+from swath.tasks import Task
+from swath.train.job import SETTINGS, TrainJob
+from swath.train.settings import Compute, TrainSettings
+
+if TYPE_CHECKING:
+    from swath.data.store import Store
+
+MAP = "map"
+"""Folder in the run folder for maps."""
+BASELINES = "baselines.json"
+"""File in the run folder with a row of figures for each baseline."""
+SCORES = "scores.json"
+"""File in the run folder with the figures of the model and of its map."""
+SHOWN = ("oa", "balanced", "f1_micro", "map", "rmse", "r2")
+"""Figures by which a model and its baselines are compared, as far as the task has them."""
+
+COLLECTIONS: dict[str, type[Choice]] = {
+    "build.dataset": Dataset,
+    "model": Model,
+    "task": Task,
+    "optim": Optimizer,
+    "baselines": Baseline,
+}
+"""Where in the settings something is chosen by its kind, and from which collection."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSettings:
+    """How the store ``data.store`` is made from files."""
+
+    dataset: Dataset
+    """The files and their labels."""
+    split: Split = field(default_factory=Split)
+    """Which parts are trained, validated and tested on; band statistics come from the training
+    part alone."""
+    compress: bool = True
+    """Pack pixels without loss: half the disk, a little slower to read."""
+    threads: int = 4
+    """Samples read at a time. Machine only: the store is the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """All settings of a run; what they leave out is chosen by the defaults shown."""
+
+    name: str = "run"
+    """What the run is called; its folder is runs/NAME."""
+    seed: int = 0
+    """Of everything random: first weights, order of samples, augmentation, drop-out."""
+    folder: str | None = None
+    """Where checkpoints, figures and maps go; None: runs/NAME."""
+    build: BuildSettings | None = None
+    """How to make the store from files; None: it is there already."""
+    data: DataSettings
+    """Which store, bands and normalisation."""
+    augment: Augment = field(default_factory=Augment)
+    """How samples are varied in training."""
+    model: Model | None = None
+    """The network; needed to train."""
+    task: Task | None = None
+    """What is learned; needed to train."""
+    batch: BatchSize = field(default_factory=BatchSize)
+    """Samples of an update and of a microbatch."""
+    optim: Optimizer = field(default_factory=AdamW)
+    """How gradients change weights."""
+    schedule: Schedule = field(default_factory=Schedule)
+    """The learning rate over the run."""
+    train: TrainSettings = field(default_factory=TrainSettings)
+    """How long, and what is kept."""
+    compute: Compute = field(default_factory=Compute)
+    """What the machine chooses; none of it changes the result."""
+    predict: Predict = field(default_factory=Predict)
+    """How a scene is mapped."""
+    baselines: tuple[Baseline, ...] = ()
+    """What the model must beat, fitted and scored on the same parts."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise ConfigError(f"name={self.name!r} names a folder: letters, digits, _ . - only")
+        if (self.model is None) != (self.task is None):
+            lacking = "model" if self.model is None else "task"
+            raise ConfigError(f"there is no {lacking}: training needs a model and a task")
+        if self.build is not None and self.data.split is not None:
+            raise ConfigError(
+                "data.split beside build.split: the store is made with build.split and its "
+                "statistics with it; set that one, and leave data.split out"
+            )
+        if self.model is not None:
+            self.job()  # raises what the settings of training have against each other
+
+    @property
+    def place(self) -> pathlib.Path:
+        """The run folder."""
+        return pathlib.Path(self.folder or f"runs/{self.name}")
+
+    def job(self) -> TrainJob:
+        """Return the part of the settings that training needs; ConfigError if it is not there."""
+        if self.model is None or self.task is None:
+            raise ConfigError("there is no model and no task to train; add model: and task:")
+        mine = {f.name: getattr(self, f.name) for f in dataclasses.fields(TrainJob)}
+        return TrainJob(**{**mine, "folder": str(self.place)})
+
+
+def load(*arguments: str | pathlib.Path) -> Run:
+    """Return the run that files, run folders and ``key=value`` words describe, in that order."""
+    return config.load(Run, *sorted_arguments(arguments))
+
+
+def sorted_arguments(
+    arguments: Sequence[str | pathlib.Path],
+) -> tuple[list[pathlib.Path], list[str]]:
+    """Return files and words of what was typed; a run folder stands for its settings.yaml.
+
+    Raises ConfigError for what is neither, and if there is nothing.
+    """
+    files: list[pathlib.Path] = []
+    words: list[str] = []
+    for argument in arguments:
+        path = pathlib.Path(argument)
+        if path.is_dir():
+            if not (path / SETTINGS).exists():
+                raise ConfigError(
+                    f"{argument}: no run folder: there is no {SETTINGS} in it; name a recipe, or "
+                    "the folder that swath train has written to"
+                )
+            files.append(path / SETTINGS)
+        elif "=" in str(argument) and not path.exists():
+            words.append(str(argument))
+        elif path.suffix in (".yaml", ".yml") or path.exists():
+            files.append(path)
+        else:
+            raise ConfigError(
+                f"{str(argument)!r} is neither a file, nor a run folder, nor key=value, as seed=1"
+            )
+    if not files and not words:
+        raise ConfigError("name a settings file, such as recipes/brandenburg/recipe.yaml")
+    return files, words
+
+
+def build(run: Run, progress: bool = True) -> Store:
+    """Return the store of ``run``, built first, or further, if the settings say how."""
+    from swath.data.store import Store
+
+    if run.build is None:
+        return Store.open(run.data.store)
+    from swath.data.build import build as made
+
+    return made(
+        run.build.dataset,
+        run.data.store,
+        run.build.split,
+        threads=run.build.threads,
+        compress=run.build.compress,
+        progress=progress,
+    )
+
+
+def pictures(run: Run, samples: int = 12, part: Part = "train") -> list[pathlib.Path]:
+    """Draw chips with their labels, and the split on the ground; return the files, by the store."""
+    from swath.data.picture import chips_picture, split_picture
+
+    store = build(run)
+    folder = pathlib.Path(run.data.store)
+    chips, split = (folder.with_name(f"{folder.name}-{what}.png") for what in ("chips", "split"))
+    chips_picture(store, chips, samples, part)
+    split_picture(store, split, run.data.split)
+    return [chips, split]
+
+
+def statistics(run: Run) -> None:
+    """Print samples, classes by part, and bands of the store."""
+    from rich.console import Console
+
+    from swath.data.summary import summary
+
+    Console().print(summary(build(run, progress=False), run.data.split))
+
+
+def train(run: Run) -> dict[str, Any]:
+    """Train, or go on training, in the run folder; return the last figures, as in metrics.jsonl."""
+    job = run.job()
+    if run.build is not None:
+        _built_once(run)
+    from swath.train.setup import train as trained
+
+    return trained(job, settings=run)
+
+
+def _built_once(run: Run) -> None:
+    """Build the store in this process, unless others were started beside it: they would collide."""
+    if here.ranks() == 1:
+        build(run)
+    elif not pathlib.Path(run.data.store).exists():
+        raise ConfigError(
+            f"{run.data.store}: there is no store, and {here.ranks()} processes cannot build it at "
+            "once; run swath data build first"
+        )
+
+
+def evaluate(run: Run) -> dict[str, dict[str, Any]]:
+    """Score the model, and its map if there is one, on the test part; write scores.json.
+
+    "model": windows of the test part one by one. "map": the map of the store's scene, every
+    held-out pixel once, with areas and their standard errors.
+    """
+    from swath.data.store import Store
+    from swath.predict.evaluate import score_map, write_scores
+    from swath.train.setup import score
+
+    scores = {"model": score(run.job())}
+    store = Store.open(run.data.store)
+    for ground in store.contents.grounds:
+        path = run.place / MAP / f"{stem(ground.name)}.tif"
+        if path.exists() and store.contents.label.kind == "mask":
+            scores["map"] = score_map(path, store, run.data.split)
+    for name, figures in scores.items():
+        write_scores(run.place, name, figures)
+    return scores
+
+
+def predict(run: Run, progress: bool = True) -> pathlib.Path:
+    """Map ``predict.scene``, or the scene the store was built from; return the map's file."""
+    from swath.parallel.world import pick_device
+    from swath.predict.map import predict as mapped
+    from swath.train.export import load_model
+    from swath.train.precision import arithmetic
+
+    imagery = run.predict.scene or _built_from(run)
+    model = load_model(run.place)
+    device = pick_device(run.compute.device)
+    with ExitStack() as stack:
+        stack.enter_context(arithmetic(run.train.precision, run.compute))
+        steps: list[Any] = []  # of the bar, which begins when the number of strips is known
+        known = 0
+
+        def told(done: int, strips: int) -> None:
+            nonlocal known
+            if not steps:
+                steps.append(stack.enter_context(bar(progress, "strips", strips)))
+            steps[0](done - known)
+            known = done
+
+        files = mapped(
+            model, imagery.open(), run.predict, run.place / MAP, device=device, progress=told
+        )
+    return next(iter(files.values()))
+
+
+def _built_from(run: Run) -> Imagery:
+    if run.build is None or not isinstance(run.build.dataset, Scene):
+        raise ConfigError(
+            "there is no scene to map: the store was not built from one; set predict.scene, such "
+            "as predict.scene={path: FOLDER, sensor: sentinel2_l2a}"
+        )
+    return run.build.dataset.imagery
+
+
+def baseline(run: Run) -> list[dict[str, Any]]:
+    """Fit and score the run's baselines on the test part; write and return baselines.json."""
+    from swath.baselines import fit_and_score
+
+    if not run.baselines:
+        raise ConfigError("there are no baselines; add some, as baselines: [{kind: forest}]")
+    store = build(run, progress=False)
+    rows = [
+        fit_and_score(
+            one,
+            store,
+            run.data.split,
+            bands=run.data.bands,
+            seed=run.seed,
+            threads=run.compute.threads or here.cores(),
+        )
+        for one in run.baselines
+    ]
+    run.place.mkdir(parents=True, exist_ok=True)
+    (run.place / BASELINES).write_text(json.dumps(rows, indent=1))
+    return rows
+
+
+def compared(run: Run) -> list[dict[str, Any]]:
+    """Return a row for the model and one for each baseline that was scored: name and figures.
+
+    The model is scored by its map if there is one, so that, as with baselines on pixels, every
+    held-out pixel counts once.
+    """
+    rows: list[dict[str, Any]] = []
+    scores = _read(run.place / SCORES) or {}
+    if scores and run.model is not None:
+        by = "map" if "map" in scores else "model"
+        rows.append({"name": kind_of(type(run.model)), **scores[by]})
+    return rows + (_read(run.place / BASELINES) or [])
+
+
+def comparison(run: Run) -> str:
+    """Return the table of :func:`compared`, and what it has to be read with."""
+    rows = compared(run)
+    figures = [name for name in SHOWN if any(row.get(name) is not None for row in rows)]
+    width = max([len(row["name"]) for row in rows] + [8])
+    lines = [f"{'':<{width}}" + "".join(f"{name:>10}" for name in figures)]
+    for row in rows:
+        values = (row.get(name) for name in figures)
+        cells = "".join(f"{'-':>10}" if v is None else f"{v:>10.3f}" for v in values)
+        lines.append(f"{row['name']:<{width}}{cells}")
+    touching = rows[0].get("share_touching") if rows else None
+    if touching is not None:
+        lines.append(f"{touching:.0%} of the test windows touch training pixels")
+    return "\n".join(lines)
+
+
+def _read(path: pathlib.Path) -> Any:
+    return json.loads(path.read_text()) if path.exists() else None

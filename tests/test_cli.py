@@ -1,0 +1,222 @@
+"""The command line: every verb on a small real run, and every mistake a line and an exit code."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import swath
+from swath import cli
+from swath.config import ConfigError
+
+ROOT = pathlib.Path(__file__).parents[1]
+VERBS = [[], ["train"], ["evaluate"], ["predict"], ["baseline"], ["report"], ["show"], ["schema"]]
+VERBS += [["data"], ["data", "build"], ["data", "show"], ["data", "stats"]]
+
+RECIPE = """\
+name: small
+build:
+  dataset:
+    kind: scene
+    imagery: {path: scene.tif, sensor: rgb, bands: [red, green, blue]}
+    labels: {raster: labels.tif, classes: {"1": water, "2": land}}
+    chip: 32
+    stride: 16
+    block: 32
+  split: {by: block, test: 0.3, val: 0.1}
+data: {store: stores/small}
+model: {kind: unet, width: 8, depth: 1, dropout: 0}
+task: {kind: segment}
+batch: {samples: 4, micro: 2}
+train: {samples: 40, evaluate_every: 20}
+baselines: [{kind: forest, trees: 5}, {kind: majority}]
+"""
+
+
+def run(*words: str, folder: pathlib.Path = ROOT) -> subprocess.CompletedProcess:
+    """Run ``swath`` as a user does."""
+    command = [sys.executable, "-m", "swath", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def invoke(*words: str) -> str:
+    """Run a verb in this process and return what it printed; fail if it failed."""
+    result = CliRunner().invoke(cli.app, list(words), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> pathlib.Path:
+    """A folder with a scene of two kinds of ground, its labels and a recipe."""
+    import rasterio
+
+    folder = tmp_path_factory.mktemp("lab")
+    draw = np.random.default_rng(0)
+    rows, cols = np.mgrid[:128, :160]
+    land = (np.sin(rows / 17) + np.cos(cols / 23) > 0).astype(np.uint8)
+    image = 60 + 90 * land[None] + draw.normal(0, 12, (3, *land.shape))
+    grid = {
+        "crs": "EPSG:32633",
+        "transform": rasterio.Affine(10, 0, 500000, 0, -10, 5800000),
+        "height": 128,
+        "width": 160,
+        "dtype": "uint8",
+    }
+    with rasterio.open(folder / "scene.tif", "w", count=3, **grid) as file:
+        file.write(image.clip(1, 255).astype(np.uint8))
+        file.descriptions = ("red", "green", "blue")
+    with rasterio.open(folder / "labels.tif", "w", count=1, **grid) as file:
+        file.write(land + 1, 1)
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return folder
+
+
+@pytest.fixture
+def inside(lab, monkeypatch) -> pathlib.Path:
+    monkeypatch.chdir(lab)
+    return lab
+
+
+@pytest.fixture
+def trained(inside) -> pathlib.Path:
+    """The lab after ``swath train`` (the first time; then it is done already)."""
+    invoke("train", "recipe.yaml")
+    return inside
+
+
+def test_train_builds_the_store_and_leaves_a_model(trained):
+    """One command from files to a model; the folder says how it was made."""
+    folder = trained / "runs/small"
+    for name in ("settings.yaml", "metrics.jsonl", "model.safetensors", "model.json"):
+        assert (folder / name).exists(), name
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["update"] for line in lines if "loss" in line] == list(range(1, 11))
+    assert swath.load(folder) == swath.load(trained / "recipe.yaml")
+
+
+def test_training_again_in_the_folder_changes_nothing(trained):
+    """`swath train` resumes by itself; a finished run is finished."""
+    weights = (trained / "runs/small/model.safetensors").read_bytes()
+    invoke("train", "recipe.yaml")
+    assert (trained / "runs/small/model.safetensors").read_bytes() == weights
+
+
+def test_the_way_from_scene_to_report(trained):
+    """predict, evaluate, baseline, report: each leaves what it says, and the table has all."""
+    import rasterio
+
+    (made,) = invoke("predict", "recipe.yaml").split()[-1:]
+    with rasterio.open(made) as file, rasterio.open(trained / "scene.tif") as scene:
+        assert (file.crs, file.transform, file.shape) == (scene.crs, scene.transform, scene.shape)
+    assert "oa" in invoke("evaluate", "runs/small")
+    table = invoke("baseline", "recipe.yaml")
+    assert [name for name in ("unet", "forest, pixel", "majority") if name not in table] == []
+    page = trained / invoke("report", "runs/small").strip()
+    assert "<html" in page.read_text()
+
+
+def test_the_store_is_shown(inside):
+    """Look before you train: pictures, and classes per part."""
+    invoke("data", "build", "recipe.yaml")
+    shown = [pathlib.Path(line) for line in invoke("data", "show", "recipe.yaml").split()]
+    assert shown and all((inside / p).read_bytes().startswith(b"\x89PNG") for p in shown)
+    text = invoke("data", "stats", "recipe.yaml")
+    assert "water" in text and "red" in text
+
+
+def test_show_says_where_each_value_was_written(inside):
+    """The value, its file and line or word, and what it means; and it loads again."""
+    text = invoke("show", "recipe.yaml", "seed=3", "--docs")
+    lines = {line.split("#")[0].strip(): line for line in text.splitlines()}
+    assert lines["seed: 3"].endswith("# 'seed=3'")
+    assert lines["name: small"].endswith("# recipe.yaml:1")
+    assert lines["warmup: 0"].endswith("# default")
+    assert "Samples over which the rate rises" in text
+    (inside / "shown.yaml").write_text(text)
+    assert swath.load("shown.yaml") == swath.load("recipe.yaml", "seed=3")
+
+
+def test_show_of_a_part_and_of_the_kinds(inside):
+    """Long texts have a way to the part that is wanted."""
+    assert invoke("show", "recipe.yaml", "--only", "batch").split("#")[0].strip() == "samples: 4"
+    kinds = invoke("show", "--kinds")
+    for kind in ("scene", "unet", "vit", "segment", "adamw", "forest"):
+        assert f" {kind} " in kinds
+
+
+def test_verbs_that_need_no_torch_do_not_import_it(inside):
+    """They answer at once; torch alone takes seconds to import."""
+    code = (
+        "import sys; from swath import cli; sys.argv = ['swath', 'show', 'recipe.yaml', '--docs'];"
+        "\ntry: cli.main()\nexcept SystemExit: pass\n"
+        "slow = {'torch', 'rasterio', 'scipy', 'sklearn', 'matplotlib', 'tensorstore'}\n"
+        "sys.exit(str(slow & set(sys.modules)) if slow & set(sys.modules) else 0)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_help_says_what_a_verb_does(verb):
+    """Every verb has a sentence and, where it takes settings, says what they are."""
+    text = invoke(*verb, "--help")
+    assert len(text) > 200
+    if verb not in ([], ["data"], ["schema"]):
+        assert "FILE.yaml" in text and "KEY=VALUE" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "no.yaml"], "swath: no.yaml: cannot be read: No such file or directory"),
+        (["train"], "swath: name a settings file, such as"),
+        (["train", "trian"], "swath: 'trian' is neither a file, nor a run folder, nor key=value"),
+        (["train", "recipe.yaml", "optim.lrr=1"], "swath: 'optim.lrr=1': optim.lrr: AdamW has no"),
+        (["train", "recipe.yaml", "train.samples=2"], "less than one update of batch.samples=4"),
+        (["train", "recipe.yaml", "schedule.warmup=99"], "warmup=99 is longer than the run"),
+        (["train", "recipe.yaml", "task=null"], "there is no task: training needs a model and"),
+        (["train", "recipe.yaml", "data.split={by: random}"], "data.split beside build.split"),
+        (["train", "recipe.yaml", "name=a/b"], "name='a/b' names a folder"),
+        (["predict", "recipe.yaml", "name=untrained"], "there is no trained model"),
+        (["evaluate", "stores"], "swath: stores: no run folder"),
+        (["report", "recipe.yaml", "name=untrained"], "swath train"),
+        (["show", "recipe.yaml", "--only", "optimm"], "there is no 'optimm'; there are name, seed"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_and_exit_code_2(lab, words, message):
+    """No traceback: what is wrong, and what to do."""
+    (lab / "stores").mkdir(exist_ok=True)
+    result = run(*words, folder=lab)
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_other_settings_in_an_old_folder_are_refused(trained, capsys, monkeypatch):
+    """Half a curve of one experiment and half of another is worth nothing."""
+    monkeypatch.setattr(sys, "argv", ["swath", "train", "recipe.yaml", "optim.lr=0.5"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2
+    assert "optim.lr was 0.001 there and is 0.5 now" in capsys.readouterr().err
+
+
+def test_python_and_the_command_line_are_the_same(trained):
+    """`swath.train(run)` is the verb; the packages of that name stay packages."""
+    import swath.train.settings
+
+    chosen = swath.load("recipe.yaml")
+    assert swath.train(chosen).keys() >= {"val/oa"} or swath.train(chosen)
+    assert os.fspath(swath.report(chosen)).endswith("report.html")
+    assert swath.train.settings.TrainSettings() == chosen.train.__class__()
+    with pytest.raises(ConfigError, match="no field 'sede'"):
+        swath.load("recipe.yaml", "sede=1")
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        swath.trian  # noqa: B018

@@ -1,0 +1,94 @@
+"""What the texts say about the repository is so."""
+
+import json
+import pathlib
+import re
+
+import pytest
+import yaml
+
+from swath import config
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def tree() -> dict[str, str]:
+    """Return path -> sentence of the file tree in the README."""
+    block = re.search(r"## What is where\n\n```text\n(.*?)```", README, re.DOTALL)[1]
+    found = {}
+    for line in block.splitlines():
+        indent, name, sentence = re.fullmatch(r"( *)(\S+)\s+(.+)", line).groups()
+        found[("src/swath/" if indent else "") + name] = sentence
+    return found
+
+
+def shown(folder: pathlib.Path) -> set[str]:
+    """Return what lies in ``folder``, without what .gitignore leaves out."""
+    ignored = {line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()}
+    names = set()
+    for path in folder.iterdir():
+        if path.name in ignored or path.name == ".git" or path.suffix in (".egg-info", ".pyc"):
+            continue
+        if path.is_dir() and not any(p.is_file() for p in path.rglob("*")):
+            continue  # git does not keep empty folders
+        names.add(path.name + "/" * path.is_dir())
+    return names
+
+
+def test_the_file_tree_of_the_readme_is_true():
+    """Everything at the top and every room is in it with a sentence, and nothing that is not."""
+    top = {name for name in shown(ROOT) if name not in (".gitignore", "src/")} | {"src/swath/"}
+    rooms = {f"src/swath/{name}" for name in shown(ROOT / "src/swath") if not name.startswith("__")}
+    assert tree().keys() == top | rooms
+
+
+def test_links_between_pages_lead_somewhere():
+    """A newcomer follows them from the README on; generated pages are made by `make docs`."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/*/*.md")]
+    for page in pages:
+        if "generated" in page.parts or "_build" in page.parts:
+            continue
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+            if "://" in target or "generated/" in target:
+                continue
+            assert (page.parent / target).exists(), f"{page.relative_to(ROOT)}: {target}"
+
+
+def test_recipes_load_and_fit_the_schema():
+    """A recipe that no longer loads is found here, not by whoever runs it."""
+    import jsonschema
+
+    from swath.run import Run
+    from swath.schema import schema
+
+    recipes = sorted(ROOT.glob("recipes/*/*.yaml"))
+    assert len(recipes) >= 2
+    checker = jsonschema.Draft202012Validator(schema(Run))
+    for recipe in recipes:
+        run = config.load(Run, [recipe])
+        checker.validate(json.loads(json.dumps(config.plain(run))))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/howto/own_scene.md"])
+def test_the_first_own_run_loads_as_printed(page):
+    """The ten lines of the README, and the recipe of the how-to, are whole."""
+    from swath.run import Run
+
+    text = (ROOT / page).read_text()
+    block = re.search(r"( *)```yaml\n(.*?)```", text, re.DOTALL)
+    lines = [line.removeprefix(block[1]) for line in block[2].splitlines()]
+    run = config.build(Run, yaml.safe_load("\n".join(lines)), page)
+    assert run.build is not None and run.model is not None
+    if page == "README.md":
+        assert sum(not line.startswith("#") for line in lines) <= 10
+
+
+def test_every_recipe_folder_is_whole():
+    """A recipe is settings, a fact sheet and a check; data that ships says where it is from."""
+    folders = [p for p in (ROOT / "recipes").iterdir() if p.is_dir()]
+    for folder in folders:
+        for name in ("recipe.yaml", "README.md", "check.py"):
+            assert (folder / name).exists(), f"{folder.name} has no {name}"
+        if (folder / "data").exists():
+            assert (folder / "data" / "SOURCE.md").exists(), f"{folder.name}/data"
