@@ -85,7 +85,7 @@ class Labels:
         names = self.names if self.classes else ()
         if self.colours and self.classes and len(self.colours) != len(names):
             raise ConfigError(f"labels: {len(self.colours)} colours for {len(names)} classes")
-        if len(names) >= IGNORE:
+        if len(names) > IGNORE:
             raise ConfigError(f"labels: {len(names)} classes; at most {IGNORE} fit")
 
     def _idle(self, other: str, **defaults: Any) -> None:
@@ -116,7 +116,7 @@ class Burn:
         found = sorted(set(values.tolist()))
         if labels.classes is None:
             names, known = tuple(found), {value: value for value in found}
-            if len(names) >= IGNORE or (labels.colours and len(labels.colours) != len(names)):
+            if len(names) > IGNORE or (labels.colours and len(labels.colours) != len(names)):
                 raise ConfigError(
                     f"{labels.file}: column {labels.column} has {len(names)} values; say with "
                     "classes which classes they stand for, and give one colour for each"

@@ -103,7 +103,7 @@ class Masks(Dataset):
             raise ConfigError("classes: give numbers or colours, not both")
         if self.stride is not None and (self.chip is None or not 1 <= self.stride <= self.chip):
             raise ConfigError(f"stride={self.stride} needs a chip of at least that many px")
-        if len(self.names) >= IGNORE:
+        if len(self.names) > IGNORE:
             raise ConfigError(f"{len(self.names)} classes; at most {IGNORE} fit in a mask")
         if self.colours and len(self.colours) != len(self.names):
             raise ConfigError(f"{len(self.colours)} colours for {len(self.names)} classes")
@@ -247,13 +247,14 @@ class Pairs:
     def _cut(self, grounds: tuple[Ground, ...]) -> list[tuple[int, Window]]:
         chip = self.settings.chip
         if chip is None:
-            sizes = {(g.height, g.width): g.name for g in reversed(grounds)}
-            if len(sizes) > 1:
-                (a, first), (b, other), *_ = reversed(sizes.items())
-                raise ConfigError(
-                    f"{self._root}: images differ in size: {first} has {a[0]} x {a[1]} px, {other} "
-                    f"{b[0]} x {b[1]}; give chip, the size to cut them to"
-                )
+            first = grounds[0]
+            for other in grounds:
+                if (other.height, other.width) != (first.height, first.width):
+                    raise ConfigError(
+                        f"{self._root}: images differ in size: {first.name} has {first.height} x "
+                        f"{first.width} px, {other.name} {other.height} x {other.width}; give "
+                        "chip, the size to cut them to"
+                    )
             return [(i, Window(0, 0, g.height, g.width)) for i, g in enumerate(grounds)]
         for ground in grounds:
             if min(ground.height, ground.width) < chip:
