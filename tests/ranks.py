@@ -26,7 +26,15 @@ from typing import Any
 import cloudpickle
 import pytest
 
-PRELOAD = ["torch", "torch.distributed", "swath.parallel.replica"]
+PRELOAD = [
+    "torch._dynamo",  # which the first step of an optimiser imports
+    "torch.utils.tensorboard",
+    "swath.train.setup",
+    "swath.data.store",
+    "swath.models.unet",
+    "swath.nn.unet",
+    "tests.ranks",
+]
 
 
 def serve(rank: int, pipe: Connection, path: list[str]) -> None:
@@ -55,6 +63,16 @@ def serve(rank: int, pipe: Connection, path: list[str]) -> None:
                 dist.destroy_process_group()
 
 
+def run(job: bytes, path: list[str]) -> None:
+    """Body of a process that runs one function."""
+    import torch
+
+    sys.path[:] = path
+    torch.set_num_threads(1)
+    function, args = cloudpickle.loads(job)
+    function(*args)
+
+
 class Ranks:
     """A pool of worker processes; ``ranks(n, f, *args)`` returns f's value on each of n ranks."""
 
@@ -68,12 +86,7 @@ class Ranks:
     ) -> list[Any]:
         while len(self._workers) < ranks:
             self._start(len(self._workers))
-        module = sys.modules[function.__module__]
-        cloudpickle.register_pickle_by_value(module)  # workers cannot import a test file
-        try:
-            job = cloudpickle.dumps((function, args))
-        finally:
-            cloudpickle.unregister_pickle_by_value(module)
+        job = _pickled(function, args)
         with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
             store = str(pathlib.Path(folder) / "store")
             for _, pipe in self._workers[:ranks]:
@@ -85,6 +98,13 @@ class Ranks:
             failed += [f"ranks {late} did not answer"] if late else []
             raise AssertionError("\n".join(failed))
         return [cloudpickle.loads(answers[rank][1]) for rank in range(ranks)]
+
+    def start(self, function: Callable, *args: Any) -> Any:
+        """Return a process of its own that runs ``function``, for a test to kill; in no group."""
+        job = _pickled(function, args)
+        process = self._context.Process(target=run, args=(job, sys.path), daemon=True)
+        process.start()
+        return process
 
     def _collect(self, ranks: int, deadline: float) -> tuple[dict[int, tuple[bool, Any]], list]:
         """Return what ranks answered before ``deadline`` and which did not."""
@@ -114,6 +134,18 @@ class Ranks:
             worker.kill()
             worker.join()
         self._workers = []
+
+
+def _pickled(function: Callable, args: tuple) -> bytes:
+    """Return both for the workers, which can import swath but not every test file."""
+    module = sys.modules[function.__module__]
+    if module.__name__.startswith("swath."):
+        return cloudpickle.dumps((function, args))
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        return cloudpickle.dumps((function, args))
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
 
 
 @pytest.fixture(scope="session")
