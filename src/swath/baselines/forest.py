@@ -24,8 +24,9 @@ class Forest(Learner):
     min_leaf: int = 1
     """Training samples in a leaf, at least; more than 1 smooths where classes overlap."""
 
-    per_tree: int | None = 60_000
-    """Samples drawn for each tree, with replacement; None: as many as there are."""
+    per_tree: int | None = 20_000
+    """Samples drawn for each tree, with replacement; None: as many as there are. Neighbouring
+    pixels are alike, so few make more diverse trees, and time grows with them."""
 
     samples: int = 1_000_000
     """Training samples (pixels) to fit on, at most; drawn evenly, keyed by their place and the
