@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -155,3 +156,19 @@ def test_a_record_may_be_sparser_than_updates(tmp_path):
     made, lines = trainer(tmp_path, record_every=32)
     made.run()
     assert [line["samples"] for line in lines if "loss" in line] == [32, 64, 96]
+
+
+def test_a_figure_that_is_not_defined_is_never_the_best(tmp_path):
+    """Nothing labelled in the validation part: the run ends, and no update counts as best."""
+    made, _ = trainer(tmp_path)
+    held_out = Keyed()
+
+    def unlabelled():
+        batch = held_out.microbatch(1000)
+        batch.target.fill_(torch.nan)
+        yield batch
+
+    made.validation = unlabelled
+    with np.errstate(invalid="ignore"):
+        made.run()
+    assert made.state.progress.best_update is None and made.state.progress.stale == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any
@@ -64,9 +65,6 @@ def line(figures: dict[str, Any], total: int) -> str:
 
 
 def _scores(figures: dict[str, Any]) -> list[tuple[str, float]]:
-    """Return the figures of an evaluation but for those of single classes."""
-    return [(name, value) for name, value in figures.items() if "val/" in name and _short(name)]
-
-
-def _short(name: str) -> bool:
-    return name.count("/") == 1
+    """Return the figures of an evaluation that are defined and not of single classes."""
+    overall = [(name, value) for name, value in figures.items() if name.count("/") == 1]
+    return [(name, value) for name, value in overall if not math.isnan(value)]

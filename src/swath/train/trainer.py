@@ -133,8 +133,10 @@ class Trainer:
 
     def _is_better(self, value: float) -> bool:
         best = self.state.progress.best
-        if best is None or math.isnan(value):
-            return best is None
+        if math.isnan(value):  # nothing to judge by was labelled; then the last weights must do
+            return False
+        if best is None:
+            return True
         return value > best if self.objective.larger_is_better else value < best
 
     def _evaluation_due(self) -> bool:

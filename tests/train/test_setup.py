@@ -1,0 +1,264 @@
+"""A run folder belongs to its settings; what does not fit is said before anything is written."""
+
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from swath.batch.schedule import Schedule
+from swath.batch.size import BatchSize
+from swath.config import ConfigError
+from swath.data.build import build
+from swath.data.loader import DataSettings
+from swath.data.split import Split
+from swath.datasets.synthetic import Synthetic
+from swath.models.unet import UNet
+from swath.optimizers.adamw import AdamW
+from swath.parallel.world import World
+from swath.tasks.segment import Segment
+from swath.train.export import load_model
+from swath.train.job import TrainJob
+from swath.train.progress import ProgressLine, line
+from swath.train.record import read
+from swath.train.settings import Compute, TrainSettings
+from swath.train.setup import score, train
+
+FEW = TrainSettings(samples=32, evaluate_every=16, keep=1)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("setup") / "store"
+    build(Synthetic(samples=40, size=16), path, Split(by="random"), progress=False)
+    return str(path)
+
+
+def job(store, folder, **changes):
+    whole = TrainJob(
+        folder=str(folder),
+        data=DataSettings(store=store),
+        model=UNet(width=4, depth=1),
+        task=Segment(),
+        batch=BatchSize(samples=8, micro=4),
+        optim=AdamW(lr=1e-2),
+        train=FEW,
+        compute=Compute(device="cpu", threads=1),
+    )
+    return dataclasses.replace(whole, **changes)
+
+
+@pytest.fixture(scope="module")
+def done(store, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("done") / "run"
+    return folder, train(job(store, folder))
+
+
+def test_what_train_returns_are_the_figures_of_what_it_exports(done, store):
+    """Scored again from the exported files, the validation figures come out the same."""
+    folder, figures = done
+    exported = load_model(folder)
+    assert exported.about.update == figures["update"] and exported.about.seed == 0
+    again = score(job(store, folder), "val")
+    for name in ("oa", "miou", "loss"):
+        assert again[name] == pytest.approx(figures[f"val/{name}"], rel=1e-6)
+
+
+def test_score_says_how_many_samples_and_what_they_touch(done, store):
+    folder, _ = done
+    scored = score(job(store, folder))
+    assert scored["samples"] == 8 and 0 <= scored["share_touching"] <= 1
+
+
+def test_a_run_folder_has_what_it_should(done):
+    folder, _ = done
+    names = {path.name for path in folder.iterdir()}
+    expected = "settings.yaml metrics.jsonl tb checkpoints model.safetensors model.json"
+    assert names == set(expected.split())
+    speeds = [figures for figures in read(folder) if "loss" in figures]
+    assert all(f["samples_per_s"] > 0 and 0 <= f["data_wait"] <= 1 for f in speeds)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"optim": AdamW(lr=2e-2)}, "optim.lr was 0.01 there and is 0.02 now"),
+        ({"seed": 4}, "seed was 0 there and is 4 now"),
+        ({"model": UNet(width=8, depth=1)}, "model.width was 4 there and is 8 now"),
+        (
+            {"train": dataclasses.replace(FEW, samples=64)},
+            "train.samples was 32 there and is 64 now",
+        ),
+    ],
+)
+def test_a_folder_of_other_settings_is_refused(changes, said, done, store):
+    folder, _ = done
+    with pytest.raises(ConfigError) as error:
+        train(job(store, folder, **changes))
+    assert f"{folder} belongs to other settings: {said}" in str(error.value)
+    assert "set it back, or choose another folder" in str(error.value)
+
+
+def test_settings_of_the_machine_may_change(done, store):
+    folder, figures = done
+    changes = {
+        "compute": Compute(device="cpu", threads=2, prefetch=1),
+        "train": dataclasses.replace(FEW, keep=5, checkpoint_every=8, record_every=16),
+    }
+    assert train(job(store, folder, **changes)) == figures
+
+
+def test_another_store_under_the_same_settings_is_refused(done, store, tmp_path):
+    folder, _ = done
+    build(Synthetic(samples=40, size=16, seed=1), tmp_path, Split(by="random"), progress=False)
+    with pytest.raises(ConfigError, match=r"the run began with store [0-9a-f]+, now it is"):
+        train(job(str(tmp_path), folder))
+
+
+def test_the_same_store_elsewhere_is_welcome(done, store, tmp_path):
+    folder, figures = done
+    build(Synthetic(samples=40, size=16), tmp_path, Split(by="random"), progress=False)
+    assert train(job(str(tmp_path), folder)) == figures
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"batch": BatchSize(samples=64)}, "train.samples=32 is less than one update of batch"),
+        ({"schedule": Schedule(warmup=40)}, "schedule: warmup=40 is longer than the run of 32"),
+    ],
+)
+def test_settings_that_contradict_are_refused(changes, said, store, tmp_path):
+    with pytest.raises(ConfigError) as error:
+        job(store, tmp_path, **changes)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"patience": 3}, "patience=3 has no effect: it counts evaluations"),
+        ({"evaluate_every": 10**6}, "evaluate_every=1000000 has no effect in a run of 100000"),
+        ({"ema": 0}, "ema=0 must be at least 1"),
+        ({"clip": -1.0}, "clip=-1.0 must be positive, or null for none"),
+        ({"skip_nonfinite": -1}, "skip_nonfinite and record_every must not be negative"),
+    ],
+)
+def test_train_settings_without_sense_are_refused(changes, said):
+    with pytest.raises(ConfigError) as error:
+        TrainSettings(**changes)
+    assert said in str(error.value)
+
+
+def test_compute_settings_without_sense_are_refused():
+    with pytest.raises(ConfigError, match="threads=0 and prefetch=4 must be at least 1"):
+        Compute(threads=0)
+
+
+def test_evaluating_without_a_validation_part_is_refused(store, tmp_path):
+    data = DataSettings(store=store, split=Split(by="random", val=0.0))
+    with pytest.raises(ConfigError, match=r"evaluate_every=16 has no effect: .* set split.val"):
+        train(job(store, tmp_path, data=data))
+    train(job(store, tmp_path / "2", data=data, train=TrainSettings(samples=8)))
+    assert load_model(tmp_path / "2").about.update == 1  # the last weights, for want of a best
+
+
+def test_a_part_that_is_empty_cannot_be_scored(done, store):
+    folder, _ = done
+    data = DataSettings(store=store, split=Split(by="random", test=0.0))
+    with pytest.raises(ConfigError, match=r"the split has no test part; set split.test"):
+        score(job(store, folder, data=data))
+
+
+def test_more_ranks_than_microbatches_are_refused(ranks, store, tmp_path):
+    with pytest.raises(AssertionError, match="3 ranks cannot share 2 microbatches"):
+        ranks(3, train, job(store, tmp_path))
+
+
+def test_other_bands_than_the_models_are_refused(done, store):
+    folder, _ = done
+    data = DataSettings(store=store, bands=("F0", "F1"))
+    with pytest.raises(ConfigError, match=r"takes bands F0, F1, F2, F3, the data give F0, F1"):
+        score(job(store, folder, data=data))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "tf32"])
+def test_less_exact_arithmetic_learns_about_the_same(precision, done, store, tmp_path):
+    """The loss of the same updates, to the few per cent that bfloat16's 8 bits leave."""
+    folder, _ = done
+    train(job(store, tmp_path, train=dataclasses.replace(FEW, precision=precision)))
+    found, exact = ([f["loss"] for f in read(p) if "loss" in f] for p in (tmp_path, folder))
+    assert found == pytest.approx(exact, rel=0.03)
+    if precision == "bf16":
+        assert found != exact
+
+
+def test_torch_is_left_as_it_was(store, tmp_path):
+    import torch
+
+    before = torch.get_rng_state(), torch.get_num_threads(), torch.get_float32_matmul_precision()
+    train(job(store, tmp_path, train=TrainSettings(samples=8, precision="tf32")))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == before[1:]
+
+
+def test_two_worlds_are_one_run(ranks, store, done, tmp_path):
+    """Two ranks evaluate, too: their validation figures are those of one."""
+    _, figures = done
+    for found in ranks(2, train, job(store, tmp_path)):
+        assert found == pytest.approx(figures, rel=1e-4)
+
+
+def test_a_notebook_may_pass_its_world(store, tmp_path):
+    figures = train(job(store, tmp_path), world=World.alone())
+    assert np.isfinite(figures["val/loss"])
+
+
+FIGURES = {
+    "update": 12,
+    "samples": 49_200_000,
+    "loss": 0.41271,
+    "lr": 1.5e-4,
+    "grad_norm": 1.0,
+    "skipped": 0,
+    "samples_per_s": 2310.0,
+    "data_wait": 0.02,
+    "seconds": 1.0,
+}
+
+
+def test_the_line_for_people_spells_its_units():
+    assert line(FIGURES, 63_060_000) == (
+        "update 12  samples 49.2M  loss 0.4127  lr 1.50e-04  2 310 samples/s  data wait 2%"
+        "  1 h 40 min left"
+    )
+    nan = float("nan")  # of a figure that is not defined
+    scored = {"update": 3, "samples": 36, "val/oa": 0.5, "val/iou/water": 0.1, "val/r2": nan}
+    assert line(scored, 100) == "update 3  samples 36  val/oa 0.5000"
+
+
+def test_in_a_log_file_updates_are_told_now_and_then_and_scores_always():
+    out = io.StringIO()
+    with ProgressLine(100, every=3600, console=Console(file=out, width=200)) as show:
+        show(FIGURES)
+        show(FIGURES)
+        show({"update": 12, "samples": 96, "val/oa": 0.75})
+    assert [text.split("  ")[0] for text in out.getvalue().splitlines()] == ["update 12"] * 2
+    assert "val/oa 0.7500" in out.getvalue()
+
+
+def test_on_a_terminal_the_line_renews_itself():
+    out = io.StringIO()
+    console = Console(file=out, width=200, force_terminal=True)
+    with ProgressLine(10**8, console=console) as show:
+        show(FIGURES)
+    assert "loss 0.4127" in out.getvalue() and "2 310 samples/s" in out.getvalue()
+
+
+def test_settings_are_kept_as_yaml_and_metrics_as_json_lines(done):
+    folder, _ = done
+    assert "kind: unet" in (folder / "settings.yaml").read_text()
+    for text in (folder / "metrics.jsonl").read_text().splitlines():
+        assert {"update", "samples"} <= json.loads(text).keys()
