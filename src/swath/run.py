@@ -326,6 +326,24 @@ def compared(run: Run) -> list[dict[str, Any]]:
     return rows + (_read(run.place / BASELINES) or [])
 
 
+def report(run: Run) -> pathlib.Path:
+    """Write report.html, one page about the run folder that opens without a network."""
+    from swath.report.page import write
+
+    mappable = run.predict.scene is not None or (
+        run.build is not None and isinstance(run.build.dataset, Scene)
+    )
+    return write(
+        run.place,
+        name=run.name,
+        settings=run,
+        data=run.data,
+        rows=compared(run),
+        scores=_read(run.place / SCORES),
+        imagery=(run.predict.scene or _built_from(run)) if mappable else None,
+    )
+
+
 def comparison(run: Run) -> str:
     """Return the table of :func:`compared`, and what it has to be read with."""
     rows = compared(run)

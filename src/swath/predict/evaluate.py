@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from swath.config import ConfigError
-from swath.data.chip import IGNORE, Ground
+from swath.data.chip import IGNORE
 from swath.data.mosaic import mosaic
 from swath.data.split import Part, Selection, Split, select
 from swath.data.store import Store
@@ -42,7 +42,8 @@ def score_map(
         if raster.count != 1 or raster.dtypes[0] != "uint8":
             raise ConfigError(f"{path}: is no map of classes (one channel of uint8)")
         found = read_band(raster, 1)
-        hectares = _pixel_hectares(store.contents.grounds[ground])
+        here = store.contents.grounds[ground]
+        hectares = pixel_hectares(here.transform, here.crs)
     truth = reference(selection, ground)
     beyond = sorted({int(c) for c in np.unique(found) if len(label.classes) <= c != IGNORE})
     if beyond:
@@ -50,7 +51,7 @@ def score_map(
             f"{path}: holds classes {beyond}; the store knows 0 to {len(label.classes) - 1}"
         )
     return {
-        "map": pathlib.Path(path).name,
+        "file": pathlib.Path(path).name,
         "part": part,
         "split": selection.split.by,
         **figures_of(found, truth, label.classes, hectares),
@@ -132,16 +133,16 @@ def _ground_of(raster: Any, store: Store) -> int:
     )
 
 
-def _pixel_hectares(ground: Ground) -> float | None:
+def pixel_hectares(transform: Sequence[float] | None, crs: Any) -> float | None:
     """Return the area of a pixel; None if the CRS does not count in metres."""
     from pyproj import CRS
 
-    if ground.transform is None or ground.crs is None:
+    if transform is None or crs is None:
         return None
-    crs = CRS.from_user_input(ground.crs)
+    crs = CRS.from_user_input(crs)
     if not crs.is_projected:
         return None
-    a, b, _, d, e, _ = ground.transform
+    a, b, _, d, e, _ = transform
     metres = crs.axis_info[0].unit_conversion_factor
     return abs(a * e - b * d) * metres**2 / 10_000
 

@@ -1,0 +1,112 @@
+"""Some held-out samples beside what is known of them and what the model says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from swath.data.chip import IGNORE, Label
+from swath.data.loader import Data, DataSettings
+from swath.data.picture import shown
+from swath.data.split import Selection
+from swath.data.stats import unplain
+from swath.report.images import class_png, png, shade_png
+from swath.train.export import LoadedModel
+
+MOST = 9
+
+
+def examples(model: LoadedModel, settings: DataSettings) -> dict[str, Any] | None:
+    """Return pictures of test samples with their labels and the model's answers.
+
+    None if there is no test part, or the store has no labels.
+    """
+    import dataclasses
+
+    import torch
+
+    data = settings.open()
+    data = dataclasses.replace(data, normalize=model.normalize)
+    label = data.store.contents.label
+    selection = data.select("test")
+    chosen = _chosen(selection, label)
+    if not len(chosen) or label.kind == "none":
+        return None
+    loader = data.loader("test", micro=1)
+    images = _pictures(data, chosen)
+    found = []
+    with torch.inference_mode():
+        for image, batch in zip(images, loader.sweep(indices=chosen), strict=True):
+            answer = model.objective.predict(model.network, batch.image)[0].float().numpy()
+            assert batch.target is not None, "a store with labels gives targets"
+            found.append(_example(image, batch.target[0].numpy(), answer, label))
+    return {
+        "about": f"{len(found)} of {len(selection.indices)} samples of the test part, spread over"
+        " it evenly." + (" Only its own pixels have a label." if label.kind == "mask" else ""),
+        "shown": found,
+    }
+
+
+def _chosen(selection: Selection, label: Label) -> np.ndarray:
+    """Return samples spread evenly; of those with labelled pixels, the better labelled half."""
+    indices = selection.indices
+    if label.kind == "mask" and len(indices) > 2 * MOST:
+        counts = selection.sample_counts().sum(1)
+        indices = indices[counts >= np.median(counts)]
+    return indices[np.linspace(0, len(indices) - 1, min(MOST, len(indices))).astype(int)]
+
+
+def _pictures(data: Data, chosen: np.ndarray) -> list[np.ndarray]:
+    store = data.store
+    modality = max(store.contents.modalities, key=lambda m: (m.height, len(m.sensor.bands)))
+    stats = unplain(store.attributes["stats"])[modality.name]
+    read = store.read(chosen, (modality.name,), label=False).result()[modality.name]
+    return [(255 * shown(one, modality, stats, "true")).astype(np.uint8) for one in read]
+
+
+def _example(
+    image: np.ndarray, target: np.ndarray, answer: np.ndarray, label: Label
+) -> dict[str, Any]:
+    pictures = [{"uri": png(image), "name": "image"}]
+    caption, tone = "", ""
+    if label.kind == "mask":
+        known = (target >= 0) & (target != IGNORE)
+        found = answer.argmax(0)
+        pictures += [
+            {
+                "uri": class_png(np.where(known, target, IGNORE).astype(np.uint8), label),
+                "name": "reference",
+            },
+            {"uri": class_png(found.astype(np.uint8), label), "name": "model"},
+        ]
+        if known.any():
+            caption = (
+                f"{(found == target)[known].mean():.0%} of {known.sum()} labelled pixels right"
+            )
+    elif label.kind == "class":
+        best = int(answer.argmax())
+        true = label.classes[int(target)] if target >= 0 else "unknown"
+        caption, tone = f"{true}", "right"
+        if best != int(target):
+            caption, tone = f"{true}, taken for {label.classes[best]}", "wrong"
+        caption += f" ({answer.max():.0%})"
+    elif label.kind == "flags":
+        named = [label.classes[i] for i in np.flatnonzero(target > 0)]
+        said = [label.classes[i] for i in np.flatnonzero(answer > 0.5)]
+        tone = "right" if named == said else "wrong"
+        caption = f"true: {', '.join(named) or 'none'}. Model: {', '.join(said) or 'none'}"
+    elif label.kind == "value":
+        caption = "; ".join(
+            f"{name}: {true:.3g}, model {value:.3g} {label.unit}"
+            for name, true, value in zip(label.classes, target, answer, strict=True)
+        )
+    else:
+        low, high = np.nanpercentile(
+            np.concatenate([target[0].ravel(), answer[0].ravel()]), (2, 98)
+        )
+        span = max(high - low, 1e-9)
+        for name, values in (("reference", target[0]), ("model", answer[0])):
+            pictures.append({"uri": shade_png((values - low) / span), "name": name})
+        caption = f"{label.classes[0]} from {low:.3g} (dark) to {high:.3g} {label.unit} (bright)"
+    return {"pictures": pictures, "caption": caption, "tone": tone}

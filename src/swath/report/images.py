@@ -1,0 +1,106 @@
+"""Pictures as text inside the page: data URIs of PNG and JPEG, made by GDAL.
+
+Also the stretch that makes counts visible: each band from its 2nd to its 98th percentile.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+import numpy as np
+
+from swath.data.chip import Label
+from swath.data.palette import class_colours, rgb
+from swath.data.sensor import Sensor
+
+LARGEST = 1600
+"""Longer side of a picture in the page, pixels; larger scenes are shown thinned."""
+
+
+def visible_bands(sensor: Sensor) -> tuple[int, int, int]:
+    """Return the places of the bands shown as red, green and blue; one thrice is grey."""
+    if len(sensor.colour) == 3:
+        red, green, blue = (sensor.names.index(name) for name in sensor.colour)
+        return red, green, blue
+    by_wave = [i for i, band in enumerate(sensor.bands) if band.wavelength_nm is not None]
+    if len(by_wave) >= 3:
+        waves = [sensor.bands[i].wavelength_nm or 0.0 for i in by_wave]
+        near = [by_wave[int(np.argmin(np.abs(np.array(waves) - w)))] for w in (665, 560, 490)]
+        if len(set(near)) == 3:
+            return near[0], near[1], near[2]
+    return (0, 1, 2) if len(sensor.bands) == 3 else (0, 0, 0)
+
+
+def limits(image: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    """Return the 2nd and 98th percentile (c, 2) of each band of ``image`` (c, h, w)."""
+    out = np.zeros((len(image), 2))
+    for i, band in enumerate(image):
+        values = band[observed]
+        out[i] = np.percentile(values, (2, 98)) if values.size else (0, 1)
+    out[:, 1] = np.maximum(out[:, 1], out[:, 0] + 1e-9)
+    return out
+
+
+def stretched(image: np.ndarray, bounds: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    """Return bands (3, h, w) as RGB uint8 (h, w, 3); what was not observed is black."""
+    low, high = bounds[:, :1, None], bounds[:, 1:, None]
+    shares = np.clip((np.nan_to_num(image.astype(np.float32)) - low) / (high - low), 0, 1)
+    pixels = (shares**0.85 * 255).round().astype(np.uint8)  # a little lighter in the shadows
+    return np.where(observed, pixels, 0).transpose(1, 2, 0)
+
+
+def jpeg(pixels: np.ndarray) -> str:
+    """Return RGB uint8 (h, w, 3) as a data URI."""
+    return _uri("JPEG", pixels.transpose(2, 0, 1), None, QUALITY=88)
+
+
+def png(pixels: np.ndarray) -> str:
+    """Return RGB uint8 (h, w, 3) as a data URI without loss."""
+    return _uri("PNG", pixels.transpose(2, 0, 1), None, ZLEVEL=9)
+
+
+def class_png(classes: np.ndarray, label: Label) -> str:
+    """Return class ids uint8 (h, w) as a data URI in the classes' colours; others transparent."""
+    table = dict.fromkeys(range(256), (0, 0, 0, 0))
+    table |= {i: (*rgb(colour), 255) for i, colour in enumerate(class_colours(label)[:255])}
+    return _uri("PNG", classes[None], table, ZLEVEL=9)
+
+
+def shade_png(values: np.ndarray) -> str:
+    """Return values 0..1 (h, w) as a data URI from dark (0) to bright (1); NaN is transparent."""
+    stops = np.array([[13, 8, 45], [122, 28, 109], [229, 92, 48], [252, 255, 164]])
+    at = np.linspace(0, 1, 255)
+    ramp = np.stack([np.interp(at, np.linspace(0, 1, 4), stops[:, i]) for i in range(3)], axis=1)
+    table = {i: (int(r), int(g), int(b), 255) for i, (r, g, b) in enumerate(ramp)}
+    table[255] = (0, 0, 0, 0)
+    known = np.isfinite(values)
+    levels = (np.clip(np.where(known, values, 0), 0, 1) * 254).round()
+    return _uri("PNG", np.where(known, levels, 255).astype(np.uint8)[None], table, ZLEVEL=9)
+
+
+def thinned(height: int, width: int, most: int = LARGEST) -> tuple[int, int]:
+    """Return the size, at most ``most`` px long, of a picture of ``height`` x ``width`` px."""
+    factor = min(1.0, most / max(height, width))
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def pick(pixels: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Return ``pixels`` (..., h, w) thinned to ``size`` (h, w), nearest pixel."""
+    rows = (np.arange(size[0]) + 0.5) * pixels.shape[-2] / size[0]
+    cols = (np.arange(size[1]) + 0.5) * pixels.shape[-1] / size[1]
+    return pixels[..., rows.astype(int)[:, None], cols.astype(int)]
+
+
+def _uri(driver: str, bands: np.ndarray, table: dict | None, **options: int) -> str:
+    import rasterio
+    from rasterio.io import MemoryFile
+
+    profile = {"driver": driver, "dtype": "uint8", "count": len(bands), **options}
+    with rasterio.Env(GDAL_PAM_ENABLED="NO"), MemoryFile() as memory:
+        with memory.open(height=bands.shape[1], width=bands.shape[2], **profile) as file:
+            file.write(bands)
+            if table is not None:
+                file.write_colormap(1, table)
+        content = memory.read()
+    return f"data:image/{driver.lower()};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,183 @@
+"""The maps of a run as layers over their imagery: classes, reference, uncertainty, legend."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from swath.data.chip import IGNORE, Label
+from swath.data.imagery import Imagery, Scene
+from swath.data.palette import class_colours, rgb
+from swath.data.split import Split, select
+from swath.data.store import Store
+from swath.geo.raster import open_raster
+from swath.geo.window import Window
+from swath.predict.evaluate import pixel_hectares, reference
+from swath.predict.settings import stem
+from swath.report.images import (
+    class_png,
+    jpeg,
+    limits,
+    pick,
+    shade_png,
+    stretched,
+    thinned,
+    visible_bands,
+)
+
+ROWS = 256  # read at a time
+
+
+def map_sections(
+    folder: pathlib.Path,
+    label: Label,
+    imagery: Imagery | None,
+    store: Store | None,
+    split: Split | None,
+) -> list[dict[str, Any]]:
+    """Return what the page shows of each class map in ``folder``; maps of values are left out."""
+    found = []
+    for path in sorted(folder.glob("*.tif")):
+        if path.stem.endswith(("_probabilities", "_uncertainty")):
+            continue
+        with open_raster(path) as raster:
+            if raster.dtypes[0] == "uint8" and label.classes:
+                found.append(_section(path, raster, label, imagery, store, split))
+    return found
+
+
+def _section(
+    path: pathlib.Path,
+    raster: Any,
+    label: Label,
+    imagery: Imagery | None,
+    store: Store | None,
+    split: Split | None,
+) -> dict[str, Any]:
+    size = thinned(raster.height, raster.width)
+    classes, counts = _read_classes(raster, size)
+    hectares = pixel_hectares(tuple(raster.transform)[:6], raster.crs)
+    seen = counts[: len(label.classes)]
+    colours = class_colours(label)
+    legend = [
+        {"name": name, "colour": colour, "area": f"{_area(n, hectares)} · {n / seen.sum():.1%}"}
+        for name, colour, n in zip(label.classes, colours, seen.tolist(), strict=False)
+        if n
+    ]
+    place = _ground(store, path.stem)
+    sides = f"{raster.width:,} x {raster.height:,} px".replace(",", " ")
+    metre = f" of {abs(raster.transform.a):g} m" if hectares is not None else ""
+    return {
+        "title": "The map",
+        "about": f"{path.name}: {sides}{metre}, {_crs(raster)}; {_area(int(seen.sum()), hectares)}"
+        " mapped. A Cloud-Optimised GeoTIFF with class names and colours: open it in QGIS.",
+        "classes": class_png(classes, label),
+        "imagery": jpeg(_imagery(imagery, path.stem, store, place, size)),
+        "uncertainty": _uncertainty(path, size),
+        "reference": _reference(store, split, place, label, size),
+        "legend": legend,
+        "data": {
+            "width": raster.width,
+            "height": raster.height,
+            "transform": tuple(raster.transform)[:6],
+            "crs": _crs(raster),
+            "degrees": bool(raster.crs and raster.crs.is_geographic),
+            "classes": [
+                {"name": name, "rgb": rgb(colour)}
+                for name, colour in zip(label.classes, colours, strict=False)
+            ],
+        },
+    }
+
+
+def _read_classes(raster: Any, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the class ids thinned to ``size``, and the count (256,) of each in the whole map."""
+    rows = ((np.arange(size[0]) + 0.5) * raster.height / size[0]).astype(int)
+    cols = ((np.arange(size[1]) + 0.5) * raster.width / size[1]).astype(int)
+    out, counts = np.full(size, IGNORE, np.uint8), np.zeros(256, np.int64)
+    for first in range(0, raster.height, ROWS):
+        end = min(first + ROWS, raster.height)
+        strip = raster.read(1, window=((first, end), (0, raster.width)))
+        counts += np.bincount(strip.ravel(), minlength=256)
+        mine = (rows >= first) & (rows < end)
+        out[mine] = strip[rows[mine] - first][:, cols]
+    return out, counts
+
+
+def _imagery(
+    imagery: Imagery | None, name: str, store: Store | None, place: int | None, size: Any
+) -> np.ndarray:
+    """Return the scene in visible colours, (h, w, 3) uint8 of ``size``; grey if it is unknown."""
+    if imagery is not None:
+        with imagery.open() as scene:
+            if stem(scene.name) == name:
+                return _of_scene(scene, size)
+    if store is not None and place is not None:
+        from swath.data.mosaic import mosaic
+
+        modality = max(store.contents.modalities, key=lambda m: m.height)
+        bands = list(visible_bands(modality.sensor))
+        pixels = pick(mosaic(store, place, modality.name)[bands], size)
+        nodata = modality.sensor.nodata
+        observed = np.isfinite(pixels).all(0) & (pixels != nodata).all(0)
+        return stretched(pixels, limits(pixels, observed), observed)
+    return np.full((*size, 3), 128, np.uint8)
+
+
+def _of_scene(scene: Scene, size: tuple[int, int]) -> np.ndarray:
+    bands = list(visible_bands(scene.sensor))
+    rows = ((np.arange(size[0]) + 0.5) * scene.height / size[0]).astype(int)
+    cols = ((np.arange(size[1]) + 0.5) * scene.width / size[1]).astype(int)
+    pixels = np.zeros((3, *size), scene.dtype)
+    observed = np.zeros(size, bool)
+    for first in range(0, scene.height, ROWS):
+        end = min(first + ROWS, scene.height)
+        strip = scene.read(Window(first, 0, end - first, scene.width))
+        mine = (rows >= first) & (rows < end)
+        thin = strip[:, rows[mine] - first][:, :, cols]
+        observed[mine] = scene.observed(thin)[bands].all(0)
+        pixels[:, mine] = thin[bands]
+    return stretched(pixels, limits(pixels, observed), observed)
+
+
+def _uncertainty(path: pathlib.Path, size: tuple[int, int]) -> str | None:
+    file = path.with_name(f"{path.stem}_uncertainty.tif")
+    if not file.exists():
+        return None
+    with open_raster(file) as raster:
+        return shade_png(raster.read(1, out_shape=size))
+
+
+def _reference(
+    store: Store | None, split: Split | None, place: int | None, label: Label, size: Any
+) -> str | None:
+    """Return the held-out labels; None if the store has none on this ground."""
+    if store is None or place is None or store.contents.label.kind not in ("mask", "class"):
+        return None
+    truth = reference(select(store, split, "test"), place)
+    if truth.dtype != np.uint8 or (truth == IGNORE).all():
+        return None
+    return class_png(pick(truth, size), label)
+
+
+def _ground(store: Store | None, name: str) -> int | None:
+    names = [stem(ground.name) for ground in store.contents.grounds] if store else []
+    return names.index(name) if name in names else None
+
+
+def _area(pixels: int, hectares: float | None) -> str:
+    if hectares is None:
+        return f"{pixels:,} px".replace(",", " ")
+    area = pixels * hectares
+    if area >= 1e5:
+        return f"{area / 100:,.0f} km²".replace(",", " ")
+    return f"{area:,.0f} ha".replace(",", " ") if area >= 10 else f"{area:.1f} ha"
+
+
+def _crs(raster: Any) -> str:
+    if raster.crs is None:
+        return "no CRS"
+    code = raster.crs.to_epsg()
+    return f"EPSG:{code}" if code else "own CRS"
