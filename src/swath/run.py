@@ -347,13 +347,13 @@ def report(run: Run) -> pathlib.Path:
 def comparison(run: Run) -> str:
     """Return the table of :func:`compared`, and what it has to be read with."""
     rows = compared(run)
-    figures = [name for name in SHOWN if any(row.get(name) is not None for row in rows)]
+    numbers = [{k: v for k, v in row.items() if isinstance(v, int | float)} for row in rows]
+    figures = [name for name in SHOWN if any(name in row for row in numbers)]
     width = max([len(row["name"]) for row in rows] + [8])
     lines = [f"{'':<{width}}" + "".join(f"{name:>10}" for name in figures)]
-    for row in rows:
-        values = (row.get(name) for name in figures)
-        cells = "".join(f"{'-':>10}" if v is None else f"{v:>10.3f}" for v in values)
-        lines.append(f"{row['name']:<{width}}{cells}")
+    for row, values in zip(rows, numbers, strict=True):
+        cells = (f"{values[name]:>10.3f}" if name in values else f"{'-':>10}" for name in figures)
+        lines.append(f"{row['name']:<{width}}" + "".join(cells))
     touching = rows[0].get("share_touching") if rows else None
     if touching is not None:
         lines.append(f"{touching:.0%} of the test windows touch training pixels")

@@ -14,7 +14,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import swath
 from swath.config import ConfigError, dump, plain
 from swath.data.imagery import Imagery
 from swath.data.loader import DataSettings
@@ -26,6 +25,7 @@ from swath.report.tables import accuracy, comparison, headline
 from swath.train.export import ABOUT, About, load_model, read_about
 from swath.train.files import write_file
 from swath.train.record import read
+from swath.version import VERSION
 
 PAGE = "report.html"
 HERE = pathlib.Path(__file__).parent
@@ -106,7 +106,7 @@ def _content(
         "training": course(records),
         "examples": None,
         "facts": _facts(about, store),
-        "footer": f"Written by Swath {swath.__version__} on {now:%d %B %Y, %H:%M} UTC.",
+        "footer": f"Written by Swath {VERSION} on {now:%d %B %Y, %H:%M} UTC.",
     }
 
 
