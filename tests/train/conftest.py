@@ -1,11 +1,13 @@
 """What the tests of a run share."""
 
-import os
-
 import pytest
+import torch
 
 
-@pytest.fixture(autouse=True)
-def no_power_cuts(monkeypatch):
-    """Forcing files to disk takes tenths of a second on a busy disk, and no test cuts the power."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Two threads that wait for each other on a busy machine make small networks many times slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -12,7 +12,7 @@ def pad_to_multiple(image: Float[Tensor, "b c h w"], multiple: int) -> Float[Ten
     below, right = -height % multiple, -width % multiple
     if not below and not right:
         return image
-    return F.pad(image, (0, right, 0, below), mode="replicate")
+    return _edges_repeated(image, 0, below, 0, right)
 
 
 def double(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c H W"]:
@@ -25,5 +25,19 @@ def double(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c H W"]:
     channels = image.shape[1]
     slope = torch.tensor([0.25, 0.75, 0.75, 0.25], dtype=image.dtype, device=image.device)
     kernel = (slope[:, None] * slope)[None, None].expand(channels, 1, 4, 4)
-    framed = F.pad(image, (1, 1, 1, 1), mode="replicate")
+    framed = _edges_repeated(image, 1, 1, 1, 1)
     return F.conv_transpose2d(framed, kernel, stride=2, padding=3, groups=channels)
+
+
+def _edges_repeated(
+    image: Float[Tensor, "b c h w"], above: int, below: int, left: int, right: int
+) -> Float[Tensor, "b c H W"]:
+    """Return ``image`` with its outermost rows and columns repeated outwards, in pixels.
+
+    The same as ``F.pad(mode="replicate")``, whose backward pass has no deterministic kernel on a
+    GPU and which torch.compile (2.13, CPU) gets wrong for channels-last memory.
+    """
+    sides = [image[..., :1]] * left + [image] + [image[..., -1:]] * right
+    wide = torch.cat(sides, -1) if len(sides) > 1 else image
+    ends = [wide[..., :1, :]] * above + [wide] + [wide[..., -1:, :]] * below
+    return torch.cat(ends, -2) if len(ends) > 1 else wide
