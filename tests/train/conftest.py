@@ -6,7 +6,7 @@ import torch
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Two threads that wait for each other on a busy machine make small networks many times slower."""
+    """On a busy machine two threads wait for each other: small networks ran many times slower."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
