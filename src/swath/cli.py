@@ -35,7 +35,7 @@ data = typer.Typer(
 app.add_typer(data, name="data")
 
 Settings = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(
         metavar="[FILE.yaml | RUN_FOLDER]... [KEY=VALUE]...",
         help="settings files or a run folder, then words such as seed=1 or optim.lr=1e-3",
@@ -45,7 +45,7 @@ Settings = Annotated[
 
 
 @app.command(short_help="Train a model, or go on training it.")
-def train(settings: Settings) -> None:
+def train(settings: Settings = None) -> None:
     """Train a model; in a run folder that exists, go on where it stopped.
 
     Builds the store first if the settings say how and it is not there. Writes model.safetensors,
@@ -54,21 +54,21 @@ def train(settings: Settings) -> None:
     """
     from swath import run
 
-    _figures(run.train(run.load(*settings)))
+    _figures(run.train(run.load(*settings or [])))
 
 
 @app.command(short_help="Score the model, and its map, on the held-out part.")
-def evaluate(settings: Settings) -> None:
+def evaluate(settings: Settings = None) -> None:
     """Score the trained model, and its map if there is one, on the held-out part."""
     from swath import run
 
-    for name, figures in run.evaluate(run.load(*settings)).items():
+    for name, figures in run.evaluate(run.load(*settings or [])).items():
         print(f"{name}, on the held-out part:")
         _figures(figures, "  ")
 
 
 @app.command(short_help="Map a scene.")
-def predict(settings: Settings) -> None:
+def predict(settings: Settings = None) -> None:
     """Map a scene with the trained model: a Cloud-Optimised GeoTIFF in the run folder's map/.
 
     Without predict.scene, the scene that the store was built from. Interrupted, the same command
@@ -76,30 +76,30 @@ def predict(settings: Settings) -> None:
     """
     from swath import run
 
-    print(run.predict(run.load(*settings)))
+    print(run.predict(run.load(*settings or [])))
 
 
 @app.command(short_help="Score what the model must beat.")
-def baseline(settings: Settings) -> None:
+def baseline(settings: Settings = None) -> None:
     """Fit and score the recipe's baselines on the same training and held-out parts."""
     from swath import run
 
-    chosen = run.load(*settings)
+    chosen = run.load(*settings or [])
     run.baseline(chosen)
     print(run.comparison(chosen))
 
 
 @app.command(short_help="Write one page about the run.")
-def report(settings: Settings) -> None:
+def report(settings: Settings = None) -> None:
     """Write report.html, one page that opens without a network, to the run folder."""
     from swath import run
 
-    print(run.report(run.load(*settings)))
+    print(run.report(run.load(*settings or [])))
 
 
 @app.command(short_help="Print the settings, and where each was written.")
 def show(
-    settings: Annotated[list[str] | None, Settings.__metadata__[0]] = None,
+    settings: Settings = None,
     docs: Annotated[bool, typer.Option("--docs", help="with the meaning of each field")] = False,
     only: Annotated[str, typer.Option(help="show only this part, such as train")] = "",
     kinds: Annotated[bool, typer.Option("--kinds", help="list what can be chosen")] = False,
@@ -129,32 +129,32 @@ def schema() -> None:
 
 
 @data.command("build", short_help="Build the store, or go on building it.")
-def data_build(settings: Settings) -> None:
+def data_build(settings: Settings = None) -> None:
     """Build the store that the settings describe; interrupted, go on where it stopped."""
     from swath import run
 
-    print(run.build(run.load(*settings)).path)
+    print(run.build(run.load(*settings or [])).path)
 
 
 @data.command("show", short_help="Draw chips and the split.")
 def data_show(
-    settings: Settings,
+    settings: Settings = None,
     samples: Annotated[int, typer.Option(help="chips to draw")] = 12,
     part: Annotated[Literal["train", "val", "test"], typer.Option(help="of the split")] = "train",
 ) -> None:
     """Draw chips with their labels, and the split on the ground, as PNG beside the store."""
     from swath import run
 
-    for path in run.pictures(run.load(*settings), samples, part):
+    for path in run.pictures(run.load(*settings or []), samples, part):
         print(path)
 
 
 @data.command("stats", short_help="Print classes and bands.")
-def data_stats(settings: Settings) -> None:
+def data_stats(settings: Settings = None) -> None:
     """Print the store's classes per part, no-data share and band statistics."""
     from swath import run
 
-    run.statistics(run.load(*settings))
+    run.statistics(run.load(*settings or []))
 
 
 def _figures(figures: dict[str, Any], head: str = "") -> None:

@@ -349,6 +349,8 @@ def comparison(run: Run) -> str:
     rows = compared(run)
     numbers = [{k: v for k, v in row.items() if isinstance(v, int | float)} for row in rows]
     figures = [name for name in SHOWN if any(name in row for row in numbers)]
+    if "oa" in figures and "f1_micro" in figures:
+        figures.remove("f1_micro")  # the same number, where a sample has one class
     width = max([len(row["name"]) for row in rows] + [8])
     lines = [f"{'':<{width}}" + "".join(f"{name:>10}" for name in figures)]
     for row, values in zip(rows, numbers, strict=True):
