@@ -11,10 +11,9 @@ import xarray
 import zarr
 
 from swath.config import ConfigError
-from swath.data import layout
+from swath.data import direct, layout
 from swath.data.chip import Chip, Contents, Ground, Label, Modality, Where
 from swath.data.sensor import Band, Sensor
-from swath.data.shards import Shards
 from swath.data.store import Store
 
 FINE = Modality(
@@ -73,7 +72,7 @@ def test_what_is_written_comes_back(tmp_path, compress):
     build(tmp_path / "s", compress=compress)
     store = Store.open(tmp_path / "s")
     assert len(store) == 11 and store.per_file == 4 and store.grid == (6, 6)
-    assert store._array("s2").direct is not compress
+    assert (store._array("s2")._direct is None) is compress
     asked = [10, 0, 3, 3, 7, 4]
     found = store.read(asked, groups=["polygon", "block"]).result()
     chips = [chip(i) for i in asked]
@@ -123,7 +122,7 @@ def test_shards_written_by_zarr_python_are_read_directly(tmp_path):
     values = np.arange(11 * 72, dtype=np.uint16).reshape(11, 2, 6, 6)
     zarr.open_group(tmp_path / "s", mode="r+")["s2"][:] = values
     again = Store.open(store.path)
-    assert again._array("s2").direct
+    assert again._array("s2")._direct is not None
     assert (again.read(np.arange(11)).result()["s2"] == values).all()
 
 
@@ -131,13 +130,13 @@ def test_a_shard_is_opened_once(tmp_path, monkeypatch):
     """Opening a file for every sample is what makes other readers slow."""
     store = build(tmp_path / "s")
     opened = []
-    plain = Shards._open_file
-    monkeypatch.setattr(Shards, "_open_file", lambda s, n: opened.append(n) or plain(s, n))
+    plain = direct._Shard
+    monkeypatch.setattr(direct, "_Shard", lambda *a: opened.append(a[0][-7]) or plain(*a))
     for i in (0, 1, 9, 2, 5, 9, 4, 0, 10):
         assert (
             store.read([i], ["s2"], label=False).result()["s2"][0] == chip(i).images["s2"]
         ).all()
-    assert sorted(opened) == [0, 1, 2]
+    assert sorted(opened) == ["0", "1", "2"]
 
 
 def test_many_threads_may_read_and_write(tmp_path):
@@ -149,6 +148,17 @@ def test_many_threads_may_read_and_write(tmp_path):
         store.finish()
         found = list(pool.map(lambda i: store.read([i]).result()["s2"][0], range(40)))
     assert all((found[i] == chip(i).images["s2"]).all() for i in range(40))
+
+
+@pytest.mark.parametrize("memory", [0, 10**9])
+def test_the_second_reading_equals_the_first(tmp_path, monkeypatch, memory):
+    """From a memory map if the array fits in memory, by system calls if not."""
+    monkeypatch.setattr(direct, "_memory_bytes", lambda: memory)
+    store = build(tmp_path / "s")
+    first, second = (store.read([5, 0, 10]).result()["s2"] for _ in range(2))
+    assert (first == second).all() and (first[1] == chip(0).images["s2"]).all()
+    store.write(0, chip(7))  # what was mapped is not what is there now
+    assert (store.read([0]).result()["s2"][0] == chip(7).images["s2"]).all()
 
 
 def test_a_build_cut_short_is_taken_up_again(tmp_path):
@@ -279,6 +289,8 @@ def test_mistakes_in_asking_are_clear(tmp_path):
     store = build(tmp_path / "s")
     with pytest.raises(IndexError, match=r"samples are 0 to 10, asked: \[11\]"):
         store.read([11])
+    with pytest.raises(IndexError, match=r"asked: \[ 3 -1\]"):
+        store.read([3, -1])
     with pytest.raises(ConfigError, match=r"no modality 's3'; there are s2, s1"):
         store.read([0], ["s3"])
     with pytest.raises(ConfigError, match=r"no column 'label'; there are groups/block, where"):

@@ -69,17 +69,20 @@ class Normalizer:
         def per_band(values: Sequence[float], dtype: torch.dtype) -> Tensor:
             return torch.tensor(values, dtype=dtype, device=image.device).view(-1, 1, 1)
 
-        exact = image.dtype in (torch.int32, torch.int64, torch.uint32, torch.float64)
-        value = image.to(torch.float64 if exact else torch.float32)  # float32 holds 24 bits
-        if image.is_floating_point() or any(v is not None for v in self.nodata):
-            absent = [math.nan if v is None else v for v in self.nodata]
-            observed = value.isfinite() & (value != per_band(absent, value.dtype))
-        else:
-            observed = torch.ones_like(value, dtype=torch.bool)
-        scaled = (value - per_band(self.shift, value.dtype)) / per_band(self.factor, value.dtype)
+        wide = image.dtype in (torch.int32, torch.int64, torch.uint32, torch.float64)
+        dtype = torch.float64 if wide else torch.float32  # float32 holds 24 bits
+        value = image.to(dtype)
+        absent = torch.zeros_like(value, dtype=torch.bool)
+        if any(v is not None for v in self.nodata):
+            marks = [math.nan if v is None else v for v in self.nodata]  # nothing equals NaN
+            absent = value == per_band(marks, dtype)
+        if image.is_floating_point():
+            absent |= ~value.isfinite()
+        scaled = value - per_band(self.shift, dtype)  # a new tensor: from here on in place
+        scaled /= per_band(self.factor, dtype)
         if self.clip is not None:
             scaled.clamp_(-self.clip, self.clip)
-        return scaled.float().masked_fill_(~observed, 0.0), observed
+        return scaled.masked_fill_(absent, 0.0).float(), absent.logical_not_()
 
     def only(self, places: Sequence[int]) -> Normalizer:
         """Return the Normalizer of some of the bands."""

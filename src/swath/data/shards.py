@@ -1,34 +1,26 @@
 """One array of a store: a chunk and a checksum for each sample, many chunks to a file.
 
 On disk it is plain Zarr v3 with the ``sharding_indexed`` codec. TensorStore writes it, and reads
-what is compressed or remote, on threads of its own. Uncompressed local shards are read by the
-few lines below, straight into the batch: TensorStore copies such a chunk several times, which
-made it 3 times slower (benchmarks/loading.md).
-
-Layout of a shard: chunks in any order, then (offset, bytes) of each as uint64, then the CRC-32C
-of that table. Source: zarr-specs, codecs/sharding-indexed v1.0.
+what is compressed or remote, on threads of its own. Uncompressed local shards are left to
+``swath.data.direct``: TensorStore copies such a chunk several times (benchmarks/loading.md).
 """
 
 from __future__ import annotations
 
-import functools
 import json
+import math
 import os
 import shutil
-import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from typing import Any
 
 import numpy as np
 
 from swath.config import ConfigError
+from swath.data.direct import BYTES, CRC, Damaged, Direct, checksums
 
-_BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
-_CRC = {"name": "crc32c"}
-_ABSENT = 2**64 - 1  # offset of a chunk that was never stored; it stands for the fill value, 0
-_OPEN_FILES = 128
-_JOB_BYTES = 2_000_000  # read by one thread in one go
+_JOB_BYTES = 6_000_000  # read by one thread in one go
 
 
 def address(path: str | os.PathLike[str], *below: str) -> dict[str, Any] | str:
@@ -110,11 +102,17 @@ class Shards:
         metadata = self._array.spec().to_json(include_defaults=True)["metadata"]
         self.per_file = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
         self._root = path
-        self._summed = _plain(metadata["codecs"])
-        self.direct = "://" not in path and self._summed is not None
-        """Read by this file rather than by TensorStore."""
-        self._checked = np.zeros(self.shape[0], bool)
-        self._file = functools.lru_cache(_OPEN_FILES)(self._open_file)
+        self._direct: Direct | None = None
+        summed = checksums(metadata["codecs"])
+        if summed is not None and "://" not in path:
+            size = self.dtype.itemsize * math.prod(self.shape[1:])
+            self._direct = Direct(
+                lambda shard: f"{path}/{self.file(shard)}",
+                self.shape[0],
+                self.per_file,
+                size,
+                summed,
+            )
 
     @classmethod
     def create(
@@ -145,10 +143,10 @@ class Shards:
                 "blocksize": 0,
             },
         }
-        codecs: list[dict[str, Any]] = [_BYTES, *([blosc] if compress else []), _CRC]
+        codecs: list[dict[str, Any]] = [BYTES, *([blosc] if compress else []), CRC]
         if sharded:
             inner = {"chunk_shape": [1, *shape[1:]], "codecs": codecs}
-            inner["index_codecs"] = [_BYTES, _CRC]
+            inner["index_codecs"] = [BYTES, CRC]
             codecs = [{"name": "sharding_indexed", "configuration": inner}]
         grid = {"chunk_shape": [per_file, *shape[1:]]}
         metadata = {
@@ -175,26 +173,43 @@ class Shards:
         except (ValueError, OSError) as error:
             what = f"{self._root}/{self.name}: samples {start} to {start + len(values) - 1}"
             raise _unwritten(what, error) from error
+        if self._direct is not None:
+            self._direct.forget()
 
     def read(self, indices: np.ndarray) -> Callable[[], np.ndarray]:
         """Begin to read samples; the returned function waits for them."""
-        if not self.direct:
+        direct = self._direct
+        if direct is None:
             future = self._array[indices].read()
             return lambda: self._wait(future, indices)
-        out = np.empty((len(indices), *self.shape[1:]), self.dtype)
-        rows = out.view(np.uint8).reshape(len(indices), out.nbytes // max(1, len(indices)))
-        size = max(1, _JOB_BYTES // max(1, rows.shape[1]))
-        jobs = [
-            self._threads.submit(self._fill, indices[i : i + size].tolist(), rows[i : i + size])
-            for i in range(0, len(indices), size)
-        ]
+        # What is cached is copied when it is asked for: handing a little work to another thread and
+        # back takes longer, and the copy is still in the processor's cache when it is used.
+        begun = None if direct.cached(indices) else self._begin(direct, indices)
 
         def wait() -> np.ndarray:
-            for job in jobs:
-                job.result()
+            try:
+                out, jobs = begun or self._begin(direct, indices, here=1)
+                for job in jobs:
+                    job.result()
+            except Damaged as error:
+                raise self._damaged(str(error), error.index) from error
             return out
 
         return wait
+
+    def _begin(
+        self, direct: Direct, indices: np.ndarray, here: int = 0
+    ) -> tuple[np.ndarray, list[Future]]:
+        """Begin to fill a batch on the threads, and fill the first ``here`` pieces of it now."""
+        out = np.empty((len(indices), *self.shape[1:]), self.dtype)
+        rows = out.view(np.uint8).reshape(len(indices), direct.sample_bytes)
+        size = max(1, _JOB_BYTES // direct.sample_bytes)
+        starts = range(0, len(indices), size)
+        pieces = [(indices[i : i + size].tolist(), rows[i : i + size]) for i in starts]
+        jobs = [self._threads.submit(direct.fill, *piece) for piece in pieces[here:]]
+        for piece in pieces[:here]:
+            direct.fill(*piece)
+        return out, jobs
 
     def whole(self) -> np.ndarray:
         """Return the whole array; for columns."""
@@ -215,49 +230,6 @@ class Shards:
                 raise self._damaged(str(error).split('": ')[-1], index) from error
         raise self._damaged(said)
 
-    def _fill(self, indices: list[int], rows: np.ndarray) -> None:
-        import google_crc32c
-
-        tail = bytearray(4)
-        for index, row in zip(indices, rows, strict=True):
-            try:
-                file, table = self._file(index // self.per_file)
-            except ValueError as error:
-                raise self._damaged(str(error), index) from error
-            offset, stored = table[index % self.per_file]
-            if offset == _ABSENT:
-                row[:] = 0
-                continue
-            check = self._summed and not self._checked[index]
-            read = os.preadv(file.fileno(), [row, tail] if check else [row], offset)
-            if stored != row.size + 4 * bool(self._summed) or read != row.size + 4 * bool(check):
-                raise self._damaged("the file is too short", index)
-            if check:  # once in a process; later reads come from the same page cache
-                if google_crc32c.value(row) != int.from_bytes(tail, "little"):
-                    raise self._damaged("its checksum does not match its bytes", index)
-                self._checked[index] = True
-
-    def _open_file(self, shard: int) -> tuple[Any, list[tuple[int, int]]]:
-        """Return a shard's open file (closed after its last reader) and its table of chunks.
-
-        ValueError says what is wrong with it.
-        """
-        import google_crc32c
-
-        try:
-            file = open(f"{self._root}/{self.file(shard)}", "rb", buffering=0)  # noqa: SIM115
-        except OSError as error:
-            raise ValueError(f"the file cannot be read: {error.strerror}") from error
-        size = 16 * self.per_file + 4
-        end = os.fstat(file.fileno()).st_size
-        table = os.pread(file.fileno(), size, end - size) if end >= size else b""
-        if len(table) < size:
-            raise ValueError("the file is too short")
-        if google_crc32c.value(table[:-4]) != int.from_bytes(table[-4:], "little"):
-            raise ValueError("the checksum of its table of chunks does not match")
-        pairs = np.frombuffer(table[:-4], "<u8").reshape(-1, 2)
-        return file, [(int(a), int(b)) for a, b in pairs]
-
     def _damaged(self, why: str, index: int | None = None) -> ConfigError:
         where, sample = f"{self._root}/{self.name}", ""
         if index is not None:
@@ -273,13 +245,3 @@ def _unwritten(what: str, error: Exception) -> ConfigError:
     full = any(words in str(error).lower() for words in ("no space left", "quota exceeded"))
     reason = "the disk is full; free some space and run again" if full else str(error)
     return ConfigError(f"{what} cannot be written: {reason}")
-
-
-def _plain(codecs: list[dict[str, Any]]) -> bool | None:
-    """Return whether chunks carry a checksum, or None if they are not uncompressed shards."""
-    if sys.byteorder != "little" or [c["name"] for c in codecs] != ["sharding_indexed"]:
-        return None
-    inner = codecs[0]["configuration"]
-    if inner.get("index_location", "end") != "end" or inner["index_codecs"] != [_BYTES, _CRC]:
-        return None
-    return {"bytes": False, "bytes crc32c": True}.get(" ".join(c["name"] for c in inner["codecs"]))
