@@ -13,8 +13,12 @@ MAPPED = np.array([200_000, 150_000, 3_200_000, 6_450_000])
 
 
 def test_the_worked_example_of_olofsson_2014():
-    """The figures of section 5 of the paper, with their 95 % intervals. The errors of the other
-    producer's accuracies are checked by repeated sampling below."""
+    """The printed figures, with their 95 % intervals.
+
+    Left out are the intervals of two producer's accuracies, forest gain (0.23) and stable
+    non-forest (0.01): the paper's own formula gives 0.25 and 0.018, and the tests of another
+    implementation (acc_assessment) leave the same two out. The formula itself is checked by
+    repeated sampling below."""
     found = area_adjusted(COUNTS.T, MAPPED)
     assert found.overall == pytest.approx(0.947, abs=5e-4)
     assert Z95 * found.overall_se == pytest.approx(0.018, abs=5e-4)
@@ -22,9 +26,10 @@ def test_the_worked_example_of_olofsson_2014():
     np.testing.assert_allclose(Z95 * found.users_se, [0.07, 0.10, 0.04, 0.02], atol=5e-3)
     np.testing.assert_allclose(found.producers, [0.75, 0.85, 0.93, 0.96], atol=5e-3)
     np.testing.assert_allclose(Z95 * found.producers_se[[0, 2]], [0.21, 0.03], atol=5e-3)
-    hectares = found.share[0] * MAPPED.sum() * 0.09
-    assert hectares == pytest.approx(21_158, abs=1)
-    assert Z95 * found.share_se[0] * MAPPED.sum() * 0.09 == pytest.approx(6_158, abs=5)
+    hectares = MAPPED.sum() * 0.09
+    np.testing.assert_allclose(found.share * hectares, [21_158, 11_686, 285_770, 581_386], atol=2)
+    errors = Z95 * found.share_se * hectares
+    np.testing.assert_allclose(errors, [6_158, 3_756, 15_510, 16_282], atol=10)
 
 
 def test_standard_errors_match_repeated_sampling():
