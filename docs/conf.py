@@ -4,6 +4,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import docstrings
 import reference_pages
 
 project = "Swath"
@@ -25,3 +26,7 @@ autodoc_default_options = {"members": True, "show-inheritance": True, "undoc-mem
 autodoc_preserve_defaults = True
 
 reference_pages.write(pathlib.Path(__file__).parent)
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", docstrings.process)
