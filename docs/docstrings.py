@@ -44,7 +44,8 @@ def _arguments(paragraph: str) -> str:
             items.append(line)
         else:
             items[-1] += " " + line.strip()
-    return "\n".join(f"* ``{n.strip()}``: {_plain(t)}" for n, t in (i.split(": ", 1) for i in items))
+    pairs = (item.split(": ", 1) for item in items)
+    return "\n".join(f"* ``{name.strip()}``: {_plain(text)}" for name, text in pairs)
 
 
 def _items(items: list[str]) -> str:

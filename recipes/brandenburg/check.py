@@ -1,9 +1,9 @@
 """The proof of this recipe's claim: the U-Net's map beats the best of four forests.
 
-Three seeds, each with its own split of the polygons; the model and the forests are trained on the same
-polygons and scored on the same held-out ones. The mean of the model over the seeds must be
-above the mean of the best forest, in overall and in balanced accuracy. Prints the table, writes
-it to results.md beside this file, and ends with exit code 1 if the claim does not hold.
+Three seeds, each with its own split of the polygons; the model and the forests are trained on
+the same polygons and scored on the same held-out ones. The mean of the model over the seeds must
+be above the mean of the best forest, in overall and in balanced accuracy. Prints the table,
+writes it to results.md beside this file, and ends with exit code 1 if the claim does not hold.
 
     .venv/bin/python recipes/brandenburg/check.py      (about 10 minutes on 2 quiet cores)
 """

@@ -24,7 +24,7 @@ class Fold(Protocol, Generic[Shard, State, Result]):
 
 
 def fit(fold: Fold[Shard, State, Result], shards: Iterable[Shard]) -> Result:
-    """Return ``fold``'s result over ``shards``, read one at a time; ValueError if there are none."""
+    """Return ``fold``'s result over ``shards``, read one by one; ValueError if there are none."""
     states = (fold.map(shard) for shard in shards)
     total = next(states, None)
     if total is None:
