@@ -3,8 +3,10 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -148,6 +150,37 @@ def test_show_of_a_part_and_of_the_kinds(inside):
     kinds = invoke("show", "--kinds")
     for kind in ("scene", "unet", "vit", "segment", "adamw", "forest"):
         assert f" {kind} " in kinds
+
+
+def test_the_schema_is_json(inside):
+    """An editor reads it from a file that this was sent to."""
+    assert json.loads(invoke("schema"))["title"] == "Run"
+
+
+def test_a_signal_saves_and_leaves_with_a_code_of_its_own(trained):
+    """A job script tests for 75 and submits itself again; the line says that nothing is lost."""
+    words = ["train", "recipe.yaml", "name=stopped", "train.samples=1000000"]
+    command = [sys.executable, "-m", "swath", *words]
+    process = subprocess.Popen(command, cwd=trained, stderr=subprocess.PIPE, text=True)
+    record = trained / "runs/stopped/metrics.jsonl"
+    end = time.monotonic() + 100
+    while time.monotonic() < end and not (record.exists() and record.read_text()):
+        time.sleep(0.1)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert re.search(r"swath: SIGTERM: saved after update \d+; the same command goes on", said)
+    assert list((trained / "runs/stopped/checkpoints").iterdir())
+
+
+def test_a_run_that_diverges_says_where(trained, capsys, monkeypatch):
+    """One line with the update and the parameter, in place of a traceback."""
+    words = ["train", "recipe.yaml", "name=wild", "optim.lr=1e30", "train.clip=null"]
+    monkeypatch.setattr(sys, "argv", ["swath", *words])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 1
+    assert re.search(r"swath: update \d+ \(samples \d+ to \d+\): gradient", capsys.readouterr().err)
 
 
 def test_verbs_that_need_no_torch_do_not_import_it(inside):

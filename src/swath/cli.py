@@ -13,6 +13,7 @@ import typer
 
 from swath import here, log
 from swath.config import ConfigError
+from swath.train.interrupt import Interrupted
 
 app = typer.Typer(
     name="swath",
@@ -176,6 +177,16 @@ def main() -> None:
     except ConfigError as error:
         print(f"swath: {error}", file=sys.stderr)
         sys.exit(2)
+    except Interrupted as left:
+        print(f"swath: {left}", file=sys.stderr)
+        raise
+    except ArithmeticError as error:
+        from swath.train.step import Diverged
+
+        if not isinstance(error, Diverged):
+            raise
+        print(f"swath: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("swath: interrupted", file=sys.stderr)
         sys.exit(130)
