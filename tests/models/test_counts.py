@@ -64,8 +64,8 @@ def test_plain_unet_is_as_small_as_it_looks():
     """Width w: every 3x3 convolution counted, in multiples of 9 w²; norms and 1x1 beside."""
     width, bands, classes = 32, 13, 9
     encoder = 1 + (2 + 4) + (8 + 16) + (16 + 16)
-    decoder = 8 * 4 + 6 * 2 + 3 * 1  # in * out: (4+4) -> 4, (4+2) -> 2, (2+1) -> 1
-    norms = 2 * width * (1 + 2 * 2 + 2 * 4 + 2 * 4 + 4 + 2 + 1)
+    decoder = 8 * 2 + 4 * 1 + 2 * 1  # in * out: (4+4) -> 2, (2+2) -> 1, (1+1) -> 1
+    norms = 2 * width * (1 + 2 * 2 + 2 * 4 + 2 * 4 + 2 + 1 + 1)
     ends = bands * width + width + width * classes + classes
     expected = 9 * width**2 * (encoder + decoder) + norms + ends
     assert parameters(UNet(width=width), bands, 64, classes, dense=True) == expected

@@ -18,10 +18,16 @@ def pad_to_multiple(image: Float[Tensor, "b c h w"], multiple: int) -> Float[Ten
 def double(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c H W"]:
     """Return ``image`` at twice the size, bilinear between pixel centres, edges held.
 
-    The values are those of ``F.interpolate(scale_factor=2, mode="bilinear")``. That one has no
-    deterministic backward pass on a GPU; a transposed convolution of each channel has, and is
-    no slower.
+    On a CPU by torch's own interpolation. That one has no deterministic backward pass on a GPU; a
+    transposed convolution of each channel has, and gives the same values. On a CPU it would take
+    150 of 620 ms of a U-Net's update (8 samples of 13x96x96, width 32, one core).
     """
+    if image.device.type == "cpu":
+        return F.interpolate(image, scale_factor=2.0, mode="bilinear", align_corners=False)
+    return _double_by_convolution(image)
+
+
+def _double_by_convolution(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c H W"]:
     channels = image.shape[1]
     slope = torch.tensor([0.25, 0.75, 0.75, 0.25], dtype=image.dtype, device=image.device)
     kernel = (slope[:, None] * slope)[None, None].expand(channels, 1, 4, 4)

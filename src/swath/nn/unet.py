@@ -69,7 +69,7 @@ class Decoder(nn.Module):
         coming, stride = channels[-1], strides[-1]
         while stride > 1:
             stride //= 2
-            leaving = width * min(max(stride, 1), 4)
+            leaving = width * min(max(stride // 2, 1), 4)  # as many as the next finer feature has
             levels.append(conv_block(coming + across.get(stride, 0), leaving))
             coming = leaving
         self.levels = nn.ModuleList(levels)
