@@ -16,7 +16,7 @@ demo: .venv/ready
 	$(BIN)/swath evaluate $(RECIPE)
 	$(BIN)/swath baseline $(RECIPE)
 	$(BIN)/swath report $(RECIPE)
-	@echo "open runs/brandenburg/report.html in a browser, and runs/brandenburg/map in QGIS"
+	@echo "open runs/brandenburg/report.html in a browser, and runs/brandenburg/map/brandenburg.tif in QGIS"
 
 test: .venv/ready-dev
 	$(BIN)/python -m pytest $(TESTS)
