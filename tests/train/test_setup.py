@@ -165,6 +165,18 @@ def test_evaluating_without_a_validation_part_is_refused(store, tmp_path):
     assert load_model(tmp_path / "2").about.update == 1  # the last weights, for want of a best
 
 
+def test_a_run_with_sparse_records_ends_with_the_figures_of_its_last_update(store, tmp_path):
+    """No validation part, whose line would be there anyway."""
+    data = DataSettings(store=store, split=Split(by="random", val=0.0))
+    sparse = job(store, tmp_path, data=data, train=TrainSettings(samples=32, record_every=24))
+    figures = train(sparse)
+    assert figures["update"] == 4 and figures["samples"] == 32 and figures["loss"] > 0
+    assert [f["update"] for f in read(tmp_path)] == [3, 4]
+    assert train(sparse) == figures
+    (tmp_path / "metrics.jsonl").unlink()
+    assert train(sparse) == {"update": 4}  # finished, only its records are lost
+
+
 def test_a_part_that_is_empty_cannot_be_scored(done, store):
     folder, _ = done
     data = DataSettings(store=store, split=Split(by="random", test=0.0))

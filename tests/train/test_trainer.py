@@ -158,6 +158,13 @@ def test_a_record_may_be_sparser_than_updates(tmp_path):
     assert [line["samples"] for line in lines if "loss" in line] == [32, 64, 96]
 
 
+def test_the_last_update_is_recorded_however_sparse_the_records(tmp_path):
+    made, lines = trainer(tmp_path, record_every=10**6, evaluate_every=None)
+    made.validation = None
+    made.run()
+    assert [line["samples"] for line in lines] == [96]
+
+
 def test_a_figure_that_is_not_defined_is_never_the_best(tmp_path):
     """Nothing labelled in the validation part: the run ends, and no update counts as best."""
     made, _ = trainer(tmp_path)

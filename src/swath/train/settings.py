@@ -44,7 +44,7 @@ class TrainSettings:
     keep: int = 2
     """Newest checkpoints kept; the best one is kept besides."""
     record_every: int = 0
-    """Samples between lines in metrics.jsonl; 0: every update."""
+    """Samples between lines in metrics.jsonl; 0: every update. The last update always has one."""
 
     def __post_init__(self) -> None:
         for name in ("samples", "ema", "evaluate_every", "patience", "checkpoint_every", "keep"):

@@ -76,7 +76,8 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
         if job.train.select == "best" and progress.best_update is not None:
             chosen = progress.best_update
         world.first_does(lambda: _export(trainer.checkpoints, chosen, folder, about))
-    return next(f for f in reversed(read(folder)) if f["update"] == chosen)
+    lines = (figures for figures in reversed(read(folder)) if figures["update"] == chosen)
+    return next(lines, {"update": chosen})  # its line may be gone from a run finished before
 
 
 def describe(job: TrainJob, data: Data) -> About:

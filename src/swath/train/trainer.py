@@ -106,9 +106,8 @@ class Trainer:
             self.batch.samples,
             factor,
         )
-        if self.settings.record_every == 0 or self._reached(
-            self.settings.record_every, self._recorded
-        ):
+        every = self.settings.record_every
+        if every == 0 or self._reached(every, self._recorded) or self.finished:
             self._record({**figures, **self._speed()})
 
     def _evaluate(self) -> bool:
