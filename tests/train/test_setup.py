@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from rich.console import Console
 
 from swath.batch.schedule import Schedule
@@ -20,7 +21,7 @@ from swath.optimizers.adamw import AdamW
 from swath.parallel.world import World
 from swath.tasks.segment import Segment
 from swath.train.export import load_model
-from swath.train.job import TrainJob
+from swath.train.job import TrainJob, claim
 from swath.train.progress import ProgressLine, line
 from swath.train.record import read
 from swath.train.settings import Compute, TrainSettings
@@ -99,6 +100,53 @@ def test_a_folder_of_other_settings_is_refused(changes, said, done, store):
         train(job(store, folder, **changes))
     assert f"{folder} belongs to other settings: {said}" in str(error.value)
     assert "set it back, or choose another folder" in str(error.value)
+
+
+def claimed(store, folder, change=lambda tree: None):
+    """Claim ``folder``, change what its settings.yaml says, and claim it again."""
+    settings = job(store, folder)
+    claim(folder, settings)
+    path = folder / "settings.yaml"
+    tree = yaml.safe_load(path.read_text())
+    change(tree)
+    path.write_text(yaml.safe_dump(tree))
+    claim(folder, settings)
+    return yaml.safe_load(path.read_text())
+
+
+def test_a_run_begun_before_a_field_was_added_goes_on(store, tmp_path):
+    """A later release adds train.patience, optim.eps and all of schedule: they are the defaults."""
+    whole = claimed(store, tmp_path)
+
+    def of_an_older_release(tree):
+        del tree["train"]["patience"], tree["optim"]["eps"], tree["schedule"]
+
+    assert claimed(store, tmp_path, of_an_older_release) == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tree: tree["optim"].update(amsgrad=True), "optim: amsgrad: AdamW has no field"),
+        (lambda tree: tree["model"].update(kind="unett"), "model: kind: no model 'unett'"),
+        (lambda tree: tree["task"].pop("kind"), "task: needs a 'kind'"),
+    ],
+)
+def test_settings_that_this_release_does_not_know_are_a_difference(change, said, store, tmp_path):
+    with pytest.raises(ConfigError) as error:
+        claimed(store, tmp_path, change)
+    assert f"{tmp_path} belongs to other settings, of which this release" in str(error.value)
+    assert said in str(error.value)
+    assert "another folder for this run, or go on with the release that" in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\x00", b"\xff\xfe", b"[1, 2", b"hello", b"seed: 0"])
+def test_damaged_settings_are_said_and_left_alone(content, store, tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"settings.yaml is damaged \(.*(\n.*)*put the file back"):
+        claim(tmp_path, job(store, tmp_path))
+    assert path.read_bytes() == content
 
 
 def test_settings_of_the_machine_may_change(done, store):

@@ -1,12 +1,15 @@
 """All settings that make a trained model, and the run folder that belongs to them.
 
 A run folder keeps its settings in ``settings.yaml``. Started again with other ones it is refused:
-half a curve from one experiment and half from another is worth nothing.
+half a curve from one experiment and half from another is worth nothing. Fields that a later release
+adds take their defaults in older folders.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +18,7 @@ import yaml
 
 from swath.batch.schedule import Schedule
 from swath.batch.size import BatchSize
-from swath.config import ConfigError, dump
+from swath.config import ConfigError, build, dump, plain
 from swath.data.augment import Augment
 from swath.data.loader import DataSettings
 from swath.models import Model
@@ -68,22 +71,57 @@ def claim(folder: pathlib.Path, settings: Any) -> None:
     ConfigError, naming the first difference, if it belongs to settings with another result.
     """
     path = folder / SETTINGS
-    text = dump(settings)
     if path.exists():
-        try:
-            before = yaml.safe_load(path.read_text())
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: not YAML: {error}; restore or remove it") from error
-        now = yaml.safe_load(text)
+        before = _read(path)
         for name in RESULT:
-            for where, old, new in _differences(before.get(name), now.get(name), name):
+            now = plain(getattr(settings, name))
+            if before.get(name) == now:  # settings typed into a notebook cannot be found by name
+                continue
+            for where, old, new in _differences(_completed(before, name, path), now, name):
                 if where != "data.store" and where not in [f"train.{free}" for free in FREE]:
                     raise ConfigError(
                         f"{folder} belongs to other settings: {where} was {old!r} there and is"
                         f" {new!r} now; set it back, or choose another folder for this run"
                     )
     folder.mkdir(parents=True, exist_ok=True)
-    write_file(path, text.encode())
+    write_file(path, dump(settings).encode())
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    """Return what ``path`` holds; ConfigError if that can be no run's settings."""
+    why = "it does not hold the settings of a run"
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        found, why = None, f"not YAML: {error}"
+    required = {f.name for f in dataclasses.fields(TrainJob) if _default(f) is None}
+    if not isinstance(found, dict) or not found.keys() >= required - {"folder"}:
+        raise ConfigError(
+            f"{path} is damaged ({why}), so nobody can say which run this folder belongs to; put"
+            " the file back as it was, or choose another folder for this run"
+        )
+    return found
+
+
+def _completed(before: dict[str, Any], name: str, path: pathlib.Path) -> Any:
+    """Return the settings ``name`` of an older run as this release writes them."""
+    known = {f.name: f for f in dataclasses.fields(TrainJob)}
+    if name not in before:
+        return plain(_default(known[name]))
+    try:
+        return plain(build(typing.get_type_hints(TrainJob)[name], before[name], f"{path}: {name}"))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{path.parent} belongs to other settings, of which this release cannot make sense:"
+            f" {error}. Choose another folder for this run, or go on with the release that began it"
+        ) from error
+
+
+def _default(known: dataclasses.Field) -> Any:
+    """Return the default of a field, None if it must be given."""
+    if known.default_factory is not dataclasses.MISSING:
+        return known.default_factory()
+    return None if known.default is dataclasses.MISSING else known.default
 
 
 def _differences(old: Any, new: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
