@@ -198,6 +198,25 @@ def test_if_rank_0_cannot_save_no_rank_is_left_waiting(ranks, tmp_path):
     assert "the disk is full" in first and second == "rank 0 failed; its own message says why"
 
 
+def restore_on_ranks(folder: pathlib.Path) -> str:
+    made, _ = trainer(folder, World.start("cpu"))
+
+    def unreadable():
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    made.checkpoints.updates = unreadable  # only rank 0 looks
+    try:
+        made.checkpoints.restore(made.state)
+    except (OSError, RuntimeError) as error:
+        return str(error)
+    return "restored"
+
+
+def test_if_rank_0_cannot_look_for_checkpoints_no_rank_is_left_waiting(ranks, tmp_path):
+    first, second = ranks(2, restore_on_ranks, tmp_path)
+    assert "Permission denied" in first and second == "rank 0 failed; its own message says why"
+
+
 def test_numbers_are_json(run):
     numbers = json.loads((run.checkpoints.path(12) / "state.json").read_text())
     assert numbers["samples"] == 96 and numbers["update"] == 12 and numbers["seconds"] > 0

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -269,6 +270,21 @@ def test_two_worlds_are_one_run(ranks, store, done, tmp_path):
     _, figures = done
     for found in ranks(2, train, job(store, tmp_path)):
         assert found == pytest.approx(figures, rel=1e-4)
+
+
+def train_without_records(job) -> str:
+    """A folder stands where metrics.jsonl should; only rank 0 opens it."""
+    (pathlib.Path(job.folder) / "metrics.jsonl").mkdir(parents=True, exist_ok=True)
+    try:
+        train(job)
+    except (OSError, RuntimeError) as error:
+        return str(error)
+    return "trained"
+
+
+def test_if_rank_0_cannot_record_no_rank_is_left_waiting(ranks, store, tmp_path):
+    first, second = ranks(2, train_without_records, job(store, tmp_path))
+    assert "Is a directory" in first and second == "rank 0 failed; its own message says why"
 
 
 def test_a_notebook_may_pass_its_world(store, tmp_path):

@@ -23,6 +23,8 @@ from swath.train.state import TrainState
 log = logging.getLogger(__name__)
 
 NUMBERS = "state.json"
+Tensors = dict[str, dict[str, Tensor]]
+"""By file and name."""
 
 
 class Checkpoints:
@@ -53,19 +55,24 @@ class Checkpoints:
 
         ConfigError on all of them if it cannot be written; the checkpoints before are intact.
         """
-        self.world.first_does(lambda: self._write(state))
+        whole = self._collect(state)
+        self.world.first_does(lambda: self._write(*whole))
 
-    def _write(self, state: TrainState) -> None:
+    def _collect(self, state: TrainState) -> tuple[Tensors, dict[str, Any]]:
+        """Return tensors and numbers of the whole state. All ranks call it: here each holds all,
+        but ranks that hold parts of a model must exchange them before one can write."""
+        return state.tensors(), {"run": self.run, **state.numbers()}
+
+    def _write(self, tensors: Tensors, numbers: dict[str, Any]) -> None:
         files = {
             f"{part}.safetensors": safetensors.torch.save(
-                {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+                {name: value.detach().cpu().contiguous() for name, value in members.items()}
             )
-            for part, tensors in state.tensors().items()
+            for part, members in tensors.items()
         }
-        numbers = {"run": self.run, **state.numbers()}
         files[NUMBERS] = json.dumps(numbers, indent=1).encode()
         remove_leftovers(self.folder)
-        write_folder(self.path(state.progress.update), files)
+        write_folder(self.path(numbers["update"]), files)
         self._prune()
 
     def _prune(self) -> None:
@@ -83,7 +90,14 @@ class Checkpoints:
 
         ConfigError if it belongs to a run on other data.
         """
-        update = self.world.number(self._newest() if self.world.first else 0)
+        newest = -1
+
+        def look() -> None:
+            nonlocal newest
+            newest = self._newest()
+
+        self.world.first_does(look)
+        update = self.world.number(newest)
         if update < 0:
             return False
         found = self._numbers(update)["run"]
@@ -96,12 +110,12 @@ class Checkpoints:
         state.restore(self._tensors(update), self._numbers(update))
         return True
 
-    def load(self, update: int) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-        """Return tensors, by file and name, and numbers after ``update``; Damaged if they are."""
+    def load(self, update: int) -> tuple[Tensors, dict[str, Any]]:
+        """Return tensors and numbers after ``update``; Damaged if they are."""
         check_folder(self.path(update))
         return self._tensors(update), self._numbers(update)
 
-    def _tensors(self, update: int) -> dict[str, dict[str, Tensor]]:
+    def _tensors(self, update: int) -> Tensors:
         files = self.path(update).glob("*.safetensors")
         return {file.stem: safetensors.torch.load_file(file) for file in files}
 

@@ -6,6 +6,7 @@ world calls them alike.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -58,26 +59,27 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
         progress = trainer.state.progress
         if progress.update:
             log.info("going on after update %d of %s", progress.update, folder)
-        if not world.first:
+        with contextlib.ExitStack() as records:
+            world.first_does(lambda: _begin_records(trainer, folder, records))
             trainer.run()
-        else:
-            with (
-                Recorder(folder, progress.update) as recorder,
-                ProgressLine(job.train.samples) as line,
-            ):
-
-                def record(figures: Figures) -> None:
-                    recorder.write(figures)
-                    line(figures)
-
-                trainer.record = record
-                trainer.run()
         chosen = progress.update
         if job.train.select == "best" and progress.best_update is not None:
             chosen = progress.best_update
         world.first_does(lambda: _export(trainer.checkpoints, chosen, folder, about))
     lines = (figures for figures in reversed(read(folder)) if figures["update"] == chosen)
     return next(lines, {"update": chosen})  # its line may be gone from a run finished before
+
+
+def _begin_records(trainer: Trainer, folder: pathlib.Path, records: contextlib.ExitStack) -> None:
+    """Let ``trainer`` record to its run folder and the terminal until ``records`` closes."""
+    recorder = records.enter_context(Recorder(folder, trainer.state.progress.update))
+    line = records.enter_context(ProgressLine(trainer.settings.samples))
+
+    def record(figures: Figures) -> None:
+        recorder.write(figures)
+        line(figures)
+
+    trainer.record = record
 
 
 def describe(job: TrainJob, data: Data) -> About:
