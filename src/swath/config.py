@@ -17,10 +17,10 @@ import enum
 import functools
 import importlib
 import inspect
+import itertools
 import pathlib
 import pkgutil
 import re
-import textwrap
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -135,17 +135,26 @@ def docs(cls: type) -> dict[str, str]:
         if not dataclasses.is_dataclass(owner):
             continue
         try:
-            source = inspect.getsource(owner)
+            file = inspect.getsourcefile(owner)
         except (OSError, TypeError):  # typed into an interpreter, which keeps no source
-            continue
-        (body,) = ast.parse(textwrap.dedent(source)).body
-        assert isinstance(body, ast.ClassDef)
-        for field, note in zip(body.body, body.body[1:], strict=False):
+            file = None
+        body = _classes(file).get(owner.__name__, []) if file else []
+        for field, note in itertools.pairwise(body):
             if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
                 continue
             if isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant):
                 found[field.target.id] = inspect.cleandoc(str(note.value.value))
     return found
+
+
+@functools.cache
+def _classes(file: str) -> dict[str, list[ast.stmt]]:
+    """Return the bodies of the classes in a Python file, by name."""
+    try:
+        tree = ast.parse(pathlib.Path(file).read_text())
+    except OSError:
+        return {}
+    return {node.name: node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
 
 def _places(node: Node, path: str) -> typing.Iterator[tuple[str, str]]:

@@ -44,12 +44,12 @@ def _lines(
         return
     if isinstance(settings, Choice):
         yield f"{pad}kind: {kind_of(type(settings))}", places.get(f"{path}.kind", "default")
-    notes = docs(type(settings))
+    notes = docs(type(settings)) if meanings else {}
     for field in dataclasses.fields(settings):
         if not field.init:
             continue
         below, value = f"{path}.{field.name}".lstrip("."), getattr(settings, field.name)
-        if meanings and field.name in notes:
+        if field.name in notes:
             yield from (
                 (f"{pad}# {line}", "") for line in _wrapped(notes[field.name], 96 - len(pad))
             )
