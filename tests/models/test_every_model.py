@@ -104,6 +104,17 @@ def test_dense_output_of_any_image_size(kind, height, width):
 
 
 @every_output
+def test_every_linear_layer_is_called(kind, dense):
+    """Not read for its weights: else what wraps or replaces a layer would have no effect."""
+    model, called = build(kind, dense), set()
+    linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    for name, layer in linear.items():
+        layer.register_forward_hook(lambda *_, name=name: called.add(name))
+    model(image())
+    assert called == linear.keys()
+
+
+@every_output
 def test_the_seed_decides_the_first_weights(kind, dense):
     first, again, other = (build(kind, dense, seed=seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
