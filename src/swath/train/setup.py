@@ -120,11 +120,12 @@ def assemble(
 ) -> Trainer:
     """Return the trainer of ``job``, where the newest checkpoint of its folder left it."""
     model = network(about, job.seed).to(world.device, DTYPES[job.train.precision])
-    state = TrainState(model, job.optim.build(model))
     replica = make_replica(model, job.train, job.compute, world)
     replica.agree()
+    # After the replica, which may put other parameters in place of the model's own.
+    state = TrainState(replica.model, job.optim.build(replica.model))
     if job.train.ema is not None:
-        state.average = Average(model, job.train.ema)
+        state.average = Average(replica.model, job.train.ema)
     folder = pathlib.Path(job.folder) / "checkpoints"
     checkpoints = Checkpoints(folder, job.train.keep, world, {"store": fingerprint(data)})
     checkpoints.restore(state)
