@@ -92,6 +92,17 @@ def test_an_update_without_any_label_has_zero_gradient():
     assert all(torch.equal(p.grad, torch.zeros_like(p)) for p in model.parameters())
 
 
+def test_a_gradient_that_is_not_finite_is_named():
+    model, data = network(), Keyed(spoiled=(1,))
+    replica = Replica(model, World.alone())
+    replica.gradients([data.microbatch(2)], Squares().loss)
+    assert replica.not_finite() == []
+    model[3].bias.grad[0] = torch.inf
+    assert replica.not_finite() == ["3.bias"]
+    replica.gradients([data.microbatch(0)], Squares().loss)
+    assert "0.weight" in replica.not_finite()
+
+
 def test_all_ranks_start_from_rank_0(ranks):
     first, *others = ranks(3, agreed)
     assert all(torch.equal(first, other) for other in others)

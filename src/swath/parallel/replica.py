@@ -46,6 +46,10 @@ class Replica:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self._flats, self._views = _flat_gradients(self.parameters)
 
+    def move(self, world: World) -> None:
+        """Go on with the ranks of ``world``; between two updates."""
+        self.world = world
+
     def agree(self) -> None:
         """Give every rank rank 0's parameters and buffers, so that all start from equal ones."""
         with torch.no_grad():
@@ -80,6 +84,11 @@ class Replica:
         return torch.linalg.vector_norm(
             torch.stack([torch.linalg.vector_norm(flat) for flat in self._flats])
         )
+
+    def not_finite(self) -> list[str]:
+        """Return the names of the parameters with a gradient that is infinite or not a number."""
+        named = self.model.named_parameters()
+        return [n for n, p in named if p.grad is not None and not p.grad.isfinite().all()]
 
     def clip(self, norm: Tensor, limit: float) -> None:
         """Scale the gradient, whose norm is ``norm``, to at most ``limit``."""

@@ -42,6 +42,10 @@ class Checkpoints:
         self.world = world
         self.run = run or {}
 
+    def move(self, world: World) -> None:
+        """Go on with the ranks of ``world``; between two saves."""
+        self.world = world
+
     def updates(self) -> list[int]:
         """Return the updates after which there is a checkpoint, ascending."""
         names = (p.name for p in self.folder.glob("[0-9]*") if p.is_dir())

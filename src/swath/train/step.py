@@ -62,8 +62,7 @@ def train_step(
 def _what_happened(
     state: TrainState, replica: Replica, figures: dict, samples: int, settings: TrainSettings
 ) -> str:
-    named = state.model.named_parameters()
-    bad = [n for n, p in named if p.grad is not None and not p.grad.isfinite().all()]
+    bad = replica.not_finite()
     end = state.progress.samples
     allowed = settings.skip_nonfinite
     return (

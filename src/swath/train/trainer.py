@@ -81,7 +81,8 @@ class Trainer:
 
     def move(self, world: World) -> None:
         """Go on with the ranks of ``world`` from the next update; the curve does not notice."""
-        self.replica.world = self.checkpoints.world = world
+        self.replica.move(world)
+        self.checkpoints.move(world)
         self._passes = len(self.batch.mine(world.rank, world.ranks))
         self._batches = self.loader.stream(
             self.state.progress.samples, self.batch.samples, world.rank, world.ranks
