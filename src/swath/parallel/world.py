@@ -90,9 +90,14 @@ class World:
 
     def any(self, flag: bool) -> bool:
         """Return whether ``flag`` is true on any rank. All ranks must ask."""
-        if self.group is None:
-            return flag
-        return bool(self.sum(torch.tensor([float(flag)], device=self.device)).item() > 0)
+        return self.any_of([flag])[0]
+
+    def any_of(self, flags: Sequence[bool]) -> list[bool]:
+        """Return for each of ``flags`` whether it is true on any rank; in one exchange."""
+        if self.group is None:  # then there is no wait for the device either
+            return list(flags)
+        votes = self.sum(torch.tensor(flags, dtype=torch.float32, device=self.device))
+        return [vote > 0 for vote in votes.tolist()]
 
     def share(self, tensors: Sequence[Tensor]) -> None:
         """Give every rank the tensors of rank 0, in place."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -36,13 +37,15 @@ def train_step(
     progress = state.progress
     loss, weight = replica.gradients(batches, loss_of)
     norm = replica.norm()
-    figures = {"loss": (loss / weight).item(), "grad_norm": norm.item(), "skipped": 0}
+    # The one wait for the device.
+    mean, length = torch.stack([loss / weight, norm.double()]).tolist()
+    figures = {"loss": mean, "grad_norm": length, "skipped": 0}
     progress.update += 1
     progress.samples += samples
 
-    # The one wait for the device. A NaN on any rank is in the sum, so it is in the norm on every
-    # rank: all take the same way here and none is left waiting for the others.
-    if not torch.isfinite(norm):
+    # A NaN on any rank is in the sum, so it is in the norm on every rank: all take the same way
+    # here and none is left waiting for the others.
+    if not math.isfinite(length):
         forget(state.model)
         progress.skipped += 1
         if progress.skipped > settings.skip_nonfinite:

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
-
 from swath.batch.schedule import Schedule
 from swath.batch.size import BatchSize
 from swath.data.chip import Batch
@@ -153,10 +151,8 @@ class Trainer:
         """Whether to leave and whether to save now, as any rank sees it; in one exchange."""
         limit = self.settings.checkpoint_seconds
         late = limit is not None and time.perf_counter() - self._saved_at > limit
-        world = self.replica.world
-        wishes = torch.tensor([float(bool(self.interrupts)), float(late)], device=world.device)
-        leave, save = world.sum(wishes).tolist()
-        return leave > 0, save > 0
+        leave, save = self.replica.world.any_of([bool(self.interrupts), late])
+        return leave, save
 
     def save(self) -> None:
         """Write a checkpoint of the state as it is."""
