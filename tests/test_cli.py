@@ -132,6 +132,13 @@ def test_the_store_is_shown(inside):
     assert "water" in text and "red" in text
 
 
+def test_pictures_of_a_store_at_an_address_are_refused(inside):
+    """They are written beside the store; nothing is made where a folder of that name would lie."""
+    with pytest.raises(ConfigError, match="s3://b/x: pictures are written beside the store"):
+        swath.run.pictures(swath.load("recipe.yaml", "data.store=s3://b/x"))
+    assert not (inside / "s3:").exists()
+
+
 def test_show_says_where_each_value_was_written(inside):
     """The value, its file and line or word, and what it means; and it loads again."""
     text = invoke("show", "recipe.yaml", "seed=3", "--docs")

@@ -68,8 +68,8 @@ class BuildSettings:
     """Which parts are trained, validated and tested on; band statistics come from the training
     part alone."""
     compress: bool = True
-    """Pack pixels without loss: 38 % of the bytes for Sentinel-2, read at 2,800 samples/s (12 x 120 x
-    120) by 2 cores where unpacked ones come at 21,000 (benchmarks/loading.md)."""
+    """Pack pixels without loss: 38 % of the bytes for Sentinel-2, read at 2,800 samples/s (12 x 120
+    x 120) by 2 cores where unpacked ones come at 21,000 (benchmarks/loading.md)."""
     threads: int = 4
     """Samples read at a time. Machine only: the store is the same."""
 
@@ -193,7 +193,13 @@ def build(run: Run, progress: bool = True) -> Store:
 def pictures(run: Run, samples: int = 12, part: Part = "train") -> list[pathlib.Path]:
     """Draw chips with their labels, and the split on the ground; return the files, by the store."""
     from swath.data.picture import chips_picture, split_picture
+    from swath.data.shards import is_address
 
+    if is_address(run.data.store):
+        raise ConfigError(
+            f"{run.data.store}: pictures are written beside the store, and this is an address; "
+            "copy the store to a folder, and set data.store to that"
+        )
     store = build(run)
     folder = pathlib.Path(run.data.store)
     chips, split = (folder.with_name(f"{folder.name}-{what}.png") for what in ("chips", "split"))
@@ -225,7 +231,10 @@ def _built_once(run: Run) -> None:
     """Build the store in this process, unless others were started beside it: they would collide."""
     if here.ranks() == 1:
         build(run)
-    elif not pathlib.Path(run.data.store).exists():
+        return
+    from swath.data.store import Store
+
+    if not Store.exists(run.data.store):
         raise ConfigError(
             f"{run.data.store}: there is no store, and {here.ranks()} processes cannot build it at "
             "once; run swath data build first"

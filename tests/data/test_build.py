@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from swath.config import ConfigError
+from swath.config import ConfigError, plain
 from swath.data.build import build
 from swath.data.chip import IGNORE
 from swath.data.split import Split, select
@@ -153,8 +153,36 @@ def test_a_store_of_other_settings_is_refused(tmp_path):
         made(tmp_path / "s", seed=1)
     with pytest.raises(ConfigError, match=r"split.test is 0.2 there and 0.3 here"):
         made(tmp_path / "s", Split(test=0.3))
-    with pytest.raises(ConfigError, match="a store was begun here"):
-        build(Synthetic(**SMALL), tmp_path / "s", Split(), resume=False, progress=False)
+
+
+def test_a_store_is_built_at_an_address_as_in_a_folder(tmp_path):
+    """An address is not a path on disk: file:// goes the way that s3:// and gs:// go, cut short
+    and taken up again, and nothing appears where a Path of it would lie."""
+    address = f"file://{tmp_path / 'far'}"
+    here = pathlib.Path(address)
+    assert not Store.exists(address)
+    Store.create(
+        address, Synthetic(**SMALL).open().contents, 60, shard_bytes=SHARD,
+        dataset=plain(Synthetic(**SMALL)), split=plain(Split()),
+    )  # fmt: skip
+    assert Store.exists(address)
+    store = made(address)
+    made(tmp_path / "near")
+    assert content(tmp_path / "far") == content(tmp_path / "near")
+    assert Store.open(address).done and made(address).path == store.path == address
+    assert not here.exists()
+    with pytest.raises(ConfigError, match=r"file:.*: was built from other settings: dataset.seed"):
+        made(address, seed=1)
+
+
+def test_an_address_that_cannot_be_is_refused(tmp_path, monkeypatch):
+    """Before anything is made: a Path of an address would be a folder called "s3:"."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="an address cannot be a Path"):
+        made(pathlib.Path("s3://bucket/x"))
+    with pytest.raises(ConfigError, match=r'foo://x: is no address of a store.*scheme "foo"'):
+        made("foo://x")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_class_without_training_samples_is_named_and_another_split_taken_up(tmp_path):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pathlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -38,15 +37,15 @@ def build(
     out: str | os.PathLike[str],
     split: Split,
     *,
-    resume: bool = True,
     threads: int | None = None,
     compress: bool = True,
     progress: bool = True,
     **options: Any,
 ) -> Store:
-    """Return the finished store of ``dataset`` in folder ``out``; what is there already is kept.
+    """Return the finished store of ``dataset`` in ``out``; what is there already is kept.
 
-    resume: False refuses a folder in which a store was begun.
+    out: a folder, or an address such as s3://bucket/x.
+
     threads: samples read at a time; None: one per core. It does not change the store.
     options: go to :meth:`Store.create`, such as shard_bytes.
 
@@ -56,7 +55,7 @@ def build(
     mended: it goes on where it stopped.
     """
     source = dataset.open()
-    store = _begin(dataset, source, out, split, resume, compress, options)
+    store = _begin(dataset, source, out, split, compress, options)
     shards = store.missing()
     if store.done and not shards:
         return store
@@ -83,23 +82,19 @@ def _begin(
     source: Source,
     out: str | os.PathLike[str],
     split: Split,
-    resume: bool,
     compress: bool,
     options: dict[str, Any],
 ) -> Store:
-    folder = pathlib.Path(out)
     asked = {"dataset": plain(dataset), "split": plain(split)}
-    if not (folder / "zarr.json").exists():
-        if folder.exists() and not folder.is_dir():
-            raise ConfigError(f"{folder}: is a file; a store is a folder")
+    if not Store.exists(out):
+        if os.path.exists(out) and not os.path.isdir(out):
+            raise ConfigError(f"{out}: is a file; a store is a folder")
         if not len(source):
             raise ConfigError(f"{asked['dataset']['kind']}: the dataset has no samples")
         return Store.create(
-            folder, source.contents, len(source), compress=compress, **options, **asked
+            out, source.contents, len(source), compress=compress, **options, **asked
         )
-    store = Store.open(folder, unfinished=True)
-    if not resume:
-        raise ConfigError(f"{folder}: a store was begun here; resume it, or build somewhere else")
+    store = Store.open(out, unfinished=True)
     # An unfinished store holds pixels only, and they do not depend on the split.
     compared = {"dataset": asked["dataset"], "compress": compress}
     if store.done:
@@ -108,12 +103,12 @@ def _begin(
         different = _differing(store.attributes.get(name), value, name)
         if different:
             raise ConfigError(
-                f"{folder}: was built from other settings: {different}; "
+                f"{out}: was built from other settings: {different}; "
                 "build into another folder, or delete this one"
             )
     if len(source) != store.samples or plain(source.contents) != plain(store.contents):
         raise ConfigError(
-            f"{folder}: the files of the dataset changed since the store was begun "
+            f"{out}: the files of the dataset changed since the store was begun "
             f"({store.samples} samples then, {len(source)} now); build into another folder"
         )
     return store

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
@@ -27,9 +28,24 @@ def address(path: str | os.PathLike[str], *below: str) -> dict[str, Any] | str:
     """Return TensorStore's name of a folder: ``path`` may also be a URL such as s3://bucket/x."""
     text = os.fspath(path)
     inner = "".join(f"{part}/" for part in below)
-    if "://" in text:
+    if is_address(text):
         return text.rstrip("/") + "/" + inner
     return {"driver": "file", "path": os.path.abspath(text) + "/" + inner}
+
+
+def is_address(path: str) -> bool:
+    """Return whether ``path`` is a URL, such as s3://bucket/x, and not a folder."""
+    return "://" in path
+
+
+def as_text(path: str | os.PathLike[str]) -> str:
+    """Return ``path`` as text; ConfigError if it was an address once, which pathlib destroys."""
+    text = os.fspath(path)
+    if not isinstance(path, str) and re.match(r"[a-z0-9]{2,}:/", text):
+        raise ConfigError(
+            f"{text}: an address cannot be a Path, which drops a slash: give it as text"
+        )
+    return text
 
 
 class Group:
@@ -39,11 +55,17 @@ class Group:
         import tensorstore
 
         self._path = path
-        self._files = tensorstore.KvStore.open(address(path, *below)).result()
+        try:
+            self._files = tensorstore.KvStore.open(address(path, *below)).result()
+        except ValueError as error:
+            raise ConfigError(f"{path}: is no address of a store: {error}") from error
 
     def load(self) -> dict[str, Any] | None:
         """Return the attributes, or None if there is no Zarr group."""
-        found = self._files.read("zarr.json").result()
+        try:
+            found = self._files.read("zarr.json").result()
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"{self._path}: cannot be read: {error}") from error
         if found.state != "value":
             return None
         try:
@@ -68,7 +90,7 @@ class Group:
     def remove(self, folder: str) -> None:
         """Remove everything below ``folder``."""
         self._files.delete_range(self._range(f"{folder}/".encode())).result()
-        if "://" not in self._path:
+        if not is_address(self._path):
             shutil.rmtree(f"{self._path}/{folder}", ignore_errors=True)  # what is left is empty
 
     def _range(self, start: bytes) -> Any:
@@ -104,7 +126,7 @@ class Shards:
         self._root = path
         self._direct: Direct | None = None
         summed = checksums(metadata["codecs"])
-        if summed is not None and "://" not in path:
+        if summed is not None and not is_address(path):
             size = self.dtype.itemsize * math.prod(self.shape[1:])
             self._direct = Direct(
                 lambda shard: f"{path}/{self.file(shard)}",

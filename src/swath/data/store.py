@@ -28,7 +28,7 @@ import numpy as np
 from swath.config import ConfigError, build, plain
 from swath.data import layout
 from swath.data.chip import Chip, Contents, Modality
-from swath.data.shards import Group, Shards
+from swath.data.shards import Group, Shards, as_text
 
 VERSION = 1
 
@@ -77,8 +77,8 @@ class Store:
         compress: blosc (lz4, bits shuffled): 38 % of the bytes for Sentinel-2, and about 1.3 GB/s
             a core to unpack; uncompressed is 8 times as fast from memory (benchmarks/loading.md).
         """
-        text = os.fspath(path)
-        if Group(text).load() is not None:
+        text = as_text(path)
+        if cls.exists(text):
             raise ConfigError(
                 f"{text}: something is here already; name another folder or delete it"
             )
@@ -101,12 +101,20 @@ class Store:
         return store
 
     @classmethod
+    def exists(cls, path: str | os.PathLike[str]) -> bool:
+        """Return whether there is a Zarr group at ``path``, finished or not.
+
+        ConfigError if ``path`` is an address that cannot be read.
+        """
+        return Group(as_text(path)).load() is not None
+
+    @classmethod
     def open(cls, path: str | os.PathLike[str], *, unfinished: bool = False) -> Self:
         """Return the store at ``path``; ConfigError if it is none, too new, or not finished.
 
         unfinished: take up a store whose building was cut short.
         """
-        text = os.fspath(path)
+        text = as_text(path)
         attributes = (Group(text).load() or {}).get("swath")
         if attributes is None:
             raise ConfigError(

@@ -58,7 +58,7 @@ def write(
             f"{folder}: there is nothing to report on yet: no model, no figures, no baselines; run "
             "swath train first"
         )
-    store = Store.open(data.store) if pathlib.Path(data.store).exists() else None
+    store = Store.open(data.store) if Store.exists(data.store) else None
     content = _content(name, about, store, records, dict(scores or {}), list(rows))
     if about is not None:
         content["maps"] = map_sections(folder / "map", about.label, imagery, store, data.split)
