@@ -123,6 +123,41 @@ def test_the_way_from_scene_to_report(trained):
     assert "<html" in page.read_text()
 
 
+@pytest.mark.parametrize("launcher", ["torchrun", "srun"])
+@pytest.mark.parametrize(
+    "verb",
+    [["data", "build"], ["data", "show"], ["predict"], ["baseline"], ["report"]],
+    ids=" ".join,
+)
+def test_a_verb_of_one_process_is_refused_to_several(inside, monkeypatch, verb, launcher):
+    """All of them would write the same files; tasks of srun do so even if they cannot meet."""
+    settings = {"WORLD_SIZE": "4", "RANK": "0", "MASTER_ADDR": "x"}
+    for name, value in settings.items() if launcher == "torchrun" else []:
+        monkeypatch.setenv(name, value)
+    if launcher == "srun":
+        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    said = f"swath {' '.join(verb)} runs as one process, and 4 were started; start it without"
+    with pytest.raises(ConfigError, match=said):
+        invoke(*verb, "recipe.yaml", "name=several", "data.store=stores/several")
+    assert not (inside / "runs/several").exists() and not (inside / "stores/several").exists()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_of_several_ranks_the_first_writes_the_scores(trained, monkeypatch, rank):
+    """All score, for each has a share of the samples; the second neither writes nor speaks."""
+    import swath.train.setup
+
+    monkeypatch.setattr(swath.train.setup, "score", lambda job: {"oa": 0.5})
+    monkeypatch.setattr(swath.run, "MAP", "none")
+    written = trained / "runs/small/scores.json"
+    written.unlink(missing_ok=True)
+    for name, value in {"WORLD_SIZE": "2", "RANK": str(rank), "MASTER_ADDR": "x"}.items():
+        monkeypatch.setenv(name, value)
+    told = invoke("evaluate", "recipe.yaml")
+    assert written.exists() == ("0.5000" in told) == (rank == 0)
+    assert bool(told) == (rank == 0)
+
+
 def test_the_store_is_shown(inside):
     """Look before you train: pictures, and classes per part."""
     invoke("data", "build", "recipe.yaml")

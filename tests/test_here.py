@@ -13,7 +13,7 @@ from swath.config import ConfigError
 
 NAMES = (
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "SLURM_PROCID", "SLURM_NTASKS",
-    "SLURM_LOCALID", "SLURM_CPUS_PER_TASK", "SLURM_TMPDIR", "TMPDIR",
+    "SLURM_LOCALID", "SLURM_CPUS_PER_TASK", "SLURM_STEP_NUM_TASKS",
 )  # fmt: skip
 
 
@@ -74,12 +74,16 @@ def test_a_containers_quota(tmp_path, text, cores):
     assert here._container_cores(str(tmp_path / "none")) is None
 
 
-def test_scratch_is_the_nodes_own_disk_where_there_is_one(monkeypatch, tmp_path):
-    assert here.scratch().is_dir()
-    monkeypatch.setenv("TMPDIR", "/tmp/mine")
-    assert here.scratch() == pathlib.Path("/tmp/mine")
-    monkeypatch.setenv("SLURM_TMPDIR", str(tmp_path))
-    assert here.scratch() == tmp_path
+def test_processes_that_cannot_meet_are_several_all_the_same(monkeypatch):
+    """Tasks of srun without a meeting point are worlds of one each, beside one another."""
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS", raising=False)
+    assert here.processes() == 1
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "3")
+    assert (here.ranks(), here.processes()) == (1, 3)
+    monkeypatch.setenv("MASTER_ADDR", "x")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert here.processes() == 8
 
 
 def test_only_here_reads_environment_variables():

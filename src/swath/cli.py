@@ -64,8 +64,7 @@ def evaluate(settings: Settings = None) -> None:
     from swath import run
 
     for name, figures in run.evaluate(run.load(*settings or [])).items():
-        print(f"{name}, on the held-out part:")
-        _figures(figures, "  ")
+        _figures(figures, "  ", f"{name}, on the held-out part:")
 
 
 @app.command(short_help="Map a scene.")
@@ -158,8 +157,12 @@ def data_stats(settings: Settings = None) -> None:
     run.statistics(run.load(*settings or []))
 
 
-def _figures(figures: dict[str, Any], head: str = "") -> None:
-    """Print figures that are numbers, a line each."""
+def _figures(figures: dict[str, Any], head: str = "", title: str = "") -> None:
+    """Print figures that are numbers, a line each; of several ranks the first does."""
+    if here.rank():
+        return
+    if title:
+        print(title)
     for name, value in figures.items():
         if isinstance(value, int | float):
             print(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import tempfile
 
 from swath.config import ConfigError
 
@@ -20,6 +19,11 @@ def ranks() -> int:
     return _number(("WORLD_SIZE", "SLURM_NTASKS"), 1) if met else 1
 
 
+def processes() -> int:
+    """Return how many processes run side by side: ranks, or tasks of srun that cannot meet."""
+    return max(ranks(), _number(("SLURM_STEP_NUM_TASKS",), 1))
+
+
 def local_rank() -> int:
     """Return this process's number on its node, from 0."""
     return _number(("LOCAL_RANK", "SLURM_LOCALID"), 0)
@@ -33,14 +37,6 @@ def cores() -> int:
     if share is not None:
         least = min(least, share)
     return max(1, min(least, _number(("SLURM_CPUS_PER_TASK",), least)))
-
-
-def scratch() -> pathlib.Path:
-    """Return a folder for files that need not outlive the job: the node's own disk, if set."""
-    for name in ("SLURM_TMPDIR", "TMPDIR"):
-        if os.environ.get(name):
-            return pathlib.Path(os.environ[name])
-    return pathlib.Path(tempfile.gettempdir())
 
 
 def _container_cores(file: str = "/sys/fs/cgroup/cpu.max") -> int | None:

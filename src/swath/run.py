@@ -178,6 +178,7 @@ def build(run: Run, progress: bool = True) -> Store:
 
     if run.build is None:
         return Store.open(run.data.store)
+    _one_process("data build")
     from swath.data.build import build as made
 
     return made(
@@ -195,6 +196,7 @@ def pictures(run: Run, samples: int = 12, part: Part = "train") -> list[pathlib.
     from swath.data.picture import chips_picture, split_picture
     from swath.data.shards import is_address
 
+    _one_process("data show")
     if is_address(run.data.store):
         raise ConfigError(
             f"{run.data.store}: pictures are written beside the store, and this is an address; "
@@ -227,6 +229,15 @@ def train(run: Run) -> dict[str, Any]:
     return trained(job, settings=run)
 
 
+def _one_process(verb: str) -> None:
+    """Raise ConfigError if others were started beside this process: they would write one file."""
+    if here.processes() > 1:
+        raise ConfigError(
+            f"swath {verb} runs as one process, and {here.processes()} were started; start it "
+            "without torchrun, or with srun -n 1"
+        )
+
+
 def _built_once(run: Run) -> None:
     """Build the store in this process, unless others were started beside it: they would collide."""
     if here.ranks() == 1:
@@ -245,13 +256,16 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
     """Score the model, and its map if there is one, on the test part; write scores.json.
 
     "model": windows of the test part one by one. "map": the map of the store's scene, every
-    held-out pixel once, with areas and their standard errors.
+    held-out pixel once, with areas and their standard errors. Of several ranks all score the
+    model; the first alone scores the map and writes, the others return "model" only.
     """
     from swath.data.store import Store
     from swath.predict.evaluate import score_map, write_scores
     from swath.train.setup import score
 
     scores = {"model": score(run.job())}
+    if here.rank():
+        return scores
     store = Store.open(run.data.store)
     for ground in store.contents.grounds:
         path = run.place / MAP / f"{stem(ground.name)}.tif"
@@ -269,6 +283,7 @@ def predict(run: Run, progress: bool = True) -> pathlib.Path:
     from swath.train.export import load_model
     from swath.train.precision import arithmetic
 
+    _one_process("predict")
     imagery = run.predict.scene or _built_from(run)
     model = load_model(run.place)
     device = pick_device(run.compute.device)
@@ -303,6 +318,7 @@ def baseline(run: Run) -> list[dict[str, Any]]:
     """Fit and score the run's baselines on the test part; write and return baselines.json."""
     from swath.baselines import fit_and_score
 
+    _one_process("baseline")
     if not run.baselines:
         raise ConfigError("there are no baselines; add some, as baselines: [{kind: forest}]")
     store = build(run, progress=False)
@@ -340,6 +356,7 @@ def report(run: Run) -> pathlib.Path:
     """Write report.html, one page about the run folder that opens without a network."""
     from swath.report.page import write
 
+    _one_process("report")
     mappable = run.predict.scene is not None or (
         run.build is not None and isinstance(run.build.dataset, Scene)
     )
