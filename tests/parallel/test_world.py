@@ -1,7 +1,11 @@
 """Sums over ranks are sums, whatever is summed; alone, nothing changes."""
 
+import os
+from unittest import mock
+
 import pytest
 import torch
+import torch.distributed as dist
 
 from swath.config import ConfigError
 from swath.parallel.world import World, pick_device
@@ -56,6 +60,30 @@ def test_a_world_of_one_changes_nothing():
     assert torch.equal(world.sum(values), torch.tensor([1.0, 2.0])) and world.any(True)
     assert not world.any(False) and world.number(3) == 3 and world.first
     assert world.any_of([True, False]) == [True, False]
+
+
+def opened_twice(port: int) -> list[tuple[bool, float, bool]]:
+    """As a launcher would start us: no group yet, but a meeting point that outlives groups."""
+    rank = dist.get_rank()
+    dist.destroy_process_group()
+    told = {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    told["TORCHELASTIC_USE_AGENT_STORE"] = True
+    found = []
+    with mock.patch.dict(os.environ, {name: str(value) for name, value in told.items()}):
+        for _ in range(2):
+            with World.start("cpu") as world:
+                total = world.sum(torch.tensor(world.rank + 1.0)).item()
+                with World.start("cpu") as joined:
+                    assert not joined.opened
+                assert world.any(True), "the group that was joined is closed"
+            found.append((world.opened, total, dist.is_initialized()))
+    return found
+
+
+def test_a_group_is_closed_by_who_opened_it_and_can_be_opened_again(ranks):
+    met = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    answers = ranks(2, opened_twice, met.port, timeout_seconds=30)
+    assert answers == [[(True, 3.0, False)] * 2] * 2
 
 
 def test_an_absent_device_is_an_error():

@@ -7,6 +7,7 @@ process group in a module-level variable or in a model. It knows no models, data
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,12 +15,15 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from swath import here
 from swath.config import ConfigError
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+_worlds = itertools.count()  # every rank opens as many, in the same order
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class World:
     ranks: int
     device: torch.device
     group: ProcessGroup | None = None  # None: alone, nothing is ever sent
+    opened: bool = False  # whether start() opened the group, rather than joined it
 
     @classmethod
     def alone(cls, device: str | torch.device = "cpu") -> World:
@@ -42,7 +47,7 @@ class World:
 
         device: "auto" takes a GPU if there is one, "cpu" and "cuda" insist. A process group that
         exists already is joined; otherwise one is opened over TCP, with NCCL on GPUs and gloo on
-        CPUs. ConfigError if the device is not there.
+        CPUs, and closed at the end of a ``with`` block. ConfigError if the device is not there.
         """
         chosen = pick_device(device)
         if dist.is_initialized():
@@ -50,12 +55,19 @@ class World:
         if here.ranks() == 1:
             return cls.alone(chosen)
         backend = "nccl" if chosen.type == "cuda" else "gloo"
-        dist.init_process_group(backend, rank=here.rank(), world_size=here.ranks())
-        return cls(here.rank(), here.ranks(), chosen, dist.group.WORLD)
+        rank, ranks = here.rank(), here.ranks()
+        met, _, _ = next(rendezvous("env://", rank, ranks))
+        # A launcher's meeting point outlives a group, and so do the addresses left in it.
+        fresh = dist.PrefixStore(f"world/{next(_worlds)}", met)
+        dist.init_process_group(backend, store=fresh, rank=rank, world_size=ranks)
+        return cls(rank, ranks, chosen, dist.group.WORLD, opened=True)
 
-    def stop(self) -> None:
-        """Leave the group. The world cannot be used afterwards."""
-        if self.group is not None and dist.is_initialized():
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        # After an error of one rank the others may be in an exchange; closing could wait for them.
+        if self.opened and error is None:
             dist.destroy_process_group(self.group)
 
     @property
@@ -122,10 +134,6 @@ class World:
         # The others must not walk into the next exchange alone.
         if self.any(error is not None):
             raise error or RuntimeError("rank 0 failed; its own message says why")
-
-    def barrier(self) -> None:
-        """Return when every rank has come here."""
-        self.any(False)
 
 
 def pick_device(name: str) -> torch.device:

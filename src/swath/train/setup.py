@@ -49,7 +49,9 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
     those that the launcher started. Raises ConfigError if settings, data and folder do not fit
     together, Interrupted after a signal, Diverged if the gradient is not finite.
     """
-    world = world or World.start(job.compute.device)
+    if world is None:
+        with World.start(job.compute.device) as world:
+            return train(job, settings=settings, world=world)
     folder = pathlib.Path(job.folder)
     with Interrupts() as interrupts, arithmetic(job.train.precision, job.compute):
         data = job.data.open()
@@ -174,7 +176,9 @@ def score(job: TrainJob, part: Part = "test", *, world: World | None = None) -> 
     touch training pixels (None where that cannot be known). ConfigError if there is no such model
     or the part is empty.
     """
-    world = world or World.start(job.compute.device)
+    if world is None:
+        with World.start(job.compute.device) as world:
+            return score(job, part, world=world)
     loaded = load_model(job.folder, world.device)
     with arithmetic(job.train.precision, job.compute):
         data = _data_of(job, loaded)
