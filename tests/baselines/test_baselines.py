@@ -1,5 +1,6 @@
 """Every baseline of the collection on every kind of label, and against scikit-learn by hand."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 
 from swath.baselines import Baseline, Learner, fit_and_score
-from swath.baselines._table import Tables
+from swath.baselines._table import Chosen, Tables, _names
 from swath.baselines.forest import Forest
 from swath.baselines.linear import Linear
 from swath.baselines.majority import Majority
@@ -190,8 +191,35 @@ def test_chosen_bands_are_the_features(stores):
     """A baseline sees what the network sees, no more."""
     store = stores("mask")
     assert Tables(store, "pixel", ("F1", "F3")).problem.columns == ("F1", "F3")
-    with pytest.raises(ConfigError, match=r"has no band F9; there are F0, F1, F2, F3"):
+    with pytest.raises(ConfigError, match=r"data\.bands: .* has no band 'F9'; there are F0, fine"):
         fit_and_score(Majority(), store, bands=("F9",))
+
+
+def test_bands_are_named_and_ordered_as_a_model_takes_them(tmp_path):
+    """With its image, as in s2/B02, and features come in the order asked."""
+    dataset = Synthetic(samples=20, size=8, bands=2, coarse=2, label="mask", classes=2)
+    store = build(dataset, tmp_path / "store", SPLIT, progress=False)
+    fine, coarse = (m.name for m in store.contents.modalities)
+    band, other = (m.sensor.bands[0].name for m in store.contents.modalities)
+    train = select(store, None, "train")
+
+    def columns(*bands):
+        tables = Tables(store, "pixel", bands)
+        return tables.problem.columns, np.concatenate([t.x for t in tables.shards(train)])
+
+    names, x = columns(f"{coarse}/{other}", f"{fine}/F1", f"{fine}/{band}")
+    assert names == (other, "F1", band)
+    turned, back = columns(f"{fine}/{band}", f"{fine}/F1", f"{coarse}/{other}")
+    assert turned == names[::-1]
+    np.testing.assert_array_equal(x, back[:, ::-1])
+    assert not np.array_equal(x[:, 1], x[:, 2])
+
+
+def test_bands_of_one_name_keep_their_images(stores):
+    """Else two features would be called alike, and persistence could take either."""
+    (modality,) = stores("mask").contents.modalities
+    twin = dataclasses.replace(modality, name="twin")
+    assert _names([Chosen(modality, [1]), Chosen(twin, [1, 2])]) == ["fine/F1", "twin/F1", "F2"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ Samples without a ground are grounds of their own. Everything comes in shards of
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from swath.baselines._features import MARGIN, columns, of_pixels, of_samples
 from swath.config import ConfigError
 from swath.data.chip import IGNORE, Modality
 from swath.data.draw import bits
+from swath.data.loader import find_bands
 from swath.data.mosaic import mosaic
 from swath.data.split import Selection
 from swath.data.store import Store
@@ -58,7 +60,7 @@ class Tables:
         self.store, self.features = store, features
         self.chosen = _chosen(store, bands)
         self.per_pixel = kind in ("mask", "raster") or store.contents.centred
-        names = [c.modality.sensor.bands[i].name for c in self.chosen for i in c.places]
+        names = _names(self.chosen)
         sensors = [c.modality.sensor for c in self.chosen for _ in c.places]
         what = {"class": "class", "mask": "class", "flags": "flags"}.get(kind, "value")
         self.problem = Problem(
@@ -163,18 +165,16 @@ class Tables:
 
 
 def _chosen(store: Store, bands: tuple[str, ...] | None) -> list[Chosen]:
-    modalities = store.contents.modalities
-    there = [band.name for m in modalities for band in m.sensor.bands]
-    unknown = [band for band in bands or () if band not in there]
-    if unknown:
-        raise ConfigError(
-            f"{store.path}: has no band {', '.join(unknown)}; there are {', '.join(there)}"
-        )
-    found = [
-        Chosen(m, [i for i, b in enumerate(m.sensor.bands) if bands is None or b.name in bands])
-        for m in modalities
-    ]
-    return [c for c in found if c.places]
+    """Return the bands as a model sees them, in its order: neighbours of one modality together."""
+    found = itertools.groupby(find_bands(store, bands), key=lambda channel: channel[0].name)
+    return [Chosen(store.modality(name), [i for _, i in some]) for name, some in found]
+
+
+def _names(chosen: list[Chosen]) -> list[str]:
+    """Return the name of each band, with its modality where several chosen bands have one name."""
+    whole = [(c.modality.name, c.modality.sensor.bands[i].name) for c in chosen for i in c.places]
+    bare = [band for _, band in whole]
+    return [band if bare.count(band) == 1 else f"{image}/{band}" for image, band in whole]
 
 
 @dataclass(frozen=True)
