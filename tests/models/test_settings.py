@@ -21,6 +21,11 @@ SINGLE, DENSE = Outputs(channels=2, dense=False), Outputs(channels=2, dense=True
         (UNet, {"depth": 0}, r"depth=0 in 1\.\.8"),
         (UNet, {"dropout": 1.0}, "dropout=1.0 must be"),
         (ResNet, {"dropout": -0.1}, "dropout=-0.1 must be"),
+        (
+            ViT,
+            {"preset": "base", "depth": 6, "heads": 3},
+            "preset=base has a depth of its own; leave out preset or depth, heads",
+        ),
         (ViT, {"width": 100}, "width=100 must be a multiple of heads=6"),
         (ViT, {"width": 30, "heads": 3, "positions": "waves"}, "a width that 4 divides, not 30"),
         (ViT, {"drop_path": 1.0}, "drop_path=1.0 must be"),

@@ -12,7 +12,7 @@ from swath.models.vit import ViT
 from swath.nn.attention import Attention
 from swath.nn.block import Block, DropPath
 from swath.nn.patch import PatchEmbed, SpectralPatchEmbed
-from swath.nn.position import resized, waves
+from swath.nn.position import kept_waves, resized, waves
 
 NM = (443.0, 490.0, 560.0, 665.0, 842.0, 1610.0)
 
@@ -212,3 +212,17 @@ def test_missing_and_useless_wavelengths_are_said():
         small(embed="wavelengths")(image, torch.tensor([500.0, 600.0]).double())
     with pytest.raises(ConfigError, match=r"build it with model\.embed=wavelengths"):
         small(embed="bands")(image, torch.tensor(NM).double()[:4])
+
+
+def test_waves_are_made_once_for_a_grid_and_serve_training_after_a_map():
+    """A map is made in inference mode, whose tensors autograd refuses."""
+    kept_waves.cache_clear()
+    model, image = small(positions="waves"), torch.randn(1, 6, 16, 16, dtype=torch.float64)
+    with torch.inference_mode():
+        first = model(image)
+    loss = model(image.requires_grad_()).sum()
+    loss.backward()
+    assert kept_waves.cache_info().misses == 1 and kept_waves.cache_info().hits == 1
+    found = kept_waves(4, 4, 24, torch.float64, torch.device("cpu"))
+    assert torch.equal(found, waves(4, 4, 24).double()) and not found.is_inference()
+    torch.testing.assert_close(loss, first.sum())

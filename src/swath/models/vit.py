@@ -24,14 +24,15 @@ SIZES = {
 class ViT(Model):
     """Transformer over patches of the image."""
 
-    preset: Literal["tiny", "small", "base", "large"] = "small"
-    """Usual sizes: 5.3, 21, 85 or 302 M parameters in the blocks."""
+    preset: Literal["tiny", "small", "base", "large"] | None = None
+    """Usual sizes: 5.3, 21, 85 or 302 M parameters in the blocks; None: small. Width, depth and
+    heads may be given in its place, all three or some."""
     width: int | None = None
-    """Numbers in a token; None: the preset's (192, 384, 768, 1024)."""
+    """Numbers in a token; None: the preset's (192, 384, 768 or 1024)."""
     depth: int | None = None
-    """Blocks; None: the preset's (12, 12, 12, 24)."""
+    """Blocks; None: the preset's (12, 12, 12 or 24)."""
     heads: int | None = None
-    """Heads of attention, which divide the width; None: the preset's (3, 6, 12, 16)."""
+    """Heads of attention, which divide the width; None: the preset's (3, 6, 12 or 16)."""
     patch: int = 8
     """Side of a patch in pixels. Half of it makes four times the tokens: finer, and slower by
     four times or more."""
@@ -49,6 +50,12 @@ class ViT(Model):
     less, the first never."""
 
     def __post_init__(self) -> None:
+        own = [n for n in ("width", "depth", "heads") if getattr(self, n) is not None]
+        if self.preset is not None and own:
+            raise ConfigError(
+                f"preset={self.preset} has a {own[0]} of its own; leave out preset or"
+                f" {', '.join(own)}. Without a preset, what is not given is that of small"
+            )
         width, depth, heads = self.shape
         if min(width, depth, heads, self.patch) < 1 or width % heads:
             raise ConfigError(
@@ -63,7 +70,7 @@ class ViT(Model):
     @property
     def shape(self) -> tuple[int, int, int]:
         """Width, depth and heads, from the preset where they are not given."""
-        width, depth, heads = SIZES[self.preset]
+        width, depth, heads = SIZES[self.preset or "small"]
         return (
             width if self.width is None else self.width,
             depth if self.depth is None else self.depth,

@@ -3,6 +3,8 @@
 Source of the fixed waves: Vaswani et al. 2017, arXiv:1706.03762, on rows and columns apart.
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -22,6 +24,15 @@ def waves(rows: int, cols: int, width: int) -> Float[Tensor, "n d"]:
     phases = [place.reshape(-1, 1) * rate for place in (col, row)]
     parts = [wave for phase in phases for wave in (phase.sin(), phase.cos())]
     return torch.cat(parts, 1).to(torch.get_default_dtype())
+
+
+@functools.lru_cache(maxsize=16)
+def kept_waves(
+    rows: int, cols: int, width: int, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "n d"]:
+    """Return :func:`waves` on a device, made once for each grid. Not to be written to."""
+    with torch.inference_mode(False):  # a tensor made in that mode could not be trained with later
+        return waves(rows, cols, width).to(device, dtype)
 
 
 def resized(

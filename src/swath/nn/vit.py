@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from swath.nn.block import Block
 from swath.nn.patch import PatchEmbed, SpectralPatchEmbed
-from swath.nn.position import resized, waves
+from swath.nn.position import kept_waves, resized
 from swath.nn.resize import pad_to_multiple
 
 
@@ -77,7 +77,7 @@ class ViT(nn.Module):
         x = x.flatten(2).mT
         own = None
         if self.pos_embed is None:
-            x = x + waves(*grid, x.shape[2]).to(x)
+            x = x + kept_waves(*grid, x.shape[2], x.dtype, x.device)
         else:
             own, places = self.pos_embed.split([len(self.pos_embed) - self._places, self._places])
             x = x + resized(places, self.grid, grid)
