@@ -25,6 +25,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from swath import here
 from swath.config import ConfigError, build, plain
 from swath.data import layout
 from swath.data.chip import Chip, Contents, Modality
@@ -59,7 +60,7 @@ class Store:
         self._lock = threading.RLock()
         self._columns: dict[str, np.ndarray] = {}
         self._arrays: dict[str, Shards] = {}
-        self._threads = ThreadPoolExecutor(min(32, max(4, os.cpu_count() or 1)), "store")
+        self._threads = ThreadPoolExecutor(min(32, max(4, here.cores())), "store")
 
     @classmethod
     def create(
