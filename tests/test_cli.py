@@ -148,7 +148,7 @@ def test_of_several_ranks_the_first_writes_the_scores(trained, monkeypatch, rank
     import swath.train.setup
 
     monkeypatch.setattr(swath.train.setup, "score", lambda job: {"oa": 0.5})
-    monkeypatch.setattr(swath.run, "MAP", "none")
+    monkeypatch.setattr(swath.run, "FOLDER", "none")
     written = trained / "runs/small/scores.json"
     written.unlink(missing_ok=True)
     for name, value in {"WORLD_SIZE": "2", "RANK": str(rank), "MASTER_ADDR": "x"}.items():
@@ -165,6 +165,19 @@ def test_the_store_is_shown(inside):
     assert shown and all((inside / p).read_bytes().startswith(b"\x89PNG") for p in shown)
     text = invoke("data", "stats", "recipe.yaml")
     assert "water" in text and "red" in text
+
+
+def test_figures_of_baselines_are_json(inside, monkeypatch):
+    """What is no number is null: NaN is no JSON, and browsers and jq stop at it."""
+    import swath.baselines
+
+    figures = {"name": "forest", "oa": float("nan"), "users": np.array([0.5, np.nan])}
+    monkeypatch.setattr(swath.baselines, "fit_and_score", lambda *_, **__: figures)
+    swath.run.baseline(swath.load("recipe.yaml", "name=nothing"))
+    text = (inside / "runs/nothing/baselines.json").read_text()
+    assert "NaN" not in text
+    assert json.loads(text)[0] == {"name": "forest", "oa": None, "users": [0.5, None]}
+    assert "forest" in swath.run.comparison(swath.load("recipe.yaml", "name=nothing"))
 
 
 def test_pictures_of_a_store_at_an_address_are_refused(inside):

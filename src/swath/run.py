@@ -31,7 +31,7 @@ from swath.log import bar
 from swath.models import Model
 from swath.optimizers import Optimizer
 from swath.optimizers.adamw import AdamW
-from swath.predict.settings import Predict, stem
+from swath.predict.settings import FOLDER, SCORES, Predict, stem
 from swath.tasks import Task
 from swath.train.job import SETTINGS, TrainJob
 from swath.train.settings import Compute, TrainSettings
@@ -39,12 +39,8 @@ from swath.train.settings import Compute, TrainSettings
 if TYPE_CHECKING:
     from swath.data.store import Store
 
-MAP = "map"
-"""Folder in the run folder for maps."""
 BASELINES = "baselines.json"
 """File in the run folder with a row of figures for each baseline."""
-SCORES = "scores.json"
-"""File in the run folder with the figures of the model and of its map."""
 SHOWN = ("oa", "balanced", "f1_micro", "map", "rmse", "r2")
 """Figures by which a model and its baselines are compared, as far as the task has them."""
 
@@ -268,7 +264,7 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
         return scores
     store = Store.open(run.data.store)
     for ground in store.contents.grounds:
-        path = run.place / MAP / f"{stem(ground.name)}.tif"
+        path = run.place / FOLDER / f"{stem(ground.name)}.tif"
         if path.exists() and store.contents.label.kind == "mask":
             scores["map"] = score_map(path, store, run.data.split)
     for name, figures in scores.items():
@@ -300,7 +296,7 @@ def predict(run: Run, progress: bool = True) -> pathlib.Path:
             known = done
 
         files = mapped(
-            model, imagery.open(), run.predict, run.place / MAP, device=device, progress=told
+            model, imagery.open(), run.predict, run.place / FOLDER, device=device, progress=told
         )
     return next(iter(files.values()))
 
@@ -317,24 +313,28 @@ def _built_from(run: Run) -> Imagery:
 def baseline(run: Run) -> list[dict[str, Any]]:
     """Fit and score the run's baselines on the test part; write and return baselines.json."""
     from swath.baselines import fit_and_score
+    from swath.predict.evaluate import figures_plain
+    from swath.train.files import write_file
 
     _one_process("baseline")
     if not run.baselines:
         raise ConfigError("there are no baselines; add some, as baselines: [{kind: forest}]")
     store = build(run, progress=False)
     rows = [
-        fit_and_score(
-            one,
-            store,
-            run.data.split,
-            bands=run.data.bands,
-            seed=run.seed,
-            threads=run.compute.threads or here.cores(),
+        figures_plain(
+            fit_and_score(
+                one,
+                store,
+                run.data.split,
+                bands=run.data.bands,
+                seed=run.seed,
+                threads=run.compute.threads or here.cores(),
+            )
         )
         for one in run.baselines
     ]
     run.place.mkdir(parents=True, exist_ok=True)
-    (run.place / BASELINES).write_text(json.dumps(rows, indent=1))
+    write_file(run.place / BASELINES, (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode())
     return rows
 
 

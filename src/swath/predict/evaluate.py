@@ -22,9 +22,8 @@ from swath.data.store import Store
 from swath.geo.raster import open_raster
 from swath.geo.raster import read as read_band
 from swath.predict.accuracy import area_adjusted, confusion, users_and_producers
+from swath.predict.settings import SCORES
 from swath.train.files import write_file
-
-SCORES = "scores.json"
 
 
 def score_map(
@@ -83,7 +82,7 @@ def figures_of(
     users, producers = users_and_producers(counts)
     unit = hectares or 1.0
     whole = mapped[counts.sum(0) > 0].sum() * unit
-    return _plain(
+    return figures_plain(
         {
             **tally.finish(),
             "scored": int(counts.sum()),
@@ -114,7 +113,7 @@ def write_scores(folder: str | pathlib.Path, name: str, scores: dict[str, Any]) 
         kept = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
         kept = {}
-    kept[name] = _plain(scores)
+    kept[name] = figures_plain(scores)
     write_file(path, (json.dumps(kept, indent=1) + "\n").encode())
 
 
@@ -147,12 +146,12 @@ def pixel_hectares(transform: Sequence[float] | None, crs: Any) -> float | None:
     return abs(a * e - b * d) * metres**2 / 10_000
 
 
-def _plain(value: Any) -> Any:
-    """Return ``value`` as JSON knows it: arrays as lists, what is not a number as None."""
+def figures_plain(value: Any) -> Any:
+    """Return figures as JSON knows it: arrays as lists, what is not a number as None."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: figures_plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | list | tuple):
-        return [_plain(item) for item in value]
+        return [figures_plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -33,7 +33,7 @@ from swath.predict.blend import Blend
 from swath.predict.forward import Forward
 from swath.predict.layers import Layer, layers_of, pixels_of
 from swath.predict.ledger import Ledger, checksum
-from swath.predict.settings import Predict, stem
+from swath.predict.settings import FREE, Predict, stem
 from swath.predict.tiles import Rows, Tiling, tiling
 from swath.train.export import LoadedModel
 from swath.version import VERSION
@@ -137,7 +137,7 @@ class Mapping:
     def plan(self, layers: list[Layer]) -> dict:
         """Return everything that the pixels of the map depend on, as JSON."""
         made_of = plain(self.settings)
-        for free in ("windows_at_once", "scene"):
+        for free in FREE:
             del made_of[free]
         return {
             "swath": VERSION,

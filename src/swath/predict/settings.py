@@ -9,8 +9,12 @@ from typing import Literal
 from swath.config import ConfigError
 from swath.data.imagery import Imagery
 
-FREE = ("windows_at_once",)
-"""Fields that do not touch the map."""
+FREE = ("windows_at_once", "scene")
+"""Fields that do not touch the map; of a scene it is its grid and content that count."""
+FOLDER = "map"
+"""Folder of maps in a run folder."""
+SCORES = "scores.json"
+"""File in a run folder with the figures of the model and of its map."""
 
 
 @dataclass(frozen=True, kw_only=True)

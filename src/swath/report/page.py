@@ -18,6 +18,7 @@ from swath.config import ConfigError, dump, plain
 from swath.data.imagery import Imagery
 from swath.data.loader import DataSettings
 from swath.data.store import Store
+from swath.predict.settings import FOLDER
 from swath.report.curves import course, curves
 from swath.report.examples import examples
 from swath.report.maps import map_sections
@@ -61,7 +62,7 @@ def write(
     store = Store.open(data.store) if Store.exists(data.store) else None
     content = _content(name, about, store, records, dict(scores or {}), list(rows))
     if about is not None:
-        content["maps"] = map_sections(folder / "map", about.label, imagery, store, data.split)
+        content["maps"] = map_sections(folder / FOLDER, about.label, imagery, store, data.split)
         if store is not None:
             content["examples"] = examples(load_model(folder), data)
     content["settings"] = _settings(settings)
