@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -24,9 +25,11 @@ from torch import Tensor, nn
 
 from swath.config import ConfigError, find, kind_of, kinds
 from swath.data.chip import IGNORE, Batch, Label
+from swath.optimizers.adamw import AdamW
 from swath.parallel.replica import Replica
 from swath.parallel.world import World
 from swath.tasks import Objective, Task
+from swath.train.state import TrainState
 
 BANDS, SIZE, CLASSES = 3, 6, ("water", "forest", "town")
 BATCH, UPDATES = 12, 4  # samples in an update, updates in a run
@@ -150,22 +153,27 @@ def learned(
 ) -> Tensor:
     """Return the parameters after a short run; ``stop`` breaks and resumes it after that update."""
     world = world or World.start("cpu")
-    objective, model = case.objective(), case.model(dropout)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    objective, state = begun(case, dropout)
     for update in range(UPDATES):
         first = update * BATCH
         atoms = [range(p, p + micro) for p in range(first, first + BATCH, micro)]
         mine = [case.batch(atom) for atom in atoms[world.rank :: world.ranks]]
-        rule(model, world, mine, objective)
-        optimizer.step()
+        rule(state.model, world, mine, objective)
+        state.optimizer.step()
+        state.progress.update += 1
         if update + 1 == stop:
-            kept = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
-            objective, model = case.objective(), case.model(dropout)
-            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-            model.load_state_dict(kept[0])
-            optimizer.load_state_dict(kept[1])
+            tensors, numbers = copy.deepcopy(state.tensors()), json.dumps(state.numbers())
+            objective, state = begun(case, dropout)
             torch.manual_seed(99)  # a new process has another generator
-    return nn.utils.parameters_to_vector(model.parameters()).detach()
+            state.restore(tensors, json.loads(numbers))
+    assert state.progress.update == UPDATES
+    return nn.utils.parameters_to_vector(state.model.parameters()).detach()
+
+
+def begun(case: Case, dropout: float) -> tuple[Objective, TrainState]:
+    """Return the task and the state as a new process makes them."""
+    model = case.model(dropout)
+    return case.objective(), TrainState(model, AdamW(lr=1e-2).build(model))
 
 
 def spreading_changes_nothing(case: Case, ranks: Callable, rule: Rule = sums) -> None:
@@ -184,7 +192,8 @@ def accumulation_changes_nothing(case: Case, rule: Rule = sums) -> None:
 
 
 def resuming_changes_nothing(case: Case) -> None:
-    """Stopped after any update and built anew: the same parameters, to the last bit."""
+    """Stopped after any update and built anew from what a checkpoint holds: the same parameters,
+    to the last bit."""
     unbroken = learned(case, dropout=0.2)
     for stop in range(1, UPDATES):
         assert torch.equal(learned(case, dropout=0.2, stop=stop), unbroken)

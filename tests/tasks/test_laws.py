@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from swath.train.state import TrainState
 from tests import laws
 
 CASES = laws.cases()
@@ -42,6 +43,13 @@ def test_accumulation_changes_nothing(case):
 def test_resuming_changes_nothing(case):
     """A task keeps nothing of its own that a checkpoint would miss."""
     laws.resuming_changes_nothing(case)
+
+
+def test_a_state_without_the_optimisers_moments_breaks_the_law(monkeypatch):
+    """The control: what a checkpoint forgets, the law must notice."""
+    monkeypatch.setattr(TrainState, "_moments", lambda state: {})
+    with pytest.raises(AssertionError):
+        laws.resuming_changes_nothing(CASES[0])
 
 
 @every_task
