@@ -119,6 +119,20 @@ def test_fused_adamw_differs_by_rounding_only():
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("kind", kinds(Optimizer))
+def test_all_parameters_together_differ_by_rounding_only(kind):
+    """What torch chooses on a GPU; on a CPU it goes through them one by one."""
+    one_by_one, together = small(), small()
+    plain, foreach = (find(Optimizer, kind)(lr=0.01).build(m) for m in (one_by_one, together))
+    assert all(group["foreach"] is None for group in plain.param_groups)
+    for group in foreach.param_groups:
+        group["foreach"] = True
+    advance(one_by_one, plain)
+    advance(together, foreach)
+    for mine, theirs in zip(one_by_one.parameters(), together.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-13)
+
+
 def test_momentum_is_a_running_sum_of_gradients():
     """A constant gradient g moves by lr * g * (1 + (1 + mu) + ...)."""
     model = nn.Linear(1, 1, bias=False).double()

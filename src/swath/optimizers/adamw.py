@@ -31,8 +31,8 @@ class AdamW(Optimizer):
     weight_decay: float = 0.05
     """Share of a weight that is taken away in an update, as a multiple of the learning rate."""
     fused: bool = False
-    """All arithmetic in one kernel: faster on a GPU, and different from the plain loop by
-    rounding."""
+    """All arithmetic of an update in one kernel, different from the plain one by rounding. false:
+    one operation at a time, for each parameter on a CPU, for all of them together on a GPU."""
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.eps <= 0 or self.weight_decay < 0:
@@ -52,6 +52,5 @@ class AdamW(Optimizer):
             lr=self.lr,
             betas=self.betas,
             eps=self.eps,
-            foreach=False,
-            fused=self.fused,
+            fused=self.fused or None,  # None leaves torch its choice, which is never fused
         )

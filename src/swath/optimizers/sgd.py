@@ -49,5 +49,4 @@ class SGD(Optimizer):
             lr=self.lr,
             momentum=self.momentum,
             nesterov=self.nesterov,
-            foreach=False,
         )
