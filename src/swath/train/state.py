@@ -63,12 +63,15 @@ class TrainState:
         """Become the state that ``tensors`` and ``numbers`` were taken from."""
         self.model.load_state_dict(tensors["model"])
         named = dict(self.model.named_parameters())
+        fused = {p for g in self.optimizer.param_groups if g.get("fused") for p in g["params"]}
         self.optimizer.state.clear()
         for key, value in tensors["optimizer"].items():
             name, _, moment = key.rpartition("/")
-            # Copied to where the optimiser itself would have made it: step counts stay on the CPU.
-            device = named[name].device if value.ndim else value.device
-            self.optimizer.state[named[name]][moment] = value.to(device)
+            parameter = named[name]
+            # Copied to where the optimiser itself would have made it: step counts stay on the CPU
+            # unless one kernel does all the arithmetic.
+            device = parameter.device if value.ndim or parameter in fused else value.device
+            self.optimizer.state[parameter][moment] = value.to(device)
         if self.average is not None:
             for name, mine in self.average.tensors.items():
                 mine.copy_(tensors["average"][name])
