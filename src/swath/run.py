@@ -277,14 +277,12 @@ def predict(run: Run, progress: bool = True) -> pathlib.Path:
     from swath.parallel.world import pick_device
     from swath.predict.map import predict as mapped
     from swath.train.export import load_model
-    from swath.train.precision import arithmetic
 
     _one_process("predict")
     imagery = run.predict.scene or _built_from(run)
     model = load_model(run.place)
     device = pick_device(run.compute.device)
     with ExitStack() as stack:
-        stack.enter_context(arithmetic(run.train.precision, run.compute))
         steps: list[Any] = []  # of the bar, which begins when the number of strips is known
         known = 0
 
@@ -296,7 +294,14 @@ def predict(run: Run, progress: bool = True) -> pathlib.Path:
             known = done
 
         files = mapped(
-            model, imagery.open(), run.predict, run.place / FOLDER, device=device, progress=told
+            model,
+            imagery.open(),
+            run.predict,
+            run.place / FOLDER,
+            device=device,
+            precision=run.train.precision,
+            compute=run.compute,
+            progress=told,
         )
     return next(iter(files.values()))
 

@@ -92,7 +92,7 @@ def test_symmetries_undo_each_turn(symmetries):
     """The answer to a model without a sense of direction is the same as without turning."""
     images = torch.rand(3, 2, 12, 12)
     plain, turned = (
-        Forward(box(), at_once=3, symmetries=s, values=True, warn=print)(images)
+        Forward(box(), at_once=3, symmetries=s, values=True, tell=print)(images)
         for s in (1, symmetries)
     )
     torch.testing.assert_close(turned, plain, rtol=1e-6, atol=1e-7)
@@ -100,7 +100,7 @@ def test_symmetries_undo_each_turn(symmetries):
     def upper_left(images):  # has a sense of direction: each corner must be seen once or twice
         return images.clone()[:, :1].mul_(torch.arange(144.0).reshape(12, 12) == 0)
 
-    seen = Forward(upper_left, at_once=3, symmetries=symmetries, values=True, warn=print)(
+    seen = Forward(upper_left, at_once=3, symmetries=symmetries, values=True, tell=print)(
         torch.ones(1, 1, 12, 12)
     )
     corners = seen[0, 0, [0, 0, 11, 11], [0, 11, 0, 11]]
@@ -114,13 +114,13 @@ def test_windows_go_alone_if_together_they_round_otherwise():
     def fickle(images):
         return (images * 0.5 + (1e-7 if len(images) > 1 else 0)).clamp(0, 1)
 
-    forward = Forward(fickle, at_once=4, symmetries=1, values=True, warn=said.append)
+    forward = Forward(fickle, at_once=4, symmetries=1, values=True, tell=said.append)
     images = torch.rand(10, 1, 8, 8)
     alone = torch.cat([fickle(image[None]) for image in images]).double()
     assert torch.equal(forward(images), alone)
     assert forward.at_once == 1 and "one at a time" in said[0]
 
-    steady = Forward(lambda x: x * 0.5, at_once=4, symmetries=1, values=True, warn=said.append)
+    steady = Forward(lambda x: x * 0.5, at_once=4, symmetries=1, values=True, tell=said.append)
     assert torch.equal(steady(images), images.double() * 0.5)
     assert steady.at_once == 4 and len(said) == 1
 
@@ -131,7 +131,7 @@ def test_one_answer_a_window_fills_its_middle():
     assert (plan.stride, plan.pad, sum(plan.profile)) == (1, 2, plan.profile[2])
     centre = {}
     forward = Forward(
-        lambda images: images[:, :, 2, 2], at_once=1, symmetries=1, values=True, warn=print
+        lambda images: images[:, :, 2, 2], at_once=1, symmetries=1, values=True, tell=print
     )
     scene = torch.rand(1, 10, 11, dtype=torch.float64)
     for row in plan.rows:

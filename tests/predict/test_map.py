@@ -9,13 +9,16 @@ import rasterio
 import torch
 
 from swath.config import ConfigError
-from swath.data.chip import Label
+from swath.data.chip import Batch, Label
 from swath.models.vit import ViT
+from swath.parallel.replica import Replica
+from swath.parallel.world import World
 from swath.predict.ledger import Ledger
 from swath.predict.map import Mapping, predict
 from swath.predict.settings import Predict
 from swath.tasks.multilabel import Multilabel
 from swath.tasks.regress import Regress
+from swath.train.precision import AUTOCAST
 from tests.predict.small import LAND, untrained, write_scene
 
 ALL = Predict(probabilities=True, uncertainty=True, overlap=0.5)
@@ -224,3 +227,52 @@ def test_a_model_of_whole_windows_maps_their_middles(scene, tmp_path):
     with torch.no_grad():
         want = model.objective.predict(model.network, image)[0]
     np.testing.assert_allclose(block, want[:, None, None].expand(2, 8, 8), atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp64"])
+@pytest.mark.parametrize("network", [None, ViT(width=16, depth=1, heads=2, patch=8)])
+def test_a_map_is_computed_in_the_precision_of_training(scene, tmp_path, precision, network):
+    """Its answers are, bit for bit, those that the run's own score is taken from, and the map is
+    the same whatever number of windows go at once."""
+    model = untrained(model=network)
+    mapping = Mapping(model, scene, ALL, torch.device("cpu"), precision)
+    image = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    none = torch.zeros(3, dtype=torch.int64)
+    valid = torch.ones(3, 32, 32, dtype=torch.bool)
+    batch = Batch(image=image, valid=valid, target=None, positions=none, indices=none, seed=0)
+    replica = Replica(model.network, World.alone(), autocast=AUTOCAST.get(precision))
+    with torch.inference_mode():
+        scored = replica.call(lambda m, b: model.objective.predict(m, b.image), batch)
+        assert torch.equal(mapping._answer(image), scored)
+        plain = untrained(model=network)
+        simple = plain.objective.predict(plain.network, image)
+    assert torch.equal(simple, scored) == (precision == "fp32")
+    maps = [
+        predict(model, scene, dataclasses.replace(ALL, windows_at_once=n), tmp_path / str(n),
+                precision=precision)
+        for n in (1, 5)
+    ]  # fmt: skip
+    for name, path in maps[0].items():
+        np.testing.assert_array_equal(read(path), read(maps[1][name]))
+
+
+def test_a_map_begun_in_another_precision_is_begun_anew(scene, tmp_path, caplog):
+    """Else half of its pixels would be rounded otherwise; the weights' checksum stays the same."""
+    model = untrained()
+    interrupted(model, scene, tmp_path)
+    files = predict(model, scene, ALL, tmp_path, precision="bf16")
+    assert "begun anew: it was made with other arithmetic" in caplog.text
+    whole = predict(model, scene, ALL, tmp_path / "other", precision="bf16")
+    np.testing.assert_array_equal(read(files["probabilities"]), read(whole["probabilities"]))
+
+
+def test_compile_compiles_the_network_of_a_map(scene, monkeypatch):
+    """The setting has an effect, which the plan knows; here a compiler that does not rewrite."""
+    model = untrained()
+    compiled = []
+    monkeypatch.setattr(model.network, "compile", lambda: compiled.append(True))
+    plain = Mapping(model, scene, ALL, torch.device("cpu")).plan([])
+    assert not compiled
+    fast = Mapping(model, scene, ALL, torch.device("cpu"), compile=True).plan([])
+    assert compiled == [True]
+    assert [name for name in plain if plain[name] != fast[name]] == ["arithmetic"]

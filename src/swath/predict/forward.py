@@ -26,15 +26,22 @@ class Forward:
     """Answers groups of windows; see the file's opening."""
 
     def __init__(
-        self, answer: Answer, *, at_once: int, symmetries: int, values: bool, warn: Callable
+        self,
+        answer: Answer,
+        *,
+        at_once: int,
+        symmetries: int,
+        values: bool,
+        tell: Callable[[str], None],
     ) -> None:
         """at_once: windows in one pass. symmetries: 1, 4 (quarter turns) or 8 (mirrored too).
-        values: answers are numbers, not probabilities. warn: told in words what changed."""
+        values: answers are numbers, not probabilities. tell: is told in words if one
+        window goes at a time after all."""
         self.at_once = at_once
         self._answer = answer
         self._symmetries = symmetries
         self._values = values
-        self._warn = warn
+        self._tell = tell
         self._tried = at_once == 1
 
     @torch.inference_mode()
@@ -74,7 +81,7 @@ class Forward:
         alone = torch.cat([self._answer(w[None].contiguous()) for w in windows[: self.at_once]])
         self._tried = True
         if not torch.equal(together, alone):
-            self._warn(
+            self._tell(
                 f"{self.at_once} windows at once round otherwise than one alone with this model on "
                 "this machine; they go through one at a time, so that the map stays the same"
             )

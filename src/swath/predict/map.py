@@ -5,8 +5,11 @@ answers are blended, and the rows that no later window touches are written and t
 ledger; interrupted, the map goes on after the last row ticked. At any time there are in memory the
 pixels and the sums of two rows of windows, whatever the height of the scene.
 
-The map is a function of model, scene and settings alone: not of the number of windows in one
-pass, of their order, or of where it was interrupted.
+The map is a function of model, scene, settings and arithmetic alone: not of the number of windows
+in one pass, of their order, or of where it was interrupted. Arithmetic is the precision, the kind
+of device, and whether the model is compiled; a map begun with another is begun anew, so that no map
+is half the one, half the other. The precision is that of training, by the same means (parameters in
+its type, matrix products in bfloat16 for bf16), so that a map and a run's own score are made alike.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ from swath.predict.ledger import Ledger, checksum
 from swath.predict.settings import FREE, Predict, stem
 from swath.predict.tiles import Rows, Tiling, tiling
 from swath.train.export import LoadedModel
+from swath.train.precision import AUTOCAST, DTYPES, arithmetic
+from swath.train.settings import Compute
 from swath.version import VERSION
 
 log = logging.getLogger("swath")
@@ -51,6 +56,8 @@ def predict(
     folder: str | pathlib.Path,
     *,
     device: str | torch.device = "cpu",
+    precision: str = "fp32",
+    compute: Compute = Compute(),  # noqa: B008  (frozen)
     progress: Progress = lambda done, strips: None,
 ) -> dict[str, pathlib.Path]:
     """Map ``scene`` and return the files written below ``folder``, by what they hold.
@@ -59,12 +66,20 @@ def predict(
     if asked for, stand beside it. All have the scene's grid and no-data where no band was
     observed. A map begun before with the same model, scene and settings is gone on with.
 
+    precision: as in train.precision; give the one that the model was trained in.
+    compute: its threads and compile are used.
+
     Raises ConfigError if the scene lacks a band of the model, or settings do not fit the model.
     """
-    mapping = Mapping(model, scene, settings, torch.device(device))
-    layers = layers_of(model.label, settings)
-    folder = pathlib.Path(folder)
-    name = stem(scene.name)
+    with arithmetic(precision, compute):
+        mapping = Mapping(model, scene, settings, torch.device(device), precision, compute.compile)
+        return _write(mapping, layers_of(model.label, settings), pathlib.Path(folder), progress)
+
+
+def _write(
+    mapping: Mapping, layers: list[Layer], folder: pathlib.Path, progress: Progress
+) -> dict[str, pathlib.Path]:
+    name = stem(mapping.scene.name)
     paths: dict[str, pathlib.Path] = {
         layer.name: folder / f"{name}{layer.suffix}.tif" for layer in layers
     }
@@ -106,6 +121,8 @@ class Mapping:
     scene: Scene
     settings: Predict
     device: torch.device
+    precision: str = "fp32"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         model, scene, settings = self.model, self.scene, self.settings
@@ -128,11 +145,13 @@ class Mapping:
             at_once=settings.windows_at_once,
             symmetries=settings.symmetries,
             values=self.values,
-            warn=log.info,
+            tell=log.info,
         )
-        model.network.to(self.device).eval()
         self.fingerprint = _fingerprint(model)
         """Of the weights and of all that says what they mean."""
+        model.network.to(self.device, DTYPES[self.precision]).eval()
+        if self.compile:
+            model.network.compile()
 
     def plan(self, layers: list[Layer]) -> dict:
         """Return everything that the pixels of the map depend on, as JSON."""
@@ -145,6 +164,7 @@ class Mapping:
             "scene": plain(self.scene.imagery),
             "ground": plain(self.scene.ground),
             "layers": [layer.name for layer in layers],
+            "arithmetic": [self.precision, self.device.type, self.compile],
             **made_of,
         }
 
@@ -207,7 +227,9 @@ class Mapping:
             yield strip, col, answer
 
     def _answer(self, image: Tensor) -> Tensor:
-        return self.model.objective.predict(self.model.network, image)
+        image, narrow = image.to(DTYPES[self.precision]), AUTOCAST.get(self.precision)
+        with torch.autocast(self.device.type, dtype=narrow, enabled=narrow is not None):
+            return self.model.objective.predict(self.model.network, image)
 
     def _read(self, first: int, end: int) -> np.ndarray:
         return self.scene.read(Window(first, 0, end - first, self.scene.width))[self._bands]
