@@ -1,5 +1,6 @@
 """A store comes out the same however often its building was interrupted, and says what is wrong."""
 
+import dataclasses
 import json
 import logging
 import pathlib
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -218,7 +220,7 @@ def test_other_bad_input_is_named(tmp_path):
     def changed(**attributes):
         class Changed(Synthetic):
             def open(self):
-                source = Synthetic(**SMALL).open()
+                source = Synthetic(**SMALL, label=self.label).open()
                 chip = source.chip
 
                 def read(index):
@@ -232,9 +234,16 @@ def test_other_bad_input_is_named(tmp_path):
 
         return Changed(**SMALL)
 
-    nothing = {"fine": np.zeros((2, 16, 16), np.uint16)}
+    image = np.zeros((2, 16, 16), np.uint16)
+    with pytest.raises(ConfigError, match="c: no pixel is labelled that some band observed"):
+        build(changed(images={"fine": image}), tmp_path / "c", Split(), progress=False)
     with pytest.raises(ConfigError, match="band F0, F1 is no-data in every training sample"):
-        build(changed(images=nothing), tmp_path / "c", Split(), progress=False)
+        nothing = changed(images={"fine": image}, label=None)
+        build(dataclasses.replace(nothing, label="none"), tmp_path / "c2", Split(), progress=False)
+    image = image.copy()
+    image[1] = 5
+    with pytest.raises(ConfigError, match="band F0 is no-data in every training sample"):
+        build(changed(images={"fine": image}), tmp_path / "c3", Split(), progress=False)
     label = np.full((16, 16), 7, np.uint8)
     with pytest.raises(ConfigError, match=r"sample 0 .*: label 7 is outside the class map of 3"):
         build(changed(label=label), tmp_path / "d", Split(), progress=False, threads=1)
@@ -312,6 +321,46 @@ def test_touching_is_what_counting_pixels_finds(tmp_path):
     assert 0 < by_hand < 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class Striped(Synthetic):
+    """Rows 0 to 3 were observed in no band, row 5 in all but the first."""
+
+    def open(self):
+        source = super().open()
+        whole = source.chip
+
+        def chip(index):
+            found = whole(index)
+            for image in found.images.values():
+                scale = image.shape[-1] / self.size
+                image[:, : int(4 * scale)] = 0
+            found.images["fine"][0, 5] = 0
+            return found
+
+        source.chip = chip
+        return source
+
+
+@pytest.mark.parametrize("label", ["mask", "raster"])
+@pytest.mark.parametrize("coarse", [0, 1])
+def test_what_no_band_observed_has_no_label(tmp_path, label, coarse):
+    """It would be learned and scored from nothing; one band that saw it is enough to keep it."""
+    dataset = Striped(**SMALL, label=label, coarse=coarse, nodata=0.01)
+    store = build(dataset, tmp_path / "s", Split(), progress=False)
+    read = store.read(np.arange(store.samples)).result()
+    unknown = read["label"] == IGNORE if label == "mask" else np.isnan(read["label"]).all(1)
+    before = np.stack([dataset.open().chip(i).label for i in range(store.samples)])
+    absent = before == IGNORE if label == "mask" else np.isnan(before).all(1)
+    seen = (read["fine"] != 0).any(1)
+    if coarse:
+        seen |= (read["coarse"] != 0).any(1).repeat(2, 1).repeat(2, 2)
+    assert not seen[:, :4].any() and seen[:, 5].any()
+    np.testing.assert_array_equal(unknown, absent | ~seen)
+    if label == "mask":
+        counted = sum(select(store, None, part).counts.sum() for part in ("train", "val", "test"))
+        assert counted == (~unknown).sum()
+
+
 def test_the_summary_shows_counts_and_bands(tmp_path):
     """Figures of the selection, printed."""
     import io
@@ -326,3 +375,62 @@ def test_the_summary_shows_counts_and_bands(tmp_path):
     assert "by block, val 0.1, test 0.2, seed 0" in text
     assert f"{unplain(store.attributes['stats'])['fine'][1].mean:.5g}" in text
     assert "0.0%" in text  # blocks do not touch
+
+
+def test_a_scene_with_nan_for_no_data_is_built_further_and_trained_on(tmp_path):
+    """NaN is not equal to NaN, but the no-data value of float imagery is the same tomorrow."""
+
+    class Floating(Synthetic):
+        def open(self):
+            source = super().open()
+            first = source.contents.modalities[0]
+            sensor = dataclasses.replace(first.sensor, nodata=float("nan"))
+            first = dataclasses.replace(first, sensor=sensor)
+            source.contents = dataclasses.replace(source.contents, modalities=(first,))
+            return source
+
+    for _ in range(2):
+        assert build(Floating(**SMALL), tmp_path / "s", Split(), progress=False).done
+
+
+HELD = """
+import sys
+from swath.data import build as room
+from swath.data.split import Split
+from swath.datasets.synthetic import Synthetic
+write = room._write
+def held(*given):
+    write(*given)
+    print("written", flush=True)
+    sys.stdin.readline()
+room._write = held
+room.build(Synthetic(samples=60, size=16, bands=2), sys.argv[1], Split(), progress=False)
+"""
+
+
+def test_two_builders_of_one_store_do_not_meet(tmp_path):
+    """The second is told so while the first builds, and finds the finished store after it."""
+    command = [sys.executable, "-c", HELD, str(tmp_path / "s")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as first:
+        assert first.stdout.readline() == "written\n"
+        with pytest.raises(ConfigError, match=rf"s: another process .*pid {first.pid}.* at work"):
+            made(tmp_path / "s")
+        assert not Store.open(tmp_path / "s", unfinished=True).done
+        first.communicate("\n")
+    assert first.returncode == 0
+    assert made(tmp_path / "s").done and not (tmp_path / "s/.lock").exists()
+
+
+def test_a_finished_store_is_taken_where_nobody_may_write(tmp_path, monkeypatch):
+    """Many train from one store that belongs to somebody else."""
+    made(tmp_path / "s")
+    monkeypatch.setattr("swath.data.build.lock", lambda *_: pytest.fail("took a lock"))
+    assert made(tmp_path / "s").done
+
+
+def test_the_checksum_tells_other_pixels(tmp_path):
+    one, same, other = (made(tmp_path / n, seed=s) for n, s in (("a", 0), ("b", 0), ("c", 1)))
+    assert one.fingerprint == same.fingerprint != other.fingerprint
+    split = made(tmp_path / "d", Split(by="random", seed=7))
+    assert split.fingerprint == one.fingerprint  # the pixels are

@@ -4,12 +4,19 @@ Pixels first, shard by shard: a shard is on disk whole or not at all. What follo
 from the pixels on disk alone, so it comes out the same after any number of interruptions: the
 census of labels, the split, the band statistics of the training part. The mark that the store is
 finished comes last.
+
+A pixel that no band observed has no label in the store, whatever the dataset says of it: nothing
+can be learned or scored there. So it counts nowhere: not in a loss, a score, a split's shares, a
+baseline, or the score of a map, which has no answer there either.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
 import os
+import pathlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -18,13 +25,15 @@ import numpy as np
 
 from swath import here
 from swath.config import ConfigError, plain
-from swath.data import stats
-from swath.data.census import SAMPLES, CensusFold, pack
+from swath.data import layout, stats
+from swath.data.census import SAMPLES, CensusFold, pack, unpack
 from swath.data.chip import IGNORE, Chip, Contents
 from swath.data.dataset import Dataset, Source
 from swath.data.fold import fit
+from swath.data.shards import is_address
 from swath.data.split import TEST, Selection, Split, select
 from swath.data.store import Store
+from swath.lock import lock
 from swath.log import bar
 
 log = logging.getLogger(__name__)
@@ -51,20 +60,45 @@ def build(
 
     Raises ConfigError if ``out`` was built from other settings (naming the first that differs),
     a sample cannot be read or is not what its dataset announced, a class has no training sample,
-    a band has no data, or the disk is full. Apart from the first, run it again when that is
-    mended: it goes on where it stopped.
+    a band has no data, the disk is full, or another process builds there. Apart from the first,
+    run it again when that is mended: it goes on where it stopped.
     """
     source = dataset.open()
-    store = _begin(dataset, source, out, split, compress, options)
+    if Store.exists(out):
+        store = _begin(dataset, source, out, split, compress, options)
+        if store.done and not store.missing():
+            return store  # without a lock: it may lie where nobody may write
+    with _alone(out):
+        store = _begin(dataset, source, out, split, compress, options)
+        _go_on(store, source, split, threads, progress)
+    return store
+
+
+def _alone(out: str | os.PathLike[str]) -> contextlib.AbstractContextManager[None]:
+    if is_address(os.fspath(out)) or os.path.isfile(out):
+        return contextlib.nullcontext()
+    return lock(pathlib.Path(out) / ".lock", "swath data build")
+
+
+def _go_on(store: Store, source: Source, split: Split, threads: int | None, progress: bool) -> None:
+    """Write what is missing of ``store``, and finish it."""
     shards = store.missing()
     if store.done and not shards:
-        return store
+        return  # another process has just finished it
     with bar(progress, "samples", sum(len(s) for s in shards)) as step:
         _write(store, source, shards, threads, step)
     if store.done:  # only a lost shard was put back
-        return store
+        if "checksum" in store.attributes:
+            store.update(checksum=store.sum())
+        return
     _check_split(split, store.contents)
-    store.update(split=plain(split), census=take_census(store, progress))
+    census = take_census(store, progress)
+    if not len(unpack(census[SAMPLES]).sample):
+        raise ConfigError(
+            f"{store.path}: no pixel is labelled that some band observed; correct the labels, or "
+            "the sensor's no-data value"
+        )
+    store.update(split=plain(split), census=census)
     train = select(store, split, "train")
     _warn_untested(store, train)
     with bar(progress, "statistics", len(store.contents.modalities)) as step:
@@ -73,8 +107,7 @@ def build(
             bands[modality.name] = stats.modality_statistics(train, modality)
             step()
     _check_bands(store, bands)
-    store.finish(stats=stats.plain(bands))
-    return store
+    store.finish(stats=stats.plain(bands), checksum=store.sum())
 
 
 def _begin(
@@ -106,7 +139,7 @@ def _begin(
                 f"{out}: was built from other settings: {different}; "
                 "build into another folder, or delete this one"
             )
-    if len(source) != store.samples or plain(source.contents) != plain(store.contents):
+    if len(source) != store.samples or not _same(plain(source.contents), plain(store.contents)):
         raise ConfigError(
             f"{out}: the files of the dataset changed since the store was begun "
             f"({store.samples} samples then, {len(source)} now); build into another folder"
@@ -122,7 +155,12 @@ def _differing(there: Any, asked: Any, path: str) -> str | None:
             if found:
                 return found
         return None
-    return None if there == asked else f"{path} is {there!r} there and {asked!r} here"
+    return None if _same(there, asked) else f"{path} is {there!r} there and {asked!r} here"
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two plain values are equal; NaN, a no-data value, is equal to NaN."""
+    return layout.to_json(one) == layout.to_json(other)
 
 
 def _write(
@@ -137,7 +175,7 @@ def _write(
             found = source.chip(index)
             _check_chip(found, store.contents, index)
             step()
-            return found
+            return _unlabelled_where_unseen(found, store)
 
         try:
             for shard in shards:
@@ -150,6 +188,28 @@ def _write(
         except BaseException:
             readers.shutdown(cancel_futures=True)
             raise
+
+
+def _unlabelled_where_unseen(chip: Chip, store: Store) -> Chip:
+    """Return ``chip`` without labels on pixels that no band of no image observed."""
+    label = store.contents.label.kind
+    if chip.label is None or label not in ("mask", "raster"):
+        return chip
+    height, width = store.grid
+    seen = np.zeros((height, width), bool)
+    for modality in store.contents.modalities:
+        image = chip.images[modality.name]
+        there = np.isfinite(image)
+        if modality.sensor.nodata is not None:
+            there &= image != modality.sensor.nodata
+        rows = np.arange(height) * modality.height // height
+        cols = np.arange(width) * modality.width // width
+        seen |= there.any(0)[rows[:, None], cols]
+    if seen.all():
+        return chip
+    known = np.asarray(chip.label)
+    nothing = known.dtype.type(IGNORE if label == "mask" else np.nan)
+    return dataclasses.replace(chip, label=np.where(seen, known, nothing))
 
 
 def _check_chip(chip: Chip, contents: Contents, index: int) -> None:
