@@ -75,7 +75,7 @@ def test_masks_painted_in_colours(folder):
 
 
 def test_the_given_split_is_told_by_folders(tmp_path):
-    for part in ("Train", "valid", "test"):
+    for part in ("Training", "valid", "test"):
         write(tmp_path / part / "images" / "x.png", IMAGES["a"], crs=None, driver="PNG")
         write(tmp_path / part / "gt" / "x.tif", MASKS["a"], crs=None)
     source = masks(tmp_path, images="*/images/*", masks="{folder}/../gt/{stem}.tif").open()

@@ -10,13 +10,23 @@ import csv
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from swath.config import ConfigError
 from swath.data.chip import Ground, Where
 
-PARTS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+PARTS: dict[str, Literal["train", "val", "test"]] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""What publishers call the parts of their split, in names of folders and in lists."""
 
 
 @dataclass(frozen=True)

@@ -21,20 +21,10 @@ from swath.data.chip import IGNORE, Chip, Contents, Ground, Label, Modality, Whe
 from swath.data.dataset import Dataset
 from swath.data.imagery import Imagery, mark, no_data
 from swath.data.sensor import load_sensor
+from swath.datasets._places import PARTS
 from swath.geo.channel import Channel, File
 from swath.geo.raster import crs_name
 from swath.geo.window import Window, windows
-
-GIVEN: dict[str, Literal["train", "val", "test"]] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""Folder names that tell the publisher's split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +197,7 @@ class Pairs:
             label=self._label(number, window),
             groups={"block": self._squares[index], "image": number},
             where=Where(number, window.row, window.col, window.height, window.width),
-            given=next((GIVEN[f.lower()] for f in folders if f.lower() in GIVEN), None),
+            given=next((PARTS[f.lower()] for f in folders if f.lower() in PARTS), None),
         )
 
     def _channels(self, name: str) -> dict[str, Channel]:
