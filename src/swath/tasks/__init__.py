@@ -55,6 +55,8 @@ class Task(Choice):
     """Settings of a task."""
 
     package: ClassVar[str] = "swath.tasks"
+    labels: ClassVar[tuple[str, ...]] = ()
+    """Kinds of labels that it learns; see Label."""
 
     def bind(self, label: Label, counts: np.ndarray | None) -> Objective:
         """Return the task on labels like ``label``; ConfigError if they cannot be learned so.

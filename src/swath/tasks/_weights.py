@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
-from swath.config import ConfigError
+from swath.config import ConfigError, find, kind_of, kinds
+from swath.tasks import Task
 
 
 def class_weights(
@@ -41,19 +44,15 @@ def check_exponent(exponent: float) -> None:
         )
 
 
-def check_label(task: str, label_kind: str, wanted: tuple[str, ...]) -> None:
-    """Raise ConfigError, naming the task that fits, unless the label is of a ``wanted`` kind."""
-    if label_kind in wanted:
+def check_label(task: Task, label_kind: str) -> None:
+    """Raise ConfigError, naming the tasks that fit, unless ``task`` learns labels of that kind."""
+    if label_kind in task.labels:
         return
-    fitting = {
-        "class": "classify",
-        "flags": "multilabel",
-        "mask": "segment",
-        "value": "regress",
-        "raster": "regress",
-    }
-    hint = f"use task.kind={fitting[label_kind]}" if label_kind in fitting else "there is no label"
+    fitting = [
+        kind for kind in kinds(Task) if label_kind in cast(type[Task], find(Task, kind)).labels
+    ]
+    hint = f"use task.kind={' or '.join(fitting)}" if fitting else "there is no label"
     raise ConfigError(
-        f"task {task} learns labels of kind {' or '.join(wanted)}; the store's are of kind "
-        f"{label_kind}: {hint}"
+        f"task {kind_of(type(task))} learns labels of kind {' or '.join(task.labels)}; the store's "
+        f"are of kind {label_kind}: {hint}"
     )

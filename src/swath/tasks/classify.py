@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from swath.tasks._weights import check_exponent, check_label, class_weights
 @dataclass(frozen=True, kw_only=True)
 class Classify(Task):
     """Predict the class of each sample."""
+
+    labels: ClassVar[tuple[str, ...]] = ("class",)
 
     loss: ClassLoss = "cross_entropy"
     """cross_entropy, or squared: the squared difference between probabilities and the one-hot
@@ -35,7 +38,7 @@ class Classify(Task):
         check_exponent(self.class_weights)
 
     def bind(self, label: Label, counts: np.ndarray | None) -> ClassObjective:
-        check_label("classify", label.kind, ("class",))
+        check_label(self, label.kind)
         check_class_settings(label.classes, "classify", self.smoothing)
         return ClassObjective(
             outputs=Outputs(channels=len(label.classes), dense=False),

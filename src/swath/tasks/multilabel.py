@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class Multilabel(Task):
     """Predict for each sample which classes are present, by binary cross-entropy of each."""
 
+    labels: ClassVar[tuple[str, ...]] = ("flags",)
+
     class_weights: float = 0.0
     """How much the flags of rare classes count more in the loss, 0..1: each class weighs
     (mean count / its count) ** class_weights. 0: all flags alike."""
@@ -34,7 +36,7 @@ class Multilabel(Task):
         check_exponent(self.class_weights)
 
     def bind(self, label: Label, counts: np.ndarray | None) -> FlagsObjective:
-        check_label("multilabel", label.kind, ("flags",))
+        check_label(self, label.kind)
         if not label.classes:
             raise ConfigError("task multilabel needs at least one class; the store has none")
         return FlagsObjective(

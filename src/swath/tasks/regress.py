@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Regress(Task):
     """Predict quantities, of samples or of pixels. Unknown values (NaN) count nowhere."""
+
+    labels: ClassVar[tuple[str, ...]] = ("value", "raster")
 
     loss: Literal["squared", "absolute", "huber"] = "squared"
     """Of the error divided by ``scale``. squared learns the mean, absolute the median; huber is
@@ -53,7 +55,7 @@ class Regress(Task):
             raise ConfigError(f"task.scale={self.scale} must be above 0")
 
     def bind(self, label: Label, counts: np.ndarray | None) -> ValueObjective:
-        check_label("regress", label.kind, ("value", "raster"))
+        check_label(self, label.kind)
         return ValueObjective(
             outputs=Outputs(channels=len(label.classes) or 1, dense=label.kind == "raster"),
             names=label.classes or ("value",),

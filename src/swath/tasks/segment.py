@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from swath.tasks._weights import check_exponent, check_label, class_weights
 @dataclass(frozen=True, kw_only=True)
 class Segment(Task):
     """Predict the class of each pixel."""
+
+    labels: ClassVar[tuple[str, ...]] = ("mask",)
 
     loss: ClassLoss = "cross_entropy"
     """cross_entropy, or squared: the squared difference between probabilities and the one-hot
@@ -37,7 +40,7 @@ class Segment(Task):
         check_exponent(self.class_weights)
 
     def bind(self, label: Label, counts: np.ndarray | None) -> ClassObjective:
-        check_label("segment", label.kind, ("mask",))
+        check_label(self, label.kind)
         check_class_settings(label.classes, "segment", self.smoothing)
         if len(label.classes) > IGNORE:
             raise ConfigError(
