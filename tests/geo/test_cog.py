@@ -161,3 +161,12 @@ def test_pixels_that_do_not_fit_are_refused(tmp_path):
         writer(tmp_path / "b.tif", dtype="float32")
     with pytest.raises(ConfigError, match=r"a map cannot hold int64; use uint8, int16"):
         writer(tmp_path / "b.tif", dtype="int64", colours=None, classes=None)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 3), (2, 2)])
+def test_a_map_of_a_pixel_is_a_map(tmp_path, height, width):
+    """GDAL takes a raw file of a byte for no raster."""
+    pixels = np.arange(height * width, dtype=np.uint8).reshape(1, height, width) % 3
+    path = write_cog(tmp_path / "a.tif", pixels, place(), UTM, nodata=255)
+    with rasterio.open(path) as file:
+        np.testing.assert_array_equal(file.read(), pixels)

@@ -33,6 +33,8 @@ _TYPES = {
     "uint32": (13, "UInt32"),
 }
 
+_LEAST_BYTES = 64  # of the raw file: GDAL takes a shorter one for no raster at all
+
 
 class CogWriter:
     """A raster (count, height, width) on its way to ``path``."""
@@ -79,11 +81,12 @@ class CogWriter:
         """The raw pixels, beside the target."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         size = self.count * self.height * self.width * self.dtype.itemsize
+        size = max(size, _LEAST_BYTES)
         kept = resume and self.part.exists() and self.part.stat().st_size == size
         self._file = os.open(self.part, os.O_RDWR | os.O_CREAT | (0 if kept else os.O_TRUNC))
         if not kept:
             with self._room(size):
-                os.posix_fallocate(self._file, 0, max(size, 1))
+                os.posix_fallocate(self._file, 0, size)
         self.part.with_name(self.part.name + ".hdr").write_text(self._header())
 
     def write(self, window: Window, pixels: np.ndarray) -> None:
