@@ -265,6 +265,56 @@ def test_a_newer_store_is_refused(tmp_path):
         Store.open(tmp_path / "s")
 
 
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        ([], "damaged, not a Zarr group"),
+        ({"attributes": []}, "damaged, not a Zarr group"),
+        ({"attributes": {"swath": {}}}, "damaged: its 'swath' says no version"),
+        ({"attributes": {"swath": []}}, "damaged: its 'swath' says no version"),
+        ({"attributes": {"swath": {"version": "1"}}}, "damaged: its 'swath' says no version"),
+        (
+            {"attributes": {"swath": {"version": 1, "done": True}}},
+            "damaged: its 'swath' lacks compress, ",
+        ),
+    ],
+)
+def test_damaged_attributes_are_said(tmp_path, node, said):
+    build(tmp_path / "s")
+    (tmp_path / "s/zarr.json").write_text(json.dumps(node))
+    with pytest.raises(ConfigError, match=f"s/zarr.json: {said}"):
+        Store.open(tmp_path / "s")
+
+
+def test_a_finished_store_is_not_made_unfinished(tmp_path):
+    """Whoever opened it before it was finished would write back what is no longer so."""
+    store = build(tmp_path / "s", finish=False)
+    late = Store.open(tmp_path / "s", unfinished=True)
+    store.finish()
+    for change in (lambda: late.update(stats={}), late.finish):
+        with pytest.raises(ConfigError, match="another process has finished this store"):
+            change()
+    assert Store.open(tmp_path / "s").done
+    assert Store.open(tmp_path / "s").column("name").size
+
+
+def test_the_checksum_is_of_what_is_held_and_not_of_how(tmp_path):
+    """Packed or not, in shards of any size: the same; with another pixel or label: another."""
+    one, other = build(tmp_path / "a"), build(tmp_path / "b", compress=True, per_file=3)
+    assert one.sum() == other.sum()
+    one.update(checksum=one.sum())
+    other.update(checksum=other.sum())
+    assert one.fingerprint == other.fingerprint
+    changed = chip(5)
+    changed.images["s2"][1, 2, 3] += 1
+    other.write(5, changed)
+    assert one.sum() != other.sum() and one.fingerprint != other.fingerprint
+    changed = chip(5)
+    changed.label[0, 0] = 1 - changed.label[0, 0]
+    other.write(5, changed)
+    assert one.sum() != other.sum()
+
+
 def test_a_chip_that_does_not_fit_is_named(tmp_path):
     store = Store.create(tmp_path / "s", CONTENTS, 3)
     for change, message in [

@@ -69,9 +69,13 @@ class Group:
         if found.state != "value":
             return None
         try:
-            return json.loads(found.value).get("attributes", {})
+            node = json.loads(found.value)
         except ValueError as error:
             raise ConfigError(f"{self._path}/zarr.json: damaged, not JSON: {error}") from error
+        attributes = node.get("attributes", {}) if isinstance(node, dict) else None
+        if not isinstance(attributes, dict):
+            raise ConfigError(f"{self._path}/zarr.json: damaged, not a Zarr group")
+        return attributes
 
     def save(self, attributes: dict[str, Any]) -> None:
         """Write the attributes, all or none: aside, to disk, then renamed."""

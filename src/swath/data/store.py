@@ -17,6 +17,8 @@ store, in one rename, as done.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -32,6 +34,7 @@ from swath.data.chip import Chip, Contents, Modality
 from swath.data.shards import Group, Shards, as_text
 
 VERSION = 1
+_SUM_BYTES = 64 << 20  # pixels read at a time for the checksum
 
 
 class Reading:
@@ -122,11 +125,7 @@ class Store:
                 f"{text}: there is no store here (no zarr.json with 'swath' in its attributes); "
                 f"make one with `swath data build`"
             )
-        if attributes["version"] > VERSION:
-            raise ConfigError(
-                f"{text}: written by a newer Swath (store version {attributes['version']}, this "
-                f"one reads up to {VERSION}): update Swath, or build the store again"
-            )
+        _check_attributes(attributes, text)
         store = cls(text, layout.from_json(attributes))
         if not store.done and not unfinished:
             raise ConfigError(
@@ -166,11 +165,24 @@ class Store:
         raise ConfigError(f"{self.path}: no modality {name!r}; there are {names}")
 
     def update(self, **attributes: Any) -> None:
-        """Add or replace attributes, all or none. Arrays become lists."""
+        """Add or replace attributes, all or none. Arrays become lists.
+
+        ConfigError if somebody else has finished the store since it was opened here.
+        """
         with self._lock:
+            self._check_mine()
             new = {**self._attributes, **layout.from_json(layout.to_json(attributes))}
             self._save(new)
             self._attributes = new
+
+    def _check_mine(self) -> None:
+        """Raise ConfigError if the store is finished on disk but not here: writing undoes that."""
+        there = (Group(self.path).load() or {}).get("swath") or {}
+        if there.get("done") and not self.done:
+            raise ConfigError(
+                f"{self.path}: another process has finished this store; run the same command "
+                "again, it takes the store as it is"
+            )
 
     # Writing
 
@@ -204,9 +216,12 @@ class Store:
         for name, values in [(p.name, layout.rows(p, chips)) for p in parts]:
             self._array(name).write(start, values)
             self._columns.pop(name, None)
+        if self._attributes.get("checksum"):
+            self.update(checksum=None)  # of what was there
 
     def finish(self, **attributes: Any) -> None:
         """Mark the store as done, with ``attributes``; ConfigError if samples are missing."""
+        self._check_mine()
         if missing := self.missing():
             raise ConfigError(
                 f"{self.path}: cannot be finished: {sum(map(len, missing))} samples are missing"
@@ -260,6 +275,31 @@ class Store:
             self._columns[name] = layout.texts(values) if name == "name" else values
         return self._columns[name]
 
+    def sum(self) -> str:
+        """Return a checksum of all pixels, labels and columns; each is read once.
+
+        It is of what they are, not of how they are stored: packed or not, in shards of any size.
+        """
+        digest = hashlib.sha256()
+        for name, part in self.parts.items():
+            digest.update(f"{name} {part.dtype} {part.shape}".encode())
+            if part.column:
+                digest.update(self._array(name).whole().tobytes())
+                continue
+            step = max(1, _SUM_BYTES // part.sample_bytes)
+            for start in range(0, self.samples, step):
+                some = np.arange(start, min(start + step, self.samples))
+                digest.update(self._array(name).read(some)().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def fingerprint(self) -> str:
+        """A short word for what the store holds: the same wherever it lies and however it is split,
+        another one if a pixel or a label is another."""
+        known = self._attributes.get("checksum") or self._attributes.get("census")
+        told = json.dumps(layout.to_json([plain(self.contents), self.samples, known]))
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
     def _begin(self, name: str, indices: np.ndarray) -> Callable[[], np.ndarray]:
         if name not in self.parts:
             raise ConfigError(f"{self.path}: holds no {name!r}; there are {', '.join(self.parts)}")
@@ -301,6 +341,25 @@ class Store:
 
     def _save(self, attributes: dict[str, Any]) -> None:
         self._group.save({"swath": layout.to_json(attributes)})
+
+
+def _check_attributes(attributes: Any, path: str) -> None:
+    """Raise ConfigError unless ``attributes`` are a store's, of a version that is known here."""
+    needed = {"version", "done", "samples", "per_file", "compress", "contents"}
+    if not isinstance(attributes, dict) or not isinstance(attributes.get("version"), int):
+        raise ConfigError(
+            f"{path}/zarr.json: damaged: its 'swath' says no version; build the store again"
+        )
+    if attributes["version"] > VERSION:
+        raise ConfigError(
+            f"{path}: written by a newer Swath (store version {attributes['version']}, this "
+            f"one reads up to {VERSION}): update Swath, or build the store again"
+        )
+    if missing := needed - attributes.keys():
+        raise ConfigError(
+            f"{path}/zarr.json: damaged: its 'swath' lacks {', '.join(sorted(missing))}; build "
+            "the store again"
+        )
 
 
 def _reopen(cls: type[Store], path: str) -> Store:
