@@ -119,7 +119,6 @@ def said(quiet_after, **settings) -> list[str]:
 
 def test_lines_for_a_person(quiet_after):
     assert said(quiet_after) == ["100% of 3 chips", "warning: no classes"]
-    assert said(quiet_after, verbose=True)[0] == "opened a"
 
 
 def test_of_many_processes_the_first_speaks(quiet_after):

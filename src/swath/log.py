@@ -29,14 +29,11 @@ class _Lines(logging.Formatter):
         return super().format(said)
 
 
-def start(
-    *, rank: int = 0, ranks: int = 1, verbose: bool = False, stream: TextIO | None = None
-) -> None:
+def start(*, rank: int = 0, ranks: int = 1, stream: TextIO | None = None) -> None:
     """Send what Swath says to ``stream`` (None: stderr); calling it again replaces the former.
 
     rank, ranks: of several processes the first says everything, the others only warnings, with
         their number.
-    verbose: also what helps to find a fault (level DEBUG), from every process.
     """
     logger = logging.getLogger("swath")
     for handler in list(logger.handlers):
@@ -45,8 +42,7 @@ def start(
     handler.setFormatter(_Lines(f"[{rank}] " if ranks > 1 else ""))
     logger.addHandler(handler)
     logger.propagate = False
-    quiet = logging.INFO if rank == 0 else logging.WARNING
-    logger.setLevel(logging.DEBUG if verbose else quiet)
+    logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
 
 
 @contextmanager

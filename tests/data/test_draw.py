@@ -73,12 +73,6 @@ def test_normal_is_normal():
     assert np.abs(errors).max() < 5 * np.sqrt(96 / found.size)  # sd of the fourth moment
 
 
-def test_integers_cover_their_range_evenly():
-    found = draw.integers(5, np.arange(7000), "turn", 1, below=7)
-    counts = np.bincount(found[:, 0], minlength=7)
-    assert len(counts) == 7 and np.abs(counts - 1000).max() < 5 * np.sqrt(1000)
-
-
 def test_key_fits_torch():
     keys = {draw.key(0, p, "dropout") for p in range(1000)}
     assert len(keys) == 1000 and max(keys) < 2**63

@@ -49,13 +49,6 @@ def normal(seed: int, positions: np.ndarray, stream: str, count: int = 1) -> np.
     return both.reshape(len(pairs), -1)[:, :count]
 
 
-def integers(
-    seed: int, positions: np.ndarray, stream: str, count: int = 1, *, below: int
-) -> np.ndarray:
-    """Return draws from 0..below-1: int64 (n, count)."""
-    return (uniform(seed, positions, stream, count) * below).astype(np.int64)
-
-
 def key(seed: int, position: int, stream: str) -> int:
     """Return a seed of 63 bits for a generator that has to advance, such as torch's."""
     return int(bits(seed, np.array([position]), stream, 1)[0, 0] >> np.uint64(1))

@@ -44,11 +44,6 @@ def mosaic(
     return out
 
 
-def ground_names(store: Store) -> list[str]:
-    """Return the names of the grounds that samples lie on, in order."""
-    return [ground.name for ground in store.contents.grounds]
-
-
 def _blank(store: Store, what: str, height: int, width: int) -> tuple[np.ndarray, bool]:
     """Return the empty map of ``what``, and whether a sample gives its centre pixel alone."""
     contents, label = store.contents, store.contents.label

@@ -15,24 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from swath.config import ConfigError
-from swath.geo.cog import CogWriter, write_cog
 from swath.geo.window import Window
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
-
-
-__all__ = [
-    "CogWriter",
-    "check_crs",
-    "crs_name",
-    "crs_short",
-    "is_gdal_name",
-    "lacking",
-    "open_raster",
-    "read",
-    "write_cog",
-]
 
 
 def open_raster(path: str | pathlib.Path, *, georeferenced: bool = False) -> DatasetReader:

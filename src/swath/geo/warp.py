@@ -20,16 +20,10 @@ from swath.geo.window import Window
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
-    from rasterio.io import DatasetReader
 
 Resampling = Literal["nearest", "bilinear", "cubic", "average"]
 REACH = {"nearest": 1, "bilinear": 1, "cubic": 2, "average": 1}
 """Source pixels (of the coarser of the two grids) that a kernel reaches from its centre."""
-
-
-def grid_of(raster: DatasetReader) -> GeoBox:
-    """Return the grid of an open, georeferenced raster."""
-    return box(raster.height, raster.width, raster.transform, raster.crs)
 
 
 def box(height: int, width: int, transform: object, crs: object) -> GeoBox:
