@@ -1,5 +1,7 @@
 """Samples put back on their ground are the ground; pictures show every class and part."""
 
+import dataclasses
+
 import matplotlib.image
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ from swath.config import ConfigError
 from swath.data.build import build
 from swath.data.chip import IGNORE
 from swath.data.mosaic import mosaic
-from swath.data.picture import chips_picture, colour_bands, part_map, split_picture
+from swath.data.picture import chips_picture, colour_bands, part_map, split_picture, stretched
+from swath.data.sensor import Band
 from swath.data.split import PARTS, Split, select
 from swath.datasets.cube import Cube
 from swath.datasets.synthetic import Synthetic
@@ -118,8 +121,26 @@ def test_colours_are_true_false_or_asked_for():
     """False colour puts near infrared first."""
     source = Synthetic(bands=10).open()
     (modality,) = source.contents.modalities
-    assert colour_bands(modality) == ("F2", "F1", "F0")
-    assert colour_bands(modality, "false") == ("F8", "F4", "F2")  # 850, 650, 550 nm
-    assert colour_bands(modality, ("F9",)) == ("F9",)
+    assert colour_bands(modality.sensor) == ("F2", "F1", "F0")
+    assert colour_bands(modality.sensor, "false") == ("F8", "F4", "F2")  # 850, 650, 550 nm
+    assert colour_bands(modality.sensor, ("F9",)) == ("F9",)
     with pytest.raises(ConfigError, match="no band 'F99'"):
-        colour_bands(modality, ("F99",))
+        colour_bands(modality.sensor, ("F99",))
+    bare = dataclasses.replace(modality.sensor, colour=())
+    assert colour_bands(bare) == ("F4", "F2", "F1")  # 650, 550, 500 nm
+    grey = dataclasses.replace(bare, bands=(Band(name="a"), Band(name="b")))
+    assert colour_bands(grey) == ("a",)
+
+
+def test_a_picture_is_stretched_between_percentiles_and_grey_where_nothing_was_seen():
+    """By given limits, or by the observed pixels' own; both for three bands and for one."""
+    image = np.stack([np.arange(100.0).reshape(10, 10)] * 3)
+    seen = np.ones((10, 10), bool)
+    image[:, 0, 0], seen[0, 0] = 1e9, False  # must not count
+    for bands in (image, image[:1]):
+        own = stretched(bands, seen)
+        low, high = np.percentile(np.arange(1, 100), (2, 98))
+        np.testing.assert_allclose(own[5, 5], (55 - low) / (high - low), rtol=1e-5)
+        given = stretched(bands, seen, np.array([[0, 110]] * len(bands)))
+        np.testing.assert_allclose(given[5, 5], 0.5, rtol=1e-6)
+        assert (own[0, 0] == given[0, 0]).all() and 0.8 < own[0, 0, 0] < 0.9

@@ -12,6 +12,7 @@ from swath.data.chip import IGNORE, Modality
 from swath.data.draw import uniform
 from swath.data.mosaic import mosaic
 from swath.data.palette import class_colours, coloured
+from swath.data.sensor import Sensor
 from swath.data.split import PARTS, Part, Selection, Split, select
 from swath.data.stats import BandStats, unplain
 
@@ -23,42 +24,64 @@ _MAP_PIXELS = 40_000_000  # larger grounds are drawn by the outlines of their sa
 _NODATA_GREY = 0.85
 
 
-def colour_bands(modality: Modality, colour: str | tuple[str, ...] = "true") -> tuple[str, ...]:
+def colour_bands(sensor: Sensor, colour: str | tuple[str, ...] = "true") -> tuple[str, ...]:
     """Return the bands to show as red, green and blue, or one to show as grey.
 
-    colour: "true": the sensor's own; "false": near infrared, red, green, so that plants are red;
-        or names of bands.
+    colour: "true": the sensor's own, else those nearest to the eye's; "false": near infrared, red,
+        green, so that plants are red; or names of bands.
     """
-    sensor = modality.sensor
-    names = [band.name for band in sensor.bands]
+    names = sensor.names
     if isinstance(colour, tuple):
         sensor.select(colour)  # raises if there is none of that name
         return colour
-    wavelengths = [(b.wavelength_nm, b.name) for b in sensor.bands if b.wavelength_nm is not None]
-    if colour == "false" and len(wavelengths) >= 3:
-        return tuple(min(wavelengths, key=lambda w: abs(w[0] - nm))[1] for nm in (842, 665, 560))
+    if colour == "true" and sensor.colour and set(sensor.colour) <= set(names):
+        return sensor.colour
+    waves = [(b.wavelength_nm, b.name) for b in sensor.bands if b.wavelength_nm is not None]
+    if len(waves) >= 3:
+        wanted = (842, 665, 560) if colour == "false" else (665, 560, 490)
+        near = tuple(min(waves, key=lambda w: abs(w[0] - nm))[1] for nm in wanted)
+        if len(set(near)) == 3:
+            return near
     if sensor.colour and set(sensor.colour) <= set(names):
         return sensor.colour
     return tuple(names[2::-1]) if len(names) >= 3 else (names[0],)
 
 
-def shown(
-    image: np.ndarray, modality: Modality, stats: list[BandStats], colour: str | tuple[str, ...]
+def stretched(
+    image: np.ndarray, observed: np.ndarray, limits: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return ``image`` (c, h, w) as (h, w, 3) in 0..1: each band from its 2 % to its 98 % value,
-    light grey where there is no data."""
-    names = [band.name for band in modality.sensor.bands]
-    chosen = [names.index(name) for name in colour_bands(modality, colour)]
-    pixels = image[chosen].astype(np.float32)
-    empty = ~np.isfinite(pixels).all(0)
-    if modality.sensor.nodata is not None:
-        empty |= (pixels == modality.sensor.nodata).any(0)
-    low, high = (np.array([[[getattr(stats[i], q)]] for i in chosen]) for q in ("p02", "p98"))
+    """Return bands (1 or 3, h, w) as (h, w, 3) in 0..1, light grey where not ``observed`` (h, w).
+
+    limits: what is shown as 0 and as 1 in each band (c, 2); None: its own 2nd and 98th percentile.
+    """
+    pixels = image.astype(np.float32)
+    if limits is None:
+        seen = [band[observed] for band in pixels]
+        limits = np.array([np.percentile(v, (2, 98)) if v.size else (0, 1) for v in seen])
+    low, high = limits[:, :1, None], limits[:, 1:, None]
     with np.errstate(invalid="ignore"):
         scaled = np.clip((pixels - low) / np.maximum(high - low, 1e-12), 0, 1)
     scaled = np.broadcast_to(scaled, (3, *scaled.shape[1:])).transpose(1, 2, 0).copy()
-    scaled[empty] = _NODATA_GREY
+    scaled[~observed] = _NODATA_GREY
     return scaled
+
+
+def shown(
+    image: np.ndarray,
+    modality: Modality,
+    stats: list[BandStats] | None = None,
+    colour: str | tuple[str, ...] = "true",
+) -> np.ndarray:
+    """Return ``image`` (c, h, w) as (h, w, 3) in 0..1: each band from its 2 % to its 98 % value in
+    ``stats`` (None: in the image), light grey where there is no data."""
+    sensor = modality.sensor
+    chosen = [sensor.names.index(name) for name in colour_bands(sensor, colour)]
+    pixels = image[chosen]
+    observed = np.isfinite(pixels).all(0)
+    if sensor.nodata is not None:
+        observed &= (pixels != sensor.nodata).all(0)
+    limits = None if stats is None else np.array([(stats[i].p02, stats[i].p98) for i in chosen])
+    return stretched(pixels, observed, limits)
 
 
 def chips_picture(
@@ -105,7 +128,7 @@ def chips_picture(
             _draw_label(
                 axes[place * wide + 1], selection.restrict(read["label"][place], group), store
             )
-    bands = ", ".join(colour_bands(modality, colour))
+    bands = ", ".join(colour_bands(modality.sensor, colour))
     figure.suptitle(f"{part}: {count} of {len(selection.indices)} samples; {bands}", fontsize=9)
     if label.kind == "mask":
         colours = class_colours(label)

@@ -1,7 +1,4 @@
-"""Pictures as text inside the page: data URIs of PNG and JPEG, made by GDAL.
-
-Also the stretch that makes counts visible: each band from its 2nd to its 98th percentile.
-"""
+"""Pictures as text inside the page: data URIs of PNG and JPEG, made by GDAL."""
 
 from __future__ import annotations
 
@@ -12,42 +9,9 @@ import numpy as np
 
 from swath.data.chip import Label
 from swath.data.palette import class_colours, rgb
-from swath.data.sensor import Sensor
 
 LARGEST = 1600
 """Longer side of a picture in the page, pixels; larger scenes are shown thinned."""
-
-
-def visible_bands(sensor: Sensor) -> tuple[int, int, int]:
-    """Return the places of the bands shown as red, green and blue; one thrice is grey."""
-    if len(sensor.colour) == 3:
-        red, green, blue = (sensor.names.index(name) for name in sensor.colour)
-        return red, green, blue
-    by_wave = [i for i, band in enumerate(sensor.bands) if band.wavelength_nm is not None]
-    if len(by_wave) >= 3:
-        waves = [sensor.bands[i].wavelength_nm or 0.0 for i in by_wave]
-        near = [by_wave[int(np.argmin(np.abs(np.array(waves) - w)))] for w in (665, 560, 490)]
-        if len(set(near)) == 3:
-            return near[0], near[1], near[2]
-    return (0, 1, 2) if len(sensor.bands) == 3 else (0, 0, 0)
-
-
-def limits(image: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    """Return the 2nd and 98th percentile (c, 2) of each band of ``image`` (c, h, w)."""
-    out = np.zeros((len(image), 2))
-    for i, band in enumerate(image):
-        values = band[observed]
-        out[i] = np.percentile(values, (2, 98)) if values.size else (0, 1)
-    out[:, 1] = np.maximum(out[:, 1], out[:, 0] + 1e-9)
-    return out
-
-
-def stretched(image: np.ndarray, bounds: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    """Return bands (3, h, w) as RGB uint8 (h, w, 3); what was not observed is black."""
-    low, high = bounds[:, :1, None], bounds[:, 1:, None]
-    shares = np.clip((np.nan_to_num(image.astype(np.float32)) - low) / (high - low), 0, 1)
-    pixels = (shares**0.85 * 255).round().astype(np.uint8)  # a little lighter in the shadows
-    return np.where(observed, pixels, 0).transpose(1, 2, 0)
 
 
 def jpeg(pixels: np.ndarray) -> str:

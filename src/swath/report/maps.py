@@ -10,6 +10,7 @@ import numpy as np
 from swath.data.chip import IGNORE, Label
 from swath.data.imagery import Imagery, Scene
 from swath.data.palette import class_colours, rgb
+from swath.data.picture import colour_bands, shown, stretched
 from swath.data.split import Split, select
 from swath.data.store import Store
 from swath.geo.raster import open_raster
@@ -19,12 +20,9 @@ from swath.predict.settings import stem
 from swath.report.images import (
     class_png,
     jpeg,
-    limits,
     pick,
     shade_png,
-    stretched,
     thinned,
-    visible_bands,
 )
 
 ROWS = 256  # read at a time
@@ -118,19 +116,15 @@ def _imagery(
         from swath.data.mosaic import mosaic
 
         modality = max(store.contents.modalities, key=lambda m: m.height)
-        bands = list(visible_bands(modality.sensor))
-        pixels = pick(mosaic(store, place, modality.name)[bands], size)
-        nodata = modality.sensor.nodata
-        observed = np.isfinite(pixels).all(0) & (pixels != nodata).all(0)
-        return stretched(pixels, limits(pixels, observed), observed)
+        return _bytes(shown(pick(mosaic(store, place, modality.name), size), modality))
     return np.full((*size, 3), 128, np.uint8)
 
 
 def _of_scene(scene: Scene, size: tuple[int, int]) -> np.ndarray:
-    bands = list(visible_bands(scene.sensor))
+    bands = [scene.sensor.names.index(name) for name in colour_bands(scene.sensor)]
     rows = ((np.arange(size[0]) + 0.5) * scene.height / size[0]).astype(int)
     cols = ((np.arange(size[1]) + 0.5) * scene.width / size[1]).astype(int)
-    pixels = np.zeros((3, *size), scene.dtype)
+    pixels = np.zeros((len(bands), *size), scene.dtype)
     observed = np.zeros(size, bool)
     for first in range(0, scene.height, ROWS):
         end = min(first + ROWS, scene.height)
@@ -139,7 +133,12 @@ def _of_scene(scene: Scene, size: tuple[int, int]) -> np.ndarray:
         thin = strip[:, rows[mine] - first][:, :, cols]
         observed[mine] = scene.observed(thin)[bands].all(0)
         pixels[:, mine] = thin[bands]
-    return stretched(pixels, limits(pixels, observed), observed)
+    return _bytes(stretched(pixels, observed))
+
+
+def _bytes(picture: np.ndarray) -> np.ndarray:
+    """Return a picture in 0..1 as uint8."""
+    return (255 * picture).round().astype(np.uint8)
 
 
 def _uncertainty(path: pathlib.Path, size: tuple[int, int]) -> str | None:
