@@ -38,7 +38,8 @@ class ViT(Model):
     four times or more."""
     embed: Literal["bands", "wavelengths"] = "bands"
     """bands: weights of its own for every band, in the order of the bands. wavelengths: weights
-    made from a band's wavelength, so that the model also takes other sensors."""
+    made from a band's wavelength, so that the network also takes other sensors: from Python, by
+    its argument ``wavelengths``. ``swath predict`` asks for the bands of training, by name."""
     pool: Literal["token", "mean"] | None = None
     """What one output for each image is read from: a class token (None means that) or the mean
     of all tokens. Has no meaning for an output at every pixel."""
