@@ -99,7 +99,8 @@ def test_train_builds_the_store_and_leaves_a_model(trained):
         assert (folder / name).exists(), name
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["update"] for line in lines if "loss" in line] == list(range(1, 11))
-    assert swath.load(folder) == swath.load(trained / "recipe.yaml")
+    same = swath.load(trained / "recipe.yaml", f"folder={folder}")
+    assert swath.load(folder) == same
 
 
 def test_training_again_in_the_folder_changes_nothing(trained):
@@ -156,6 +157,72 @@ def test_of_several_ranks_the_first_writes_the_scores(trained, monkeypatch, rank
     told = invoke("evaluate", "recipe.yaml")
     assert written.exists() == ("0.5000" in told) == (rank == 0)
     assert bool(told) == (rank == 0)
+
+
+def test_a_run_folder_that_was_copied_is_that_folder(trained, capsys):
+    """Its settings do not say where it is; and ``folder=`` still wins."""
+    import shutil
+
+    shutil.copytree(trained / "runs/small", trained / "elsewhere/a copy=1")
+    before = {p: p.stat().st_mtime_ns for p in (trained / "runs/small").rglob("*")}
+    swath.run.evaluate(swath.load("elsewhere/a copy=1"))
+    assert (trained / "elsewhere/a copy=1/scores.json").exists()
+    assert {p: p.stat().st_mtime_ns for p in (trained / "runs/small").rglob("*")} == before
+    assert swath.load("elsewhere/a copy=1", "folder=here").place == pathlib.Path("here")
+
+
+def test_a_map_of_another_model_is_not_scored_as_this_ones(trained, caplog):
+    """Nor do its figures stay in scores.json, where the report would take them."""
+    import shutil
+
+    folder = trained / "runs/mapped"
+    shutil.copytree(trained / "runs/small", folder)
+    swath.predict(swath.load(folder))
+    assert swath.run.evaluate(swath.load(folder)).keys() == {"model", "map"}
+    assert "map" in json.loads((folder / "scores.json").read_text())
+    swath.train(swath.load("recipe.yaml", "name=another", "seed=5", "train.samples=20"))
+    for name in ("model.json", "model.safetensors"):
+        shutil.copy(trained / "runs/another" / name, folder / name)
+    assert swath.run.evaluate(swath.load(folder)).keys() == {"model"}
+    assert "another model made this map; run swath predict" in caplog.text
+    assert json.loads((folder / "scores.json").read_text()).keys() == {"model"}
+
+
+@pytest.mark.parametrize("name", ["scores.json", "baselines.json"])
+@pytest.mark.parametrize("content", ["", '{"model": {"oa"', "3"])
+def test_torn_figures_are_said(trained, name, content):
+    folder = trained / "runs/torn"
+    folder.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / name).write_text(content)
+    with pytest.raises(ConfigError, match=rf"{name}: is damaged; swath (evaluate|baseline) writes"):
+        swath.run.compared(swath.load("recipe.yaml", "name=torn"))
+
+
+def test_a_second_process_is_told_that_a_folder_is_in_use(trained):
+    """Two at work in one folder would spoil each other's files."""
+    from swath.lock import lock
+
+    run, folder = swath.load("recipe.yaml"), trained / "runs/small"
+    said = r"small: another process \(swath train, pid"
+    with lock(folder / ".lock", "swath train"), pytest.raises(ConfigError, match=said):
+        swath.train(run)
+    said = r"map: another process \(swath predict, pid"
+    with lock(folder / "map/.scene.lock", "swath predict"), pytest.raises(ConfigError, match=said):
+        swath.predict(run)
+
+
+def test_no_right_to_write_is_a_line(capsys, monkeypatch):
+    def refused(*_):
+        raise PermissionError(13, "Permission denied", "runs/small/scores.json")
+
+    monkeypatch.setattr(swath.run, "evaluate", refused)
+    monkeypatch.setattr(sys, "argv", ["swath", "evaluate", "data.store=s"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2
+    assert capsys.readouterr().err == "swath: runs/small/scores.json: Permission denied\n"
 
 
 def test_the_store_is_shown(inside):
@@ -271,6 +338,9 @@ def test_help_says_what_a_verb_does(verb):
         (["train", "recipe.yaml", "task=null"], "there is no task: training needs a model and"),
         (["train", "recipe.yaml", "data.split={by: random}"], "data.split beside build.split"),
         (["train", "recipe.yaml", "name=a/b"], "name='a/b' names a folder"),
+        (["train", "recipe.yaml", f"seed={10**23}"], "a seed is a number from 0 to 4294967295"),
+        (["train", "recipe.yaml", "folder=/proc/1/x"], "swath: /proc/1/x: cannot be written: "),
+        (["data", "build", "recipe.yaml", "data.store=/proc/1/x"], "/proc/1/x: cannot be written"),
         (["predict", "recipe.yaml", "name=untrained"], "there is no trained model"),
         (["evaluate", "stores"], "swath: stores: no run folder"),
         (["report", "recipe.yaml", "name=untrained"], "swath train"),

@@ -6,6 +6,7 @@ are only words. Exit codes: 0 done, 1 a fault of ours, 2 something you can fix, 
 signal after saving (run the same command again to go on), 130 interrupted without.
 """
 
+import errno
 import sys
 from typing import Annotated, Any, Literal
 
@@ -179,6 +180,11 @@ def main() -> None:
         app()
     except ConfigError as error:
         print(f"swath: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        print(f"swath: {error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
     except Interrupted as left:
         print(f"swath: {left}", file=sys.stderr)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import pathlib
 import re
 from collections.abc import Sequence
@@ -38,6 +39,8 @@ from swath.train.settings import Compute, TrainSettings
 
 if TYPE_CHECKING:
     from swath.data.store import Store
+
+log = logging.getLogger(__name__)
 
 BASELINES = "baselines.json"
 """File in the run folder with a row of figures for each baseline."""
@@ -108,6 +111,8 @@ class Run:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.-]+", self.name):
             raise ConfigError(f"name={self.name!r} names a folder: letters, digits, _ . - only")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed={self.seed}: a seed is a number from 0 to {2**32 - 1}")
         if (self.model is None) != (self.task is None):
             lacking = "model" if self.model is None else "task"
             raise ConfigError(f"there is no {lacking}: training needs a model and a task")
@@ -140,7 +145,8 @@ def load(*arguments: str | pathlib.Path) -> Run:
 def sorted_arguments(
     arguments: Sequence[str | pathlib.Path],
 ) -> tuple[list[pathlib.Path], list[str]]:
-    """Return files and words of what was typed; a run folder stands for its settings.yaml.
+    """Return files and words of what was typed; a run folder stands for its settings.yaml, and for
+    itself as the folder of the run, wherever that was when it was made.
 
     Raises ConfigError for what is neither, and if there is nothing.
     """
@@ -155,6 +161,7 @@ def sorted_arguments(
                     "the folder that swath train has written to"
                 )
             files.append(path / SETTINGS)
+            words.insert(0, f"folder={json.dumps(str(path))}")  # first: what is typed wins
         elif "=" in str(argument) and not path.exists():
             words.append(str(argument))
         elif path.suffix in (".yaml", ".yml") or path.exists():
@@ -253,10 +260,14 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
 
     "model": windows of the test part one by one. "map": the map of the store's scene, every
     held-out pixel once, with areas and their standard errors. Of several ranks all score the
-    model; the first alone scores the map and writes, the others return "model" only.
+    model; the first alone scores the map and writes, the others return "model" only. A map that
+    another model made is left out, with a warning.
+
+    ConfigError if some of the test part was trained on.
     """
     from swath.data.store import Store
-    from swath.predict.evaluate import score_map, write_scores
+    from swath.predict.evaluate import made_by, score_map, write_scores
+    from swath.train.export import fingerprint, load_model
     from swath.train.setup import score
 
     scores = {"model": score(run.job())}
@@ -265,10 +276,16 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
     store = Store.open(run.data.store)
     for ground in store.contents.grounds:
         path = run.place / FOLDER / f"{stem(ground.name)}.tif"
-        if path.exists() and store.contents.label.kind == "mask":
-            scores["map"] = score_map(path, store, run.data.split)
-    for name, figures in scores.items():
-        write_scores(run.place, name, figures)
+        if not path.exists() or store.contents.label.kind != "mask":
+            continue
+        if made_by(path) != fingerprint(load_model(run.place)):
+            log.warning("%s: is left out: another model made this map; run swath predict", path)
+            continue
+        scores["map"] = score_map(path, store, run.data.split)
+        if scores["model"].get("other_store"):
+            scores["map"] |= {"other_store": True, "share_touching": None}
+    for name in ("model", "map"):
+        write_scores(run.place, name, scores.get(name))
     return scores
 
 
@@ -350,11 +367,11 @@ def compared(run: Run) -> list[dict[str, Any]]:
     held-out pixel counts once.
     """
     rows: list[dict[str, Any]] = []
-    scores = _read(run.place / SCORES) or {}
+    scores = _read(run.place / SCORES, dict) or {}
     if scores and run.model is not None:
         by = "map" if "map" in scores else "model"
         rows.append({"name": kind_of(type(run.model)), **scores[by]})
-    return rows + (_read(run.place / BASELINES) or [])
+    return rows + (_read(run.place / BASELINES, list) or [])
 
 
 def report(run: Run) -> pathlib.Path:
@@ -371,7 +388,7 @@ def report(run: Run) -> pathlib.Path:
         settings=run,
         data=run.data,
         rows=compared(run),
-        scores=_read(run.place / SCORES),
+        scores=_read(run.place / SCORES, dict),
         imagery=(run.predict.scene or _built_from(run)) if mappable else None,
     )
 
@@ -394,5 +411,15 @@ def comparison(run: Run) -> str:
     return "\n".join(lines)
 
 
-def _read(path: pathlib.Path) -> Any:
-    return json.loads(path.read_text()) if path.exists() else None
+def _read(path: pathlib.Path, kind: type) -> Any:
+    """Return the JSON of ``path``, None if there is none; ConfigError if it is not a ``kind``."""
+    if not path.exists():
+        return None
+    verb = "baseline" if path.name == BASELINES else "evaluate"
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:
+        found = None
+    if not isinstance(found, kind):
+        raise ConfigError(f"{path}: is damaged; swath {verb} writes it anew")
+    return found

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from swath.config import ConfigError
 from swath.data.chip import Batch, Label
+from swath.geo.channel import File
 from swath.models.vit import ViT
 from swath.parallel.replica import Replica
 from swath.parallel.world import World
@@ -156,6 +158,27 @@ def test_a_map_of_another_model_is_not_gone_on_with(scene, model, tmp_path, capl
     assert "begun anew: it was made with other model" in caplog.text
     clean = predict(other, scene, ALL, tmp_path / "clean")
     np.testing.assert_array_equal(read(mixed["classes"]), read(clean["classes"]))
+
+
+def test_a_map_of_a_scene_that_changed_is_begun_anew(model, tmp_path, caplog):
+    """The file has its old name and other pixels."""
+    folder = tmp_path / "map"
+    interrupted(model, write_scene(tmp_path).open(), folder)
+    changed = write_scene(tmp_path, seed=1).open()
+    mixed = predict(model, changed, ALL, folder)
+    assert "begun anew: it was made with other files" in caplog.text
+    clean = predict(model, changed, ALL, tmp_path / "clean")
+    np.testing.assert_array_equal(read(mixed["classes"]), read(clean["classes"]))
+
+
+def test_pixels_of_files_that_are_not_on_disk_are_looked_at(tmp_path):
+    """Of an address GDAL tells neither size nor time of change."""
+    states = []
+    for seed in (0, 0, 1):
+        content = pathlib.Path(write_scene(tmp_path, seed=seed).path).read_bytes()
+        with rasterio.MemoryFile(content, filename=f"a{len(states)}.tif") as file:
+            states.append(File(file.name).state()[0][1:])
+    assert states[0] == states[1] != states[2]
 
 
 def test_a_damaged_ledger_is_said(tmp_path):

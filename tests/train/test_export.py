@@ -92,3 +92,11 @@ def test_a_model_json_edited_wrongly_names_the_field(saved):
     (folder / "model.json").write_text(json.dumps(about))
     with pytest.raises(ConfigError, match=r"model.json: model.widht: UNet has no field"):
         load_model(folder)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", '{"version": "1"}', "3"])
+def test_a_damaged_model_json_is_said(saved, content):
+    folder, _, _ = saved
+    (folder / "model.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"model.json: damaged: it says no version; swath train"):
+        load_model(folder)

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from swath.config import ConfigError
 from swath.data.build import build
 from swath.data.loader import DataSettings
 from swath.data.split import Split
+from swath.data.store import Store
 from swath.datasets.synthetic import Synthetic
 from swath.models.unet import UNet
 from swath.optimizers.adamw import AdamW
@@ -338,3 +340,38 @@ def test_settings_are_kept_as_yaml_and_metrics_as_json_lines(done):
     assert "kind: unet" in (folder / "settings.yaml").read_text()
     for text in (folder / "metrics.jsonl").read_text().splitlines():
         assert {"update", "samples"} <= json.loads(text).keys()
+
+
+def test_a_split_that_tests_on_what_was_trained_on_is_refused(done, store, tmp_path):
+    """Whether it is asked for, or the same pixels were built into a store with it."""
+    folder, _ = done
+    split = Split(by="random", seed=9)
+    said = r"trained on \d+ of the 8 samples in the test part of this split \(by=random, seed=9\)"
+    with pytest.raises(ConfigError, match=said):
+        score(job(store, folder, data=DataSettings(store=store, split=split)))
+    again = str(tmp_path / "again")
+    build(Synthetic(samples=40, size=16), again, split, progress=False)
+    with pytest.raises(ConfigError, match=said):
+        score(job(again, folder))
+
+
+def test_another_store_may_be_scored_and_says_so(done, store, tmp_path):
+    folder, _ = done
+    assert "other_store" not in score(job(store, folder))
+    other = str(tmp_path / "other")
+    build(Synthetic(samples=40, size=16, seed=3), other, Split(by="random"), progress=False)
+    scored = score(job(other, folder))
+    assert scored["other_store"] is True and scored["share_touching"] is None
+
+
+def test_a_store_with_other_pixels_is_another_store(done, store, tmp_path):
+    """Classes and statistics may be the same; the pixels are not."""
+    folder, _ = done
+    shutil.copytree(store, tmp_path / "s")
+    changed = Store.open(tmp_path / "s")
+    chip = Synthetic(samples=40, size=16).open().chip(3)
+    chip.images["fine"][0, 0, 0] += 1
+    changed.write(3, chip)
+    changed.update(checksum=changed.sum())
+    with pytest.raises(ConfigError, match="the run began with store"):
+        train(job(str(tmp_path / "s"), folder))

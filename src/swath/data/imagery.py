@@ -12,7 +12,7 @@ import datetime
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -196,6 +196,11 @@ class Scene:
     def valid(self, window: Window | None = None) -> np.ndarray:
         """Return where (h, w) all bands were observed."""
         return np.logical_and.reduce(self.observed(self.read(window)))
+
+    def state(self) -> list[Any]:
+        """Return, as JSON, something that is another if the files are: see :meth:`File.state`."""
+        files = {channel.file.path: channel.file for channel in self._channels}
+        return [file.state() for file in files.values()]
 
     def close(self) -> None:
         """Close the files; reading again opens them anew."""

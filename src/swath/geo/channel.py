@@ -8,9 +8,10 @@ imagery, because they are not NaN. What the numbers mean is left to ``swath.data
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -56,6 +57,21 @@ class File:
                 )
             self.height, self.width = raster.shape
 
+    def state(self) -> list[Any]:
+        """Return name, size in bytes and time of change of each file that this one is made of (a
+        mosaic has several); for what is not on disk, checksums of its corners and its middle."""
+        known: list[Any] = []
+        with self.borrow() as raster:
+            for name in raster.files or [self.path]:
+                if name.endswith((".aux.xml", ".ovr")):  # viewers write them, pixels are elsewhere
+                    continue
+                try:
+                    found = os.stat(name)
+                    known.append([name, found.st_size, found.st_mtime_ns])
+                except OSError:
+                    known.append([name, *_samples(raster)])
+        return known
+
     @contextlib.contextmanager
     def borrow(self) -> Iterator[DatasetReader]:
         """Lend a handle that no other thread uses meanwhile."""
@@ -73,6 +89,16 @@ class File:
         with contextlib.suppress(queue.Empty):
             while True:
                 self._idle.get_nowait().close()
+
+
+def _samples(raster: DatasetReader, size: int = 64) -> list[int]:
+    """Return a checksum of the pixels of each channel, at the corners and in the middle."""
+    rows, cols = ([0, max(0, n - size) // 2, max(0, n - size)] for n in raster.shape)
+    places = [(r, c) for r in rows for c in cols if (r == rows[1]) == (c == cols[1])]
+    areas = [
+        ((r, min(r + size, raster.height)), (c, min(c + size, raster.width))) for r, c in places
+    ]
+    return [raster.checksum(n, window=area) for n in raster.indexes for area in areas]
 
 
 class Channel:

@@ -22,7 +22,7 @@ from swath.data.store import Store
 from swath.geo.raster import open_raster
 from swath.geo.raster import read as read_band
 from swath.predict.accuracy import area_adjusted, confusion, users_and_producers
-from swath.predict.settings import SCORES
+from swath.predict.settings import MODEL, SCORES
 from swath.train.files import write_file
 
 
@@ -106,14 +106,25 @@ def figures_of(
     )
 
 
-def write_scores(folder: str | pathlib.Path, name: str, scores: dict[str, Any]) -> None:
-    """Put ``scores`` as ``name`` ("model" or "map") into the run folder's scores.json."""
+def made_by(path: str | pathlib.Path) -> str | None:
+    """Return the fingerprint of the model that made the map ``path``; None if it does not say."""
+    with open_raster(path) as raster:
+        return raster.tags().get(MODEL)
+
+
+def write_scores(folder: str | pathlib.Path, name: str, scores: dict[str, Any] | None) -> None:
+    """Put ``scores`` as ``name`` ("model" or "map") into the run folder's scores.json; None takes
+    out what was there."""
     path = pathlib.Path(folder) / SCORES
     try:
         kept = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
         kept = {}
+    if not isinstance(kept, dict):
+        kept = {}
     kept[name] = figures_plain(scores)
+    if scores is None:
+        del kept[name]
     write_file(path, (json.dumps(kept, indent=1) + "\n").encode())
 
 

@@ -15,8 +15,6 @@ its type, matrix products in bfloat16 for bf16), so that a map and a run's own s
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 import pathlib
 from collections.abc import Callable, Iterator
@@ -32,13 +30,14 @@ from swath.data.chip import IGNORE
 from swath.data.imagery import Scene
 from swath.geo.cog import CogWriter
 from swath.geo.window import Window
+from swath.lock import lock
 from swath.predict.blend import Blend
 from swath.predict.forward import Forward
 from swath.predict.layers import Layer, layers_of, pixels_of
 from swath.predict.ledger import Ledger, checksum
-from swath.predict.settings import FREE, Predict, stem
+from swath.predict.settings import FREE, MODEL, Predict, stem
 from swath.predict.tiles import Rows, Tiling, tiling
-from swath.train.export import LoadedModel
+from swath.train.export import LoadedModel, fingerprint
 from swath.train.precision import AUTOCAST, DTYPES, arithmetic
 from swath.train.settings import Compute
 from swath.version import VERSION
@@ -69,9 +68,11 @@ def predict(
     precision: as in train.precision; give the one that the model was trained in.
     compute: its threads and compile are used.
 
-    Raises ConfigError if the scene lacks a band of the model, or settings do not fit the model.
+    Raises ConfigError if the scene lacks a band of the model, settings do not fit the model, or
+    another process maps this scene there.
     """
-    with arithmetic(precision, compute):
+    alone = lock(pathlib.Path(folder) / f".{stem(scene.name)}.lock", "swath predict")
+    with alone, arithmetic(precision, compute):
         mapping = Mapping(model, scene, settings, torch.device(device), precision, compute.compile)
         return _write(mapping, layers_of(model.label, settings), pathlib.Path(folder), progress)
 
@@ -147,7 +148,7 @@ class Mapping:
             values=self.values,
             tell=log.info,
         )
-        self.fingerprint = _fingerprint(model)
+        self.fingerprint = fingerprint(model)
         """Of the weights and of all that says what they mean."""
         model.network.to(self.device, DTYPES[self.precision]).eval()
         if self.compile:
@@ -162,6 +163,7 @@ class Mapping:
             "swath": VERSION,
             "model": self.fingerprint,
             "scene": plain(self.scene.imagery),
+            "files": self.scene.state(),
             "ground": plain(self.scene.ground),
             "layers": [layer.name for layer in layers],
             "arithmetic": [self.precision, self.device.type, self.compile],
@@ -254,16 +256,6 @@ def _places(model: LoadedModel, scene: Scene) -> list[int]:
     return [there.index(band) for band in wanted]
 
 
-def _fingerprint(model: LoadedModel) -> str:
-    about = model.about
-    parts = (about.model, about.task, about.label, about.normalize)
-    digest = hashlib.sha256(json.dumps([plain(part) for part in parts]).encode())
-    for name, value in model.network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
 def _number(nodata: float | None) -> float | None:
     return None if nodata is None or np.isnan(nodata) else float(nodata)
 
@@ -299,7 +291,7 @@ def _writer(path: pathlib.Path, layer: Layer, mapping: Mapping, *, resume: bool)
         classes=layer.classes,
         tags={
             "SOFTWARE": f"Swath {VERSION}",
-            "MODEL_SHA256": mapping.fingerprint,
+            MODEL: mapping.fingerprint,
             "SCENE": scene.name,
             **({"TIFFTAG_DATETIME": f"{scene.when:%Y:%m:%d %H:%M:%S}"} if scene.when else {}),
         },

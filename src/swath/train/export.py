@@ -24,6 +24,7 @@ from swath.data.normalize import Normalizer
 from swath.models import Inputs, Model, Outputs
 from swath.tasks import Objective, Task
 from swath.train.files import write_file
+from swath.train.heldout import Trained
 
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
 VERSION = 1
@@ -45,6 +46,8 @@ class About:
     samples: int
     """Samples seen when these weights were reached."""
     update: int
+    trained: Trained | None = None
+    """What it was trained on; None in models of older releases."""
 
     def bind(self) -> Objective:
         """Return the task on the labels that the network was trained on."""
@@ -100,7 +103,7 @@ def load_model(folder: str | pathlib.Path, device: str | torch.device = "cpu") -
         content = (folder / WEIGHTS).read_bytes()
     except OSError as error:
         raise ConfigError(f"{folder / WEIGHTS}: cannot be read: {error.strerror}") from error
-    expected = json.loads((folder / ABOUT).read_text())["sha256"]
+    expected = json.loads((folder / ABOUT).read_text()).get("sha256")
     if hashlib.sha256(content).hexdigest() != expected:
         raise ConfigError(
             f"{folder / WEIGHTS}: does not match the checksum in {ABOUT}: it is damaged, or from"
@@ -111,6 +114,17 @@ def load_model(folder: str | pathlib.Path, device: str | torch.device = "cpu") -
     network.load_state_dict(safetensors.torch.load(content))
     network.to(device).eval().requires_grad_(False)
     return LoadedModel(network, about.bind(), about)
+
+
+def fingerprint(model: LoadedModel) -> str:
+    """Return a word for the weights of ``model``, as loaded, and all that says what they mean."""
+    about = model.about
+    parts = (about.model, about.task, about.label, about.normalize)
+    digest = hashlib.sha256(json.dumps([plain(part) for part in parts]).encode())
+    for name, value in model.network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def read_about(folder: str | pathlib.Path) -> About:
@@ -124,7 +138,13 @@ def read_about(folder: str | pathlib.Path) -> About:
         ) from error
     except ValueError as error:
         raise ConfigError(f"{path}: not JSON: {error}") from error
-    if fields.pop("version") > VERSION:
+    version = fields.pop("version", None) if isinstance(fields, dict) else None
+    if not isinstance(version, int):
+        raise ConfigError(
+            f"{path}: damaged: it says no version; swath train writes it anew from the last"
+            " checkpoint"
+        )
+    if version > VERSION:
         raise ConfigError(f"{path}: written by a newer Swath; install that one to use it")
-    fields.pop("sha256")
+    fields.pop("sha256", None)
     return build(About, fields, str(path))

@@ -23,6 +23,7 @@ from swath.config import ConfigError, plain
 from swath.data.chip import Batch
 from swath.data.loader import Data
 from swath.data.split import Part
+from swath.lock import lock
 from swath.models import Inputs
 from swath.parallel.replica import Replica
 from swath.parallel.world import World
@@ -30,6 +31,7 @@ from swath.train.checkpoint import Checkpoints
 from swath.train.ema import Average
 from swath.train.evaluate import evaluate
 from swath.train.export import About, LoadedModel, load_model, save_model
+from swath.train.heldout import Trained, held_out
 from swath.train.interrupt import Interrupts
 from swath.train.job import TrainJob, claim
 from swath.train.precision import AUTOCAST, DTYPES, arithmetic
@@ -53,9 +55,14 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
         with World.start(job.compute.device) as world:
             return train(job, settings=settings, world=world)
     folder = pathlib.Path(job.folder)
-    with Interrupts() as interrupts, arithmetic(job.train.precision, job.compute):
+    with (
+        Interrupts() as interrupts,
+        arithmetic(job.train.precision, job.compute),
+        contextlib.ExitStack() as held,
+    ):
         data = job.data.open()
         about = describe(job, data)
+        world.first_does(lambda: held.enter_context(lock(folder / ".lock", "swath train")))
         world.first_does(lambda: claim(folder, settings or job))
         trainer = assemble(job, data, about, world, interrupts)
         progress = trainer.state.progress
@@ -108,6 +115,7 @@ def describe(job: TrainJob, data: Data) -> About:
         seed=job.seed,
         samples=0,
         update=0,
+        trained=Trained(store=data.store.fingerprint, split=train_part.split),
     )
 
 
@@ -165,6 +173,8 @@ def fingerprint(data: Data) -> str:
     """Return a short word that differs for stores, or splits of them, with other content."""
     store, part = data.store, data.select("train")
     known = {name: store.attributes.get(name) for name in ("census", "stats")}
+    if store.attributes.get("checksum"):  # stores of older releases have none
+        known["checksum"] = store.attributes["checksum"]
     told = json.dumps([plain(store.contents), store.samples, known], sort_keys=True).encode()
     return hashlib.sha256(told + part.parts.tobytes()).hexdigest()[:16]
 
@@ -173,8 +183,9 @@ def score(job: TrainJob, part: Part = "test", *, world: World | None = None) -> 
     """Return the figures of the trained model in ``job.folder`` on one part of the store.
 
     Beside the task's figures: samples, and share_touching, the share of the part's windows that
-    touch training pixels (None where that cannot be known). ConfigError if there is no such model
-    or the part is empty.
+    touch training pixels (None where that cannot be known), and other_store=True if the model was
+    trained on another one. ConfigError if there is no such model, the part is empty, or some of it
+    was trained on.
     """
     if world is None:
         with World.start(job.compute.device) as world:
@@ -187,12 +198,12 @@ def score(job: TrainJob, part: Part = "test", *, world: World | None = None) -> 
         )
         if not len(loader.selection.indices):
             raise ConfigError(f"{job.data.store}: the split has no {part} part; set split.{part}")
+        known = held_out(loader.selection, loaded.about.trained)
         model = loaded.network.to(DTYPES[job.train.precision])
         replica = make_replica(model, job.train, job.compute, world)
         figures = evaluate(replica, loaded.objective, loader.sweep(world.rank, world.ranks))
     assert figures is not None, "nothing can stop this evaluation"
-    touching = loader.selection.share_touching()
-    return {**figures, "samples": len(loader.selection.indices), "share_touching": touching}
+    return {**figures, "samples": len(loader.selection.indices), **known}
 
 
 def _data_of(job: TrainJob, loaded: LoadedModel) -> Data:

@@ -1,0 +1,69 @@
+"""Whether what a model is scored on was kept from it.
+
+A model remembers what it was trained on: a fingerprint of the store and the split. On the same
+store, under another split, some of it may be in the part to score on; that is refused. A score on
+another store altogether is welcome, and says that it is one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from swath.config import ConfigError, plain
+from swath.data.split import Selection, Split, select
+from swath.data.touch import share_touching
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a model was trained on: the training part of ``split`` in a store."""
+
+    store: str
+    """The store's fingerprint: of its content, wherever it lies."""
+    split: Split
+
+
+def held_out(test: Selection, trained: Trained | None) -> dict[str, Any]:
+    """Return what a score on ``test`` has to be read with.
+
+    share_touching: share of its windows that touch training pixels, None if unknown. other_store:
+    True, and only there, if the model was trained on another store.
+
+    trained: None if nobody knows (models of older releases); then the training part is taken to be
+    that of ``test``'s own split.
+
+    Raises ConfigError if something in ``test`` was trained on.
+    """
+    if trained is None:
+        return {"share_touching": test.share_touching()}
+    if trained.store != test.store.fingerprint:
+        return {"share_touching": None, "other_store": True}
+    if test.split == trained.split:
+        return {"share_touching": test.share_touching()}
+    train = select(test.store, trained.split, "train")
+    known, of, what = shared(test, train)
+    if known and test.part in ("test", "val"):
+        raise ConfigError(
+            f"{test.store.path}: the model was trained on {known} of the {of} {what} in the "
+            f"{test.part} part of this split ({_told(test.split)}); score it under the split it "
+            f"was trained with ({_told(trained.split)}), or on another store"
+        )
+    return {"share_touching": share_touching(test, train)}
+
+
+def shared(test: Selection, train: Selection) -> tuple[int, int, str]:
+    """Return how many things of ``test`` are in ``train`` too, of how many, and what they are:
+    groups of pixels if both are divided by the same ones, else samples."""
+    if test.grouping is not None and test.grouping == train.grouping:
+        ids = [s.table.ids[s.member(s.table.ids)] for s in (test, train)]
+        return len(np.intersect1d(*ids)), len(ids[0]), f"groups by {test.grouping}"
+    return len(np.intersect1d(test.indices, train.indices)), len(test.indices), "samples"
+
+
+def _told(split: Split) -> str:
+    """Return ``split`` as it would be written, but for what is as usual."""
+    usual = plain(Split())
+    return ", ".join(f"{k}={v}" for k, v in plain(split).items() if k == "by" or v != usual[k])
