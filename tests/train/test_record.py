@@ -2,8 +2,10 @@
 
 import json
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from swath.config import ConfigError
 from swath.train.record import METRICS, Recorder, read
 
 
@@ -44,3 +46,50 @@ def test_figures_that_are_not_numbers_stay_json(tmp_path):
 
 def test_a_folder_without_a_record_has_none(tmp_path):
     assert read(tmp_path) == []
+
+
+def written(folder, *lines):
+    (folder / METRICS).write_bytes(b"".join(lines))
+
+
+FIRST = b'{"update": 1, "samples": 8, "loss": 1.0}\n'
+SCORED = b'{"update": 1, "samples": 8, "val/oa": 0.5}\n'
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_an_evaluation_that_will_be_done_again_is_cut_off(evaluated, tmp_path):
+    """The line of the update itself stays."""
+    written(tmp_path, FIRST, SCORED)
+    with Recorder(tmp_path, 1, evaluated=evaluated):
+        pass
+    assert (tmp_path / METRICS).read_bytes() == FIRST + SCORED * evaluated
+
+
+@pytest.mark.parametrize("piece", [b"", b"nul", b"null", b'{"update": 2, "sam', b"\0\0\0", b"\xff"])
+def test_a_last_line_that_is_torn_is_left_out(piece, tmp_path):
+    written(tmp_path, FIRST, piece)
+    assert read(tmp_path) == [json.loads(FIRST)]
+    with Recorder(tmp_path, 1):
+        pass
+    assert (tmp_path / METRICS).read_bytes() == FIRST
+
+
+def test_a_last_line_that_lost_only_its_end_stays(tmp_path):
+    written(tmp_path, FIRST[:-1])
+    assert read(tmp_path) == [json.loads(FIRST)]
+    with Recorder(tmp_path, 1):
+        pass
+    assert (tmp_path / METRICS).read_bytes() == FIRST
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"null", b"3", b"[1]", b'{"a": 1}', b'{"update": "1", "samples": 8}', b"\xff\0"]
+)
+def test_a_damaged_line_is_named_and_left_alone(line, tmp_path):
+    """To read, and to go on: what to do about it is for people."""
+    content = FIRST + line + b"\n" + FIRST
+    written(tmp_path, content)
+    for use in (lambda: read(tmp_path), lambda: Recorder(tmp_path, 1)):
+        with pytest.raises(ConfigError, match=r"metrics.jsonl:2: damaged, .* Remove the line, or"):
+            use()
+    assert (tmp_path / METRICS).read_bytes() == content

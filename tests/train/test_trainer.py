@@ -1,6 +1,7 @@
 """The curve does not depend on stops, on the ranks, or on when they change."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from swath.parallel.world import World
 from swath.train.interrupt import Interrupted
+from swath.train.record import METRICS, Recorder, read
 from swath.train.step import Diverged
 from tests.train.small import Keyed, trainer, weights
 
@@ -69,6 +71,63 @@ def test_a_finished_run_started_again_does_nothing(unbroken, tmp_path):
     again, lines = trainer(tmp_path)
     again.run()
     assert lines == [] and torch.equal(weights(again.state.model), weights(made.state.model))
+
+
+class Stopped(BaseException):
+    """As a kill: nothing is saved, no handler runs."""
+
+
+@pytest.mark.parametrize("worse", [False, True], ids=["improving", "worsening"])
+@pytest.mark.parametrize("killed", range(16))
+@pytest.mark.parametrize("often", [8, 24])
+def test_each_update_and_each_evaluation_has_one_line(often, killed, worse, unbroken, tmp_path):
+    """Killed after any line and after any save; evaluations that improve are saved, others not.
+
+    The first trainer saves after each update or every third, and is killed at one moment; then the
+    run is gone on with, and started again when it has ended, twice.
+    """
+    moment, path = itertools.count(), tmp_path / METRICS
+
+    def start(stop=None):
+        made, _ = trainer(tmp_path, checkpoint_every=often)
+        made.objective.larger_is_better = worse
+        progress, save = made.state.progress, made.checkpoints.save
+
+        def then(action):
+            def call(*args):
+                action(*args)
+                if stop is not None and next(moment) == stop:
+                    raise Stopped
+
+            return call
+
+        made.checkpoints.save = then(save)
+        evaluated = progress.evaluated == progress.samples
+        with Recorder(tmp_path, progress.update, evaluated=evaluated) as recorder:
+            made.record = then(recorder.write)
+            made.run()
+
+    with pytest.raises(Stopped):
+        start(killed)
+    start()
+    lines, _, _ = unbroken
+    assert curve(read(tmp_path)) == curve(lines)
+    ended = path.read_bytes()
+    start()
+    start()
+    assert path.read_bytes() == ended
+
+
+def test_a_checkpoint_at_an_evaluation_is_made_after_it(tmp_path):
+    """One that knows nothing of it would have it done again, and patience would lose count."""
+    made, _ = trainer(tmp_path, evaluate_every=8, checkpoint_seconds=1e-9, checkpoint_every=None)
+    made.objective.larger_is_better = True  # so that no evaluation but the first is the best
+    saved = []
+    made.checkpoints.save = lambda state: saved.append(
+        (state.progress.update, state.progress.evaluated, state.progress.stale)
+    )
+    made.run()
+    assert saved == [(n, 8 * n, n - 1) for n in range(1, 13)]
 
 
 def whole_run(folder, world=None):

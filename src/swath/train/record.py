@@ -1,7 +1,8 @@
 """The figures of a run on disk: ``metrics.jsonl`` for programs, ``tb/`` for TensorBoard.
 
-One JSON object a line, each with ``update`` and ``samples``. A resumed run cuts off what was
-recorded after its checkpoint, so no update is there twice and none is missing.
+One JSON object a line, each with ``update`` and ``samples``; an evaluation has a line of its own. A
+resumed run cuts off what was recorded after its checkpoint, so no update and no evaluation is there
+twice and none is missing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from swath.config import ConfigError
+from swath.train.files import write_file
+
 METRICS = "metrics.jsonl"
 
 
@@ -18,14 +22,16 @@ class Recorder:
     """Appends figures to the records below ``folder``; use as a context manager.
 
     update: the update that the run goes on from; lines of later ones are removed.
+    evaluated: whether the evaluation after it, if any, is behind the run; else its line is removed
+    too. ConfigError if what was recorded before is damaged.
     """
 
-    def __init__(self, folder: pathlib.Path, update: int) -> None:
+    def __init__(self, folder: pathlib.Path, update: int, *, evaluated: bool = True) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / METRICS
-        cut(self.path, update)
+        cut(self.path, update, evaluated)
         self._file = open(self.path, "a")  # noqa: SIM115 (closed by __exit__)
         self._board = SummaryWriter(str(folder / "tb"), purge_step=update + 1)
 
@@ -47,25 +53,53 @@ class Recorder:
                 self._board.add_scalar(name, value, figures["update"])
 
 
-def cut(path: pathlib.Path, update: int) -> None:
-    """Remove from ``path`` lines of updates after ``update``, and a last line that is torn."""
+def cut(path: pathlib.Path, update: int, evaluated: bool = True) -> None:
+    """Remove from ``path`` lines of updates after ``update``, and a last line that is torn.
+
+    evaluated: False removes the evaluation after ``update`` too, which will be done again.
+    """
     if not path.exists():
         return
-    kept = [line for line in path.read_text().splitlines(keepends=True) if _belongs(line, update)]
-    aside = path.with_name(f".{path.name}")
-    aside.write_text("".join(kept))
-    aside.replace(path)
+
+    def belongs(figures: dict[str, Any]) -> bool:
+        again = not evaluated and any(name.startswith("val/") for name in figures)
+        return figures["update"] < update + (not again)
+
+    kept = [line + b"\n" for line, figures in _parsed(path) if belongs(figures)]
+    write_file(path, b"".join(kept))
 
 
 def read(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """Return the lines of a run folder's metrics.jsonl, oldest first; none if there is none."""
+    """Return the lines of a run folder's metrics.jsonl, oldest first; none if there is none.
+
+    A last line that is torn is left out. ConfigError, naming the line, if another one is damaged.
+    """
     path = folder / METRICS
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
+    return [figures for _, figures in _parsed(path)] if path.exists() else []
 
 
-def _belongs(line: str, update: int) -> bool:
+def _parsed(path: pathlib.Path) -> list[tuple[bytes, dict[str, Any]]]:
+    """Return each line, without its end, and what it says."""
+    *whole, last = path.read_bytes().split(b"\n")
+    found = []
+    for number, line in enumerate(whole, 1):
+        figures = _figures(line)
+        if figures is None:
+            raise ConfigError(
+                f"{path}:{number}: damaged, this is no line of figures: {line[:40]!r}. Remove the"
+                " line, or the file if there are many; the checkpoints do not need it"
+            )
+        found.append((line, figures))
+    figures = _figures(last)  # a kill or a power cut in the middle of writing leaves a piece
+    return [*found, (last, figures)] if figures is not None else found
+
+
+def _figures(line: bytes) -> dict[str, Any] | None:
     try:
-        return line.endswith("\n") and json.loads(line)["update"] <= update
+        found = json.loads(line)
     except ValueError:
-        return False
+        return None
+    counted = isinstance(found, dict) and all(
+        type(found.get(name)) is int for name in ("update", "samples")
+    )
+    return found if counted else None

@@ -81,7 +81,9 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
 
 def _begin_records(trainer: Trainer, folder: pathlib.Path, records: contextlib.ExitStack) -> None:
     """Let ``trainer`` record to its run folder and the terminal until ``records`` closes."""
-    recorder = records.enter_context(Recorder(folder, trainer.state.progress.update))
+    progress = trainer.state.progress
+    evaluated = progress.evaluated == progress.samples
+    recorder = records.enter_context(Recorder(folder, progress.update, evaluated=evaluated))
     line = records.enter_context(ProgressLine(trainer.settings.samples))
 
     def record(figures: Figures) -> None:

@@ -55,27 +55,26 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self._waited = self.loader.waited
-        self._saved = self._recorded = self.state.progress.samples
+        self._saved, self._recorded = self._moment, self.state.progress.samples
         self._clock = self._saved_at = self._recorded_at = time.perf_counter()
         self.move(self.replica.world)
 
     def run(self) -> None:
         """Train to the end. Raises Interrupted, after saving, if a signal asked to leave."""
+        late = False
         while True:
+            # Before saving, so that a checkpoint knows of the evaluation at its update.
             if self._evaluation_due() and not self._evaluate():
                 self._leave()
-            if self._reached(self.settings.checkpoint_every, self._saved):
-                self.save()
+            if late or self._reached(self.settings.checkpoint_every, self._saved[0]):
+                self._save_changes()
             if self.finished:
                 break
             self._update()
-            leave, save = self._asked()
+            leave, late = self._asked()
             if leave:
                 self._leave()
-            if save:
-                self.save()
-        if self._saved != self.state.progress.samples:
-            self.save()
+        self._save_changes()
 
     def move(self, world: World) -> None:
         """Go on with the ranks of ``world`` from the next update; the curve does not notice."""
@@ -158,11 +157,19 @@ class Trainer:
         """Write a checkpoint of the state as it is."""
         self._tick()
         self.checkpoints.save(self.state)
-        self._saved, self._saved_at = self.state.progress.samples, time.perf_counter()
+        self._saved, self._saved_at = self._moment, time.perf_counter()
+
+    @property
+    def _moment(self) -> tuple[int, int]:
+        """Samples seen, and those seen at the last evaluation: they tell states apart."""
+        return self.state.progress.samples, self.state.progress.evaluated
+
+    def _save_changes(self) -> None:
+        if self._saved != self._moment:
+            self.save()
 
     def _leave(self) -> None:
-        if self._saved != self.state.progress.samples:
-            self.save()
+        self._save_changes()
         raise Interrupted(
             f"{self.interrupts.pending or 'another rank'}: saved after update"
             f" {self.state.progress.update}; the same command goes on from there"
