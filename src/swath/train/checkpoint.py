@@ -17,6 +17,7 @@ from torch import Tensor
 
 from swath.config import ConfigError
 from swath.parallel.world import World
+from swath.train import job
 from swath.train.files import Damaged, check_folder, remove_leftovers, write_folder
 from swath.train.state import TrainState
 
@@ -31,16 +32,23 @@ class Checkpoints:
     """The checkpoints below ``folder``; rank 0 writes, every rank reads.
 
     keep: how many of the newest stay. run: facts of the run that a state belongs to (such as what
-    its store held); a state of other facts is not restored.
+    its store held); a state of other facts is not restored. settings: the run's, a TrainJob; a
+    state of settings with another result is not restored either.
     """
 
     def __init__(
-        self, folder: pathlib.Path, keep: int, world: World, run: dict[str, Any] | None = None
+        self,
+        folder: pathlib.Path,
+        keep: int,
+        world: World,
+        run: dict[str, Any] | None = None,
+        settings: job.TrainJob | None = None,
     ) -> None:
         self.folder = folder
         self.keep = keep
         self.world = world
         self.run = run or {}
+        self.settings = settings
 
     def move(self, world: World) -> None:
         """Go on with the ranks of ``world``; between two saves."""
@@ -65,7 +73,8 @@ class Checkpoints:
     def _collect(self, state: TrainState) -> tuple[Tensors, dict[str, Any]]:
         """Return tensors and numbers of the whole state. All ranks call it: here each holds all,
         but ranks that hold parts of a model must exchange them before one can write."""
-        return state.tensors(), {"run": self.run, **state.numbers()}
+        settings = None if self.settings is None else job.result(self.settings)
+        return state.tensors(), {"run": self.run, "settings": settings, **state.numbers()}
 
     def _write(self, tensors: Tensors, numbers: dict[str, Any]) -> None:
         files = {
@@ -92,7 +101,7 @@ class Checkpoints:
     def restore(self, state: TrainState) -> bool:
         """Put the newest undamaged checkpoint into ``state``; return whether there was one.
 
-        ConfigError if it belongs to a run on other data.
+        ConfigError if it belongs to a run on other data or of other settings.
         """
         newest = -1
 
@@ -104,14 +113,18 @@ class Checkpoints:
         update = self.world.number(newest)
         if update < 0:
             return False
-        found = self._numbers(update)["run"]
+        numbers = self._numbers(update)
+        told, found = numbers.get("settings"), numbers["run"]
+        if told is not None and self.settings is not None:
+            where = self.path(update) / NUMBERS
+            job.compare(self.folder.parent, told, self.settings, where)
         for name, value in self.run.items():
             if found.get(name) != value:
                 raise ConfigError(
                     f"{self.path(update)}: the run began with {name} {found.get(name)}, now it is"
                     f" {value}; put the old one back or choose another run folder"
                 )
-        state.restore(self._tensors(update), self._numbers(update))
+        state.restore(self._tensors(update), numbers)
         return True
 
     def load(self, update: int) -> tuple[Tensors, dict[str, Any]]:

@@ -1,13 +1,15 @@
 """All settings that make a trained model, and the run folder that belongs to them.
 
-A run folder keeps its settings in ``settings.yaml``. Started again with other ones it is refused:
-half a curve from one experiment and half from another is worth nothing. Fields that a later release
-adds take their defaults in older folders.
+A run folder keeps its settings in ``settings.yaml``, and every checkpoint those that the result
+depends on. Started again with other ones it is refused: half a curve from one experiment and half
+from another is worth nothing. Fields that a later release adds take their defaults in older
+folders.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 import typing
 from collections.abc import Iterator
@@ -66,25 +68,44 @@ it is checked against the checkpoint."""
 
 
 def claim(folder: pathlib.Path, settings: Any) -> None:
-    """Make ``folder`` the run folder of ``settings``, a TrainJob or a Run.
+    """Make ``folder`` the run folder of ``settings``, a TrainJob or a Run; see :func:`check`."""
+    check(folder, settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / SETTINGS, dump(settings).encode())
 
-    ConfigError, naming the first difference, if it belongs to settings with another result.
-    """
+
+def check(folder: pathlib.Path, settings: Any) -> None:
+    """Raise ConfigError, naming the first difference, if ``folder`` belongs to settings with
+    another result than ``settings``, a TrainJob or a Run. Writes nothing."""
     path = folder / SETTINGS
     if path.exists():
-        before = _read(path)
-        for name in RESULT:
-            now = plain(getattr(settings, name))
-            if before.get(name) == now:  # settings typed into a notebook cannot be found by name
-                continue
-            for where, old, new in _differences(_completed(before, name, path), now, name):
-                if where != "data.store" and where not in [f"train.{free}" for free in FREE]:
-                    raise ConfigError(
-                        f"{folder} belongs to other settings: {where} was {old!r} there and is"
-                        f" {new!r} now; set it back, or choose another folder for this run"
-                    )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_file(path, dump(settings).encode())
+        compare(folder, _read(path), settings, path)
+
+
+def compare(
+    folder: pathlib.Path, before: dict[str, Any], settings: Any, path: pathlib.Path
+) -> None:
+    """Raise ConfigError, naming the first difference, if settings ``before``, which ``path`` in
+    the run folder ``folder`` holds, give another result than ``settings``."""
+    for name, now in result(settings).items():
+        # A model or task typed into a notebook cannot be found by its name, only be equal.
+        if _as_json(before.get(name)) == now:
+            continue
+        for where, old, new in _differences(_as_json(_completed(before, name, path)), now, name):
+            if where != "data.store" and where not in [f"train.{free}" for free in FREE]:
+                raise ConfigError(
+                    f"{folder} belongs to other settings: {where} was {old!r} there and is"
+                    f" {new!r} now; set it back, or choose another folder for this run"
+                )
+
+
+def result(settings: Any) -> dict[str, Any]:
+    """Return those of ``settings`` that the result depends on, as JSON holds them."""
+    return {name: _as_json(plain(getattr(settings, name))) for name in RESULT}
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:

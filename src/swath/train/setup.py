@@ -33,7 +33,7 @@ from swath.train.evaluate import evaluate
 from swath.train.export import About, LoadedModel, load_model, save_model
 from swath.train.heldout import Trained, held_out
 from swath.train.interrupt import Interrupts
-from swath.train.job import TrainJob, claim
+from swath.train.job import TrainJob, check, claim
 from swath.train.precision import AUTOCAST, DTYPES, arithmetic
 from swath.train.progress import ProgressLine
 from swath.train.record import Recorder, read
@@ -63,8 +63,9 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
         data = job.data.open()
         about = describe(job, data)
         world.first_does(lambda: held.enter_context(lock(folder / ".lock", "swath train")))
-        world.first_does(lambda: claim(folder, settings or job))
+        world.first_does(lambda: check(folder, settings or job))
         trainer = assemble(job, data, about, world, interrupts)
+        world.first_does(lambda: claim(folder, settings or job))  # now that nothing refused it
         progress = trainer.state.progress
         if progress.update:
             log.info("going on after update %d of %s", progress.update, folder)
@@ -139,7 +140,8 @@ def assemble(
     if job.train.ema is not None:
         state.average = Average(replica.model, job.train.ema)
     folder = pathlib.Path(job.folder) / "checkpoints"
-    checkpoints = Checkpoints(folder, job.train.keep, world, {"store": fingerprint(data)})
+    facts = {"store": fingerprint(data)}
+    checkpoints = Checkpoints(folder, job.train.keep, world, facts, job)
     checkpoints.restore(state)
     return Trainer(
         state=state,
