@@ -192,29 +192,40 @@ def test_stopped_by_a_signal_after_any_update(stop, store, unbroken, tmp_path, m
     assert_same(outcome(tmp_path), unbroken(), 1e-9)
 
 
-def train_alone(job: TrainJob) -> None:
+def train_until(job: TrainJob, last: int | None) -> None:
+    """Train to the end; or, after recording update ``last``, wait there to be killed."""
+    write = Recorder.write
+
+    def and_wait(recorder: Recorder, figures: dict) -> None:
+        write(recorder, figures)
+        if figures["update"] == last:
+            time.sleep(600)
+
+    Recorder.write = and_wait  # type: ignore[method-assign]
     train(job, world=World.alone())
 
 
 def test_killed_at_random_moments(ranks, store, unbroken, tmp_path):
-    """SIGKILL: no handler runs, nothing is flushed. Three times, at moments never the same."""
-    settings, kills = job(store, tmp_path), 0
-    while True:
-        process = ranks.start(train_alone, settings)
-        if kills < 3:
-            before = len(read_lines(tmp_path))
-            deadline = time.monotonic() + 30
-            while len(read_lines(tmp_path)) <= before and process.is_alive():
-                assert time.monotonic() < deadline, "no update within 30 s"
-                time.sleep(0.002)
-            time.sleep(random.uniform(0, 0.2))
-            process.kill()
-            kills += 1
+    """SIGKILL: no handler runs, nothing is flushed. Three times, at moments never the same.
+
+    A run to be killed does two or three updates more than the one before it and then waits, so that
+    on the fastest or busiest machine it cannot end before the kill.
+    """
+    settings = job(store, tmp_path)
+    for last in (3, 5, 7):
+        before = len(read_lines(tmp_path))
+        process = ranks.start(train_until, settings, last)
+        deadline = time.monotonic() + 30
+        while len(read_lines(tmp_path)) <= before:
+            assert process.is_alive() and time.monotonic() < deadline, "no update within 30 s"
+            time.sleep(0.002)
+        time.sleep(random.uniform(0, 0.1))
+        process.kill()
         process.join(60)
-        if process.exitcode == 0:
-            break
         assert process.exitcode == -signal.SIGKILL
-    assert kills == 3
+    process = ranks.start(train_until, settings, None)
+    process.join(60)
+    assert process.exitcode == 0
     assert_same(outcome(tmp_path), unbroken(), 1e-9)
 
 
