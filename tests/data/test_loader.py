@@ -116,6 +116,36 @@ def test_bands_come_in_the_order_asked(masks):
     assert [b.name for b in some.bands] == [names[i].split("/")[1] for i in order]
 
 
+def test_a_sample_is_varied_anew_in_every_epoch(masks):
+    """Draws are keyed by the position in the run; by the sample, each would look the same again."""
+    data = DataSettings(store=masks).open()
+    noisy, plain = Augment(noise=0.1), Augment()
+    added: dict[int, list] = {}
+    for one, other in zip(
+        first(data, 24, augment=noisy), first(data, 24, augment=plain), strict=True
+    ):
+        for index, noise in zip(one.indices.tolist(), one.image - other.image, strict=True):
+            added.setdefault(index, []).append(noise)
+    assert len(added) == 36 and all(len(noises) == 2 for noises in added.values())
+    for early, late in added.values():
+        assert early.std() > 0.05 and (early - late).std() > 0.05
+
+
+def test_inputs_are_normalised_by_the_training_part_alone(masks, tmp_path):
+    """By hand, of the store's own split and of another: no pixel held out has a say."""
+    for split in (None, Split(by="random", val=0.3, test=0.4, seed=3)):
+        data = DataSettings(store=masks, split=split).open()
+        train = data.select("train").indices
+        raw = data.store.read(train).result()["fine"].astype(np.float64)
+        everything = data.store.read(np.arange(60)).result()["fine"].astype(np.float64)
+        for i in range(raw.shape[1]):
+            mine, every = (x[:, i][x[:, i] != 0] for x in (raw, everything))
+            norm = data.normalize
+            assert norm.shift[i] == pytest.approx(mine.mean(), rel=1e-6)
+            assert norm.factor[i] == pytest.approx(mine.std(), rel=1e-6)
+            assert norm.shift[i] != pytest.approx(every.mean(), rel=1e-4)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stripes(Synthetic):
     """Pixels grouped by stripes of two rows, so that parts share samples."""
@@ -138,18 +168,24 @@ class Striped:
         return replace(self.source.chip(i), groups=groups)
 
 
-def test_pixels_of_other_parts_are_ignored(tmp_path):
+@pytest.mark.parametrize("kind", ["mask", "raster"])
+def test_pixels_of_other_parts_are_ignored(kind, tmp_path):
     """Every labelled pixel is a target in one part, and in no other."""
     split = Split(by="stripe", val=0.3, test=0.3)
-    build(Stripes(samples=49, size=8, classes=2), tmp_path / "s", split, progress=False)
+    stripes = Stripes(samples=49, size=8, classes=2, label=kind, unlabelled=0.2)
+    build(stripes, tmp_path / "s", split, progress=False)
     data = DataSettings(store=str(tmp_path / "s")).open()
-    seen, touched = np.zeros((49, 8, 8), int), 0
+    labels = data.store.read(np.arange(49)).result()["label"]
+    seen, touched = np.zeros(labels.shape, int), 0
     for part in ("train", "val", "test"):
         for batch in data.loader(part, micro=7).sweep():
-            seen[batch.indices.numpy()] += (batch.target != IGNORE).numpy()
+            seen[batch.indices.numpy()] += known(batch.target.numpy())
             touched += len(batch.indices)
-    labels = data.store.read(np.arange(49)).result()["label"]
-    assert (seen == (labels != IGNORE)).all() and touched > 49
+    assert (seen == known(labels)).all() and 0 < seen.mean() < 1 and touched > 49
+
+
+def known(label: np.ndarray) -> np.ndarray:
+    return np.isfinite(label) if label.dtype.kind == "f" else label != IGNORE
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,62 @@ def test_a_file_is_replaced_whole(tmp_path):
     assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["scores.json"]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left")])
+def test_a_file_half_written_is_not_seen(error, tmp_path, monkeypatch):
+    """Killed, or out of space, in the middle: the old content stands."""
+    path = tmp_path / "scores.json"
+    write_file(path, b"old")
+
+    def half(aside, content):
+        aside.write_bytes(content[:2])
+        raise error
+
+    monkeypatch.setattr(files, "_write", half)
+    with pytest.raises((KeyboardInterrupt, ConfigError)):
+        write_file(path, b"newer")
+    assert path.read_bytes() == b"old"
+
+
+def recorded(monkeypatch) -> list[tuple[str, int]]:
+    """Return a list that gets what is forced to disk or renamed, in order, by inode."""
+    calls: list[tuple[str, int]] = []
+    fsync = os.fsync
+
+    def forced(handle):
+        fsync(handle)
+        calls.append(("forced", os.fstat(handle).st_ino))
+
+    def noted(real):
+        def rename(path, target):
+            calls.append(("renamed", path.stat().st_ino))
+            return real(path, target)
+
+        return rename
+
+    monkeypatch.setattr(os, "fsync", forced)
+    monkeypatch.setattr(pathlib.Path, "replace", noted(pathlib.Path.replace))
+    monkeypatch.setattr(pathlib.Path, "rename", noted(pathlib.Path.rename))
+    return calls
+
+
+def test_a_file_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """And its name is on disk on return. A power cut cannot be had in a test; the calls can."""
+    calls = recorded(monkeypatch)
+    write_file(tmp_path / "scores.json", b"{}")
+    file = (tmp_path / "scores.json").stat().st_ino
+    folder = tmp_path.stat().st_ino
+    assert calls == [("forced", file), ("renamed", file), ("forced", folder)]
+
+
+def test_a_folder_and_its_files_are_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    calls = recorded(monkeypatch)
+    path = tmp_path / "00000001"
+    write_folder(path, {"a": b"1", "b": b"2"})
+    forced = [("forced", (path / name).stat().st_ino) for name in ("a", "b", "manifest.json", ".")]
+    renamed = ("renamed", path.stat().st_ino)
+    assert calls == [*forced, renamed, ("forced", tmp_path.stat().st_ino)]
+
+
 def test_a_run_on_other_data_is_refused(run, tmp_path):
     run.checkpoints.run = {"store": "aaaa"}
     run.state.progress.update = 13

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from swath.config import ConfigError
 from swath.data.chip import Label
@@ -13,7 +14,9 @@ from swath.data.sensor import Band
 from swath.models import Inputs
 from swath.models.unet import UNet
 from swath.tasks.segment import Segment
+from swath.train import setup
 from swath.train.export import About, load_model, save_model
+from tests.train.small import trainer
 
 BANDS = (Band(name="B04", wavelength_nm=665.0), Band(name="B08", wavelength_nm=842.0))
 LABEL = Label(kind="mask", classes=("water", "forest", "field"))
@@ -53,6 +56,24 @@ def test_it_predicts_what_it_predicted_before(saved):
     assert torch.equal(loaded.objective.predict(loaded.network, image), expected)
     assert loaded.about == about and not loaded.network.training
     assert torch.equal(loaded.normalize(image)[0], about.normalize(image)[0])
+
+
+@pytest.mark.parametrize("ema", [None, 30])
+def test_what_a_run_exports_is_the_average_if_there_is_one(ema, saved, tmp_path):
+    """Of the update asked for, not of the last one."""
+    _, _, about = saved
+    made, _ = trainer(tmp_path, ema=ema, keep=12, checkpoint_every=8)
+    made.run()
+    setup._export(made.checkpoints, 9, tmp_path, about)
+    there = made.checkpoints.path(9)
+    own = load_file(there / "model.safetensors")
+    wanted = load_file(there / "average.safetensors") if ema else own
+    found = load_file(tmp_path / "model.safetensors")
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+    assert torch.equal(found["0.weight"], own["0.weight"]) == (ema is None)
+    written = json.loads((tmp_path / "model.json").read_text())
+    assert (written["update"], written["samples"]) == (9, 72)
 
 
 def test_what_it_is_can_be_read_by_people(saved):

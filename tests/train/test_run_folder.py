@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,10 @@ from swath.datasets.synthetic import Synthetic
 from swath.models.unet import UNet
 from swath.parallel.world import World
 from swath.tasks.segment import Segment
+from swath.train.files import write_folder
+from swath.train.interrupt import Interrupted
 from swath.train.job import TrainJob, claim
+from swath.train.record import Recorder, read
 from swath.train.settings import FREE, Compute, TrainSettings
 from swath.train.setup import train
 
@@ -89,8 +94,6 @@ def test_a_refused_run_makes_no_folder(store, tmp_path):
 def test_a_checkpoint_of_an_older_release_goes_on(store, tmp_path):
     """Its settings have no train.patience yet."""
     figures = train(job(store, tmp_path), world=World.alone())
-    from swath.train.files import write_folder
-
     for path in (tmp_path / "checkpoints").iterdir():
         files = {name: content for name, content in everything(path).items()}
         numbers = json.loads(files["state.json"])
@@ -98,6 +101,31 @@ def test_a_checkpoint_of_an_older_release_goes_on(store, tmp_path):
         write_folder(path, {**files, "state.json": json.dumps(numbers).encode()})
     (tmp_path / "settings.yaml").unlink()
     assert train(job(store, tmp_path), world=World.alone()) == figures
+
+
+def test_an_evaluation_done_again_is_recorded_once(store, tmp_path, monkeypatch):
+    """Asked to leave before the evaluation, then killed after its line, before the checkpoint."""
+    write = Recorder.write
+
+    def asked(recorder, figures):
+        write(recorder, figures)
+        if figures["update"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def killed(recorder, figures):
+        write(recorder, figures)
+        raise KeyboardInterrupt
+
+    for then, stops in ((asked, Interrupted), (killed, KeyboardInterrupt)):
+        monkeypatch.setattr(Recorder, "write", then)
+        with pytest.raises(stops):
+            train(job(store, tmp_path), world=World.alone())
+    assert "val/loss" in read(tmp_path)[-1]
+    monkeypatch.undo()
+    for _ in range(2):
+        train(job(store, tmp_path), world=World.alone())
+        told = [(line["update"], "val/loss" in line) for line in read(tmp_path)]
+        assert told == [(1, False), (2, False), (2, True)]
 
 
 def leaves(tree, *path):

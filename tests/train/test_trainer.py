@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from swath.parallel.world import World
 from swath.train.interrupt import Interrupted
 from swath.train.record import METRICS, Recorder, read
 from swath.train.step import Diverged
-from tests.train.small import Keyed, trainer, weights
+from tests.train.small import Keyed, Squares, network, trainer, weights
 
 CURVE = ("update", "samples", "loss", "lr", "grad_norm", "val/loss")
 
@@ -40,6 +41,29 @@ def test_the_loss_falls_and_every_sample_is_seen_once(unbroken):
     assert len(losses) == 12 and losses[-1] < 0.7 * losses[0]
     assert seen[:96] == list(range(96)) and state.progress.samples == 96
     assert [line["samples"] for line in lines if "val/loss" in line] == [24, 48, 72, 96]
+
+
+def test_the_rate_of_an_update_is_that_of_the_samples_before_it(unbroken):
+    """8 samples an update, a peak of 0.01 after 16, then a cosine down to 0 after 96."""
+    rates = [line["lr"] for line in unbroken[0] if "lr" in line]
+    falling = [0.005 * (1 + math.cos(math.pi * seen / 80)) for seen in range(0, 80, 8)]
+    assert rates == pytest.approx([0.0, 0.005, *falling], rel=1e-12)
+
+
+def test_what_is_evaluated_is_the_average(unbroken):
+    """By hand, on the averaged weights of the end; the last ones score otherwise."""
+    lines, state, _ = unbroken
+
+    def error(tensors):
+        model = network().eval()
+        model.load_state_dict(tensors)
+        held_out, objective = Keyed(), Squares()
+        with torch.no_grad():
+            sums = [objective.loss(model, held_out.microbatch(1000 + 2 * i)) for i in range(5)]
+        return float(sum(loss for loss, _ in sums) / sum(weight for _, weight in sums))
+
+    assert lines[-1]["val/loss"] == pytest.approx(error(state.average.tensors), rel=1e-12)
+    assert lines[-1]["val/loss"] != pytest.approx(error(state.model.state_dict()), rel=1e-4)
 
 
 @pytest.mark.parametrize("stop", range(1, 12))
@@ -116,6 +140,28 @@ def test_each_update_and_each_evaluation_has_one_line(often, killed, worse, unbr
     start()
     start()
     assert path.read_bytes() == ended
+
+
+def test_an_evaluation_after_a_resume_is_saved_though_no_update_follows(tmp_path):
+    """Asked to leave at the last update, before its evaluation; that one is no better."""
+    left, _ = trainer(tmp_path)
+    left.objective.larger_is_better = True
+
+    def record(line):
+        if line["update"] == 12:
+            left.interrupts.pending = "SIGTERM"
+
+    left.record = record
+    with pytest.raises(Interrupted):
+        left.run()
+    resumed, found = [], []
+    for _ in range(3):
+        made, lines = trainer(tmp_path)
+        made.objective.larger_is_better = True
+        resumed.append(made.state.progress.stale)
+        made.run()
+        found.append([name for line in lines for name in line if "/" in name])
+    assert found == [["val/loss"], [], []] and resumed == [2, 3, 3]
 
 
 def test_a_checkpoint_at_an_evaluation_is_made_after_it(tmp_path):
