@@ -7,12 +7,14 @@ import sys
 
 import pytest
 
-from swath.train.interrupt import EXIT_CODE, Interrupted
+from swath.train.interrupt import EXIT_CODE, Interrupted, Interrupts
 from tests.train.small import trainer
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_lets_the_update_finish_then_saves_and_leaves(number, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
+)
+def test_a_signal_lets_the_update_finish_then_saves_and_leaves(number, code, tmp_path):
     made, lines = trainer(tmp_path)
 
     def record(line):
@@ -24,7 +26,7 @@ def test_a_signal_lets_the_update_finish_then_saves_and_leaves(number, tmp_path)
     before = signal.getsignal(number)
     with made.interrupts, pytest.raises(Interrupted) as left:
         made.run()
-    assert left.value.code == EXIT_CODE == 75
+    assert left.value.code == code
     assert str(left.value).startswith(f"{number.name}: saved after update 4")
     assert made.checkpoints.updates()[-1] == 4
     assert signal.getsignal(number) is before
@@ -58,3 +60,11 @@ def test_the_second_signal_leaves_at_once():
     )
     done = subprocess.run([sys.executable, "-c", script], timeout=20)
     assert done.returncode == EXIT_CODE
+
+
+def test_the_second_ctrl_c_leaves_at_once_and_a_notebook_lives_on():
+    with Interrupts() as asked:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked and asked.pending == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)

@@ -1,7 +1,8 @@
-"""Signals that ask a run to leave: SIGTERM and SIGUSR1, as schedulers send before the end.
+"""Signals that ask a run to leave: SIGTERM and SIGUSR1 of schedulers, SIGINT of Ctrl-C.
 
 The first one lets the update in work finish; the run then saves and leaves with exit code 75
-(EX_TEMPFAIL of sysexits.h: try again later). The second one leaves at once.
+(EX_TEMPFAIL of sysexits.h: try again later), after Ctrl-C with 130 as shells have it. The second
+one leaves at once, without saving.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from typing import Any
 EXIT_CODE = 75
 """Of a run that saved itself and left because it was asked to."""
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class Interrupted(SystemExit):
-    """The run saved itself and leaves; the process ends with EXIT_CODE."""
+    """The run saved itself and leaves; the process ends with ``code``."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(EXIT_CODE)
+    def __init__(self, message: str, code: int = EXIT_CODE) -> None:
+        super().__init__(code)
         self.message = message
 
     def __str__(self) -> str:
@@ -41,6 +42,11 @@ class Interrupts:
         """Whether this process was asked to leave."""
         return self.pending is not None
 
+    @property
+    def code(self) -> int:
+        """The exit code of a process that leaves because of the signal."""
+        return 128 + signal.SIGINT if self.pending == "SIGINT" else EXIT_CODE
+
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
@@ -53,5 +59,7 @@ class Interrupts:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.pending is not None:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt  # a notebook's kernel lives on
             os._exit(EXIT_CODE)
         self.pending = signal.Signals(number).name

@@ -172,7 +172,8 @@ class Trainer:
         self._save_changes()
         raise Interrupted(
             f"{self.interrupts.pending or 'another rank'}: saved after update"
-            f" {self.state.progress.update}; the same command goes on from there"
+            f" {self.state.progress.update}; the same command goes on from there",
+            self.interrupts.code,
         )
 
     def _record(self, figures: Figures) -> None:
