@@ -37,6 +37,10 @@ def __getattr__(name: str) -> Any:
     return getattr(config if name == "ConfigError" else run, name)
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 class _Verb(types.ModuleType):
     """A room that is a verb as well: ``swath.train`` is a package, ``swath.train(run)`` trains."""
 

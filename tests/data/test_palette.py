@@ -22,3 +22,13 @@ def test_no_two_classes_look_alike():
 def test_water_is_blue_and_forest_green():
     water, forest = map(rgb, class_colours(Label(kind="mask", classes=("Water bodies", "forest"))))
     assert max(water) == water[2] and max(forest) == forest[1]
+
+
+def test_colours_of_unknown_classes_stay_away_from_those_of_known_ones():
+    """A blue for "alpha" beside the blue of water could not be told apart on a map."""
+    colours = [
+        rgb(c) for c in class_colours(Label(kind="mask", classes=("alpha", "beta", "water")))
+    ]
+    for i, one in enumerate(colours):
+        for other in colours[:i]:
+            assert np.linalg.norm(np.subtract(one, other)) >= 60

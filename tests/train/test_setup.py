@@ -102,7 +102,7 @@ def test_a_folder_of_other_settings_is_refused(changes, said, done, store):
     with pytest.raises(ConfigError) as error:
         train(job(store, folder, **changes))
     assert f"{folder} belongs to other settings: {said}" in str(error.value)
-    assert "set it back, or choose another folder" in str(error.value)
+    assert "set it back, or begin another run with name=ANOTHER" in str(error.value)
 
 
 def claimed(store, folder, change=lambda tree: None):

@@ -39,6 +39,7 @@ _NAMED = (
     ("meadow", "#a3cf62"),
     ("pasture", "#a3cf62"),
     ("grass", "#6fbf5b"),
+    ("vegetation", "#5a9e4b"),
     ("herbaceous", "#8fbf6a"),
     ("farm", "#e8c35a"),
     ("crop", "#e8c35a"),
@@ -55,15 +56,31 @@ _OTHERS = (
 )  # fmt: skip
 
 
+def _fitting(name: str) -> str | None:
+    """Return the colour that a class name calls for."""
+    words = name.casefold()
+    return next((c for word, c in _NAMED if re.search(rf"\b{word}", words)), None)
+
+
+def _near(one: str, other: str) -> bool:
+    """Whether two colours are hard to tell apart beside each other on a map."""
+    distance = np.subtract(rgb(one), rgb(other), dtype=np.float64)
+    return float(np.linalg.norm(distance)) < 60
+
+
 def class_colours(label: Label) -> tuple[str, ...]:
     """Return "#rrggbb" for each class of ``label``, no two alike up to some 40 classes."""
     if label.colours:
         return label.colours
+    fitting = [_fitting(name) for name in label.classes]
+    kept = [colour for colour in fitting if colour]
     taken: list[str] = []
-    for name in label.classes:
-        words = name.casefold()
-        fitting = [colour for word, colour in _NAMED if re.search(rf"\b{word}", words)]
-        free = [c for c in (*fitting[:1], *_OTHERS, *(c for _, c in _NAMED)) if c not in taken]
+    for own in fitting:
+        free = [c for c in (*_OTHERS, *(c for _, c in _NAMED)) if c not in taken]
+        if own and own not in taken:
+            free = [own]
+        # Those that look like a colour in use, or meant for a later class, come last.
+        free.sort(key=lambda c: any(_near(c, other) for other in (*kept, *taken)))
         taken.append(free[0] if free else _OTHERS[len(taken) % len(_OTHERS)])
     return tuple(taken)
 

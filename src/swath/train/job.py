@@ -95,7 +95,7 @@ def compare(
             if where != "data.store" and where not in [f"train.{free}" for free in FREE]:
                 raise ConfigError(
                     f"{folder} belongs to other settings: {where} was {old!r} there and is"
-                    f" {new!r} now; set it back, or choose another folder for this run"
+                    f" {new!r} now; set it back, or begin another run with name=ANOTHER"
                 )
 
 

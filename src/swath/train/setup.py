@@ -67,7 +67,14 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
         trainer = assemble(job, data, about, world, interrupts)
         world.first_does(lambda: claim(folder, settings or job))  # now that nothing refused it
         progress = trainer.state.progress
-        if progress.update:
+        if trainer.finished:
+            log.info(
+                "%s is finished: %d samples in %d updates; name=ANOTHER begins a new run",
+                folder,
+                progress.samples,
+                progress.update,
+            )
+        elif progress.update:
             log.info("going on after update %d of %s", progress.update, folder)
         with contextlib.ExitStack() as records:
             world.first_does(lambda: _begin_records(trainer, folder, records))
