@@ -274,11 +274,11 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
     if here.rank():
         return scores
     store = Store.open(run.data.store)
-    for ground in store.contents.grounds:
-        path = run.place / FOLDER / f"{stem(ground.name)}.tif"
-        if not path.exists() or store.contents.label.kind != "mask":
-            continue
-        if made_by(path) != fingerprint(load_model(run.place)):
+    paths = [run.place / FOLDER / f"{stem(ground.name)}.tif" for ground in store.contents.grounds]
+    mapped = [p for p in paths if p.exists() and store.contents.label.kind == "mask"]
+    model = fingerprint(load_model(run.place)) if mapped else None
+    for path in mapped:
+        if made_by(path) != model:
             log.warning("%s: is left out: another model made this map; run swath predict", path)
             continue
         scores["map"] = score_map(path, store, run.data.split)

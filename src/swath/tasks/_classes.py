@@ -7,20 +7,61 @@ class ids (b, ...), where an id of IGNORE or below 0 is unknown and counts nowhe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from swath.config import ConfigError
-from swath.data.chip import IGNORE, Batch
+from swath.config import ConfigError, kind_of
+from swath.data.chip import IGNORE, Batch, Label
 from swath.models import Outputs
+from swath.tasks import Task
 from swath.tasks._tally import Confusion
+from swath.tasks._weights import check_exponent, check_label, class_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ClassLoss = Literal["cross_entropy", "squared"]
 ClassFigure = Literal["oa", "balanced", "kappa", "f1_macro", "f1_micro", "miou", "loss"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassTask(Task):
+    """Settings of a task with one class per sample or pixel."""
+
+    dense: ClassVar[bool]
+    """Whether each pixel has a class, rather than each sample."""
+
+    loss: ClassLoss = "cross_entropy"
+    """cross_entropy, or squared: the squared difference between probabilities and the one-hot
+    class, averaged over classes; it forgives confident mistakes and wrong labels more."""
+
+    class_weights: float = 0.0
+    """How much rare classes count more in the loss, 0..1: each class weighs
+    (mean count / its count) ** class_weights, counted in samples, or in pixels where these are
+    labelled. 0: all alike; 1: all classes alike."""
+
+    smoothing: float = 0.0
+    """Share of each label that is spread over all classes, 0..1."""
+
+    best: ClassFigure = "oa"
+    """Figure on the validation part that chooses the best checkpoint."""
+
+    def __post_init__(self) -> None:
+        check_exponent(self.class_weights)
+
+    def bind(self, label: Label, counts: np.ndarray | None) -> ClassObjective:
+        check_label(self, label.kind)
+        check_class_settings(label.classes, kind_of(type(self)), self.smoothing)
+        return ClassObjective(
+            outputs=Outputs(channels=len(label.classes), dense=self.dense),
+            classes=label.classes,
+            loss_kind=self.loss,
+            weights=class_weights(self.class_weights, counts, label.classes),
+            smoothing=self.smoothing,
+            best=self.best,
+            larger_is_better=self.best != "loss",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
