@@ -223,13 +223,15 @@ class Loader:
         found: dict[str, np.ndarray],
         augment: Augment | None,
     ) -> Batch:
+        import torch
+
         image, observed = self._image(found)
         target = self._target(found)
         if augment is not None:
             image, observed, target = augment(image, observed, target, positions, self.seed)
         return Batch(
             image=image,
-            valid=observed.all(1),
+            valid=observed.view(torch.uint8).amin(1).bool(),  # all(1), many times faster
             target=target,
             positions=self._tensor(positions),
             indices=self._tensor(indices),
