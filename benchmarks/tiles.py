@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, default="unet")
     parser.add_argument("--side", type=int, default=4096, help="of the scene, px")
     parser.add_argument("--tile", type=int, default=256, help="of a window, px")
-    parser.add_argument("--at-once", type=int, default=8, help="windows in one pass")
+    parser.add_argument("--at-once", type=int, default=1, help="windows in one pass")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -71,15 +71,12 @@ class Normalizer:
 
         wide = image.dtype in (torch.int32, torch.int64, torch.uint32, torch.float64)
         dtype = torch.float64 if wide else torch.float32  # float32 holds 24 bits
-        value = image.to(dtype)
-        absent = torch.zeros_like(value, dtype=torch.bool)
-        if any(v is not None for v in self.nodata):
-            marks = [math.nan if v is None else v for v in self.nodata]  # nothing equals NaN
-            absent = value == per_band(marks, dtype)
+        scaled = image.to(dtype, copy=True)  # a new tensor: from here on in place
+        marks = [math.nan if v is None else v for v in self.nodata]  # nothing equals NaN
+        absent = scaled == per_band(marks, dtype)
         if image.is_floating_point():
-            absent |= ~value.isfinite()
-        scaled = value - per_band(self.shift, dtype)  # a new tensor: from here on in place
-        scaled /= per_band(self.factor, dtype)
+            absent |= ~scaled.isfinite()
+        scaled.sub_(per_band(self.shift, dtype)).div_(per_band(self.factor, dtype))
         if self.clip is not None:
             scaled.clamp_(-self.clip, self.clip)
         # Nearly all microbatches are whole. To ask is cheap here, and a wait on a device.

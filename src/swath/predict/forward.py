@@ -47,15 +47,17 @@ class Forward:
     @torch.inference_mode()
     def __call__(self, windows: Float[Tensor, "b c tile tile"]) -> Shaped[Tensor, "b k tile tile"]:
         """Return whole numbers (see :mod:`swath.predict.blend`) or float64 values."""
-        total: Tensor | None = None
-        for turn in range(self._symmetries):
-            answers = _turn_back(self._dense(_turn(windows, turn)), turn)
-            answers = answers.double() if self._values else quantise(answers)
-            total = answers if total is None else total + answers
-        assert total is not None
+        total = self._numbers(self._dense(windows))
+        if self._symmetries == 1:
+            return total
+        for turn in range(1, self._symmetries):
+            total += self._numbers(_turn_back(self._dense(_turn(windows, turn)), turn))
         if self._values:
             return total / self._symmetries
         return (total + self._symmetries // 2) // self._symmetries
+
+    def _numbers(self, answers: Tensor) -> Tensor:
+        return answers.double() if self._values else quantise(answers)
 
     def _dense(self, windows: Tensor) -> Tensor:
         if not self._tried:

@@ -141,9 +141,10 @@ class Mapping:
         self._normalize = dataclasses.replace(
             model.normalize, nodata=(_number(scene.sensor.nodata),) * len(self._bands)
         )
+        self._at_once = settings.windows_at_once or _at_once(self.tiling.tile, self.device.type)
         self._forward = Forward(
             self._answer,
-            at_once=settings.windows_at_once,
+            at_once=self._at_once,
             symmetries=settings.symmetries,
             values=self.values,
             tell=log.info,
@@ -202,7 +203,7 @@ class Mapping:
                 for col, window, known in self._windows(pixels, seen):
                     if known:  # windows without any data are not worth a look
                         group.append((strip, col, window))
-                    if len(group) == self.settings.windows_at_once:
+                    if len(group) == self._at_once:
                         for s, c, answer in self._answers(group):
                             yield from finished(s)
                             blend.add(answer, c)
@@ -234,7 +235,9 @@ class Mapping:
             return self.model.objective.predict(self.model.network, image)
 
     def _read(self, first: int, end: int) -> np.ndarray:
-        return self.scene.read(Window(first, 0, end - first, self.scene.width))[self._bands]
+        pixels = self.scene.read(Window(first, 0, end - first, self.scene.width))
+        every = self._bands == list(range(len(pixels)))
+        return pixels if every else pixels[self._bands]
 
     def _of_scene(self, padded: np.ndarray, strip: int) -> np.ndarray:
         """Return the part of a strip (tile, padded width) that it finishes, without padding."""
@@ -258,6 +261,11 @@ def _places(model: LoadedModel, scene: Scene) -> list[int]:
 
 def _number(nodata: float | None) -> float | None:
     return None if nodata is None or np.isnan(nodata) else float(nodata)
+
+
+def _at_once(tile: int, device: str) -> int:
+    """Return the windows that go through together: enough to be busy, few enough for memory."""
+    return max(1, (2**16 if device == "cpu" else 2**20) // tile**2)
 
 
 def _window(tiling: Tiling, strip: int) -> Window:

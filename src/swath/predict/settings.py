@@ -41,9 +41,10 @@ class Predict:
     """Also write the probability of each class."""
     uncertainty: bool = False
     """Also write the entropy of the probabilities, 0 (certain) to 1 (all classes alike)."""
-    windows_at_once: int = 8
-    """Windows in one pass through the model. Machine only: the map is the same, bit for bit; if
-    several at once round otherwise than one alone, they go one at a time."""
+    windows_at_once: int | None = None
+    """Windows in one pass through the model; None: as many as hold 2**16 px on a processor (one of
+    256 x 256), and 2**20 on a GPU. Machine only: the map is the same, bit for bit; if several at
+    once round otherwise than one alone, they go one at a time."""
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
@@ -54,7 +55,7 @@ class Predict:
             )
         if self.edge < 0:
             raise ConfigError(f"edge={self.edge} px cannot be negative")
-        if self.windows_at_once < 1:
+        if self.windows_at_once is not None and self.windows_at_once < 1:
             raise ConfigError(f"windows_at_once={self.windows_at_once} must be at least 1")
 
 

@@ -164,4 +164,16 @@ class Rows:
             more = self._read(first + kept.shape[1], end)
             kept, first = np.concatenate([kept[:, low - first :], more], axis=1), low
         self._kept, self._first = kept, first
-        return kept[:, wanted - first][:, :, self._cols]
+        if end - low == len(wanted):  # no row is mirrored
+            return self._across(kept[:, low - first : end - first])
+        return self._across(kept[:, wanted - first])
+
+    def _across(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows (c, tile, width) with their sides mirrored: (c, tile, padded width)."""
+        width = self._tiling.width
+        left = -self._tiling.cols[0]
+        padded = np.empty((*rows.shape[:2], len(self._cols)), rows.dtype)
+        padded[:, :, left : left + width] = rows
+        padded[:, :, :left] = rows[:, :, self._cols[:left]]
+        padded[:, :, left + width :] = rows[:, :, self._cols[left + width :]]
+        return padded
