@@ -1,11 +1,15 @@
 """No line is there twice after a resume, and none is missing."""
 
 import json
+import re
+import subprocess
+import sys
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from swath.config import ConfigError
+from swath.train import record
 from swath.train.record import METRICS, Recorder, read
 
 
@@ -33,6 +37,67 @@ def test_tensorboard_shows_the_same_numbers(tmp_path):
     assert set(board.Tags()["scalars"]) == {"loss", "val/oa"}
     (event,) = board.Scalars("val/oa")
     assert (event.step, event.value) == (2, 0.75)
+
+
+def shown(folder, name):
+    """Return what TensorBoard shows of one figure: (update, value) of each point."""
+    board = EventAccumulator(str(folder / "tb"))
+    board.Reload()
+    return [(point.step, point.value) for point in board.Scalars(name)]
+
+
+def an_hour_later(folder):
+    """TensorBoard reads files by the second that is in their names; no run lasts less than one."""
+    for path in (folder / "tb").iterdir():
+        first, stamp, rest = re.fullmatch(r"(.*tfevents\.)(\d+)(\..*)", path.name).groups()
+        path.rename(path.with_name(f"{first}{int(stamp) - 3600}{rest}"))
+
+
+def test_tensorboard_shows_an_evaluation_that_is_done_again_once(tmp_path):
+    """And what else belongs to its update stays."""
+    with Recorder(tmp_path, 0) as recorder:
+        for update in (1, 2, 3):
+            recorder.write({"update": update, "samples": 8 * update, "loss": 0.5**update})
+            if update > 1:
+                recorder.write({"update": update, "samples": 8 * update, "val/oa": 0.25})
+    an_hour_later(tmp_path)
+    with Recorder(tmp_path, 2, evaluated=False) as recorder:
+        recorder.write({"update": 2, "samples": 16, "val/oa": 0.75})
+        recorder.write({"update": 3, "samples": 24, "loss": 0.0})
+    assert shown(tmp_path, "val/oa") == [(2, 0.75)]
+    assert shown(tmp_path, "loss") == [(1, 0.5), (2, 0.25), (3, 0.0)]
+
+
+def test_what_a_kill_kept_from_tensorboard_is_there_after_the_resume(tmp_path):
+    """Lines are with the operating system at once, TensorBoard's events seconds later."""
+    code = (
+        "import os, pathlib, sys; from swath.train.record import Recorder\n"
+        "recorder = Recorder(pathlib.Path(sys.argv[1]), 0)\n"
+        "for update in (1, 2, 3):\n"
+        "    recorder.write({'update': update, 'samples': 8 * update, 'loss': 0.5**update})\n"
+        "os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 9
+    an_hour_later(tmp_path)
+    with Recorder(tmp_path, 2) as recorder:
+        recorder.write({"update": 3, "samples": 24, "loss": 4.0})
+    assert shown(tmp_path, "loss") == [(1, 0.5), (2, 0.25), (3, 4.0)]
+
+
+def test_of_a_long_record_only_the_end_is_written_again(tmp_path, monkeypatch):
+    """A resume takes no longer because the run is long; the beginning stays as it was shown."""
+    monkeypatch.setattr(record, "_AGAIN", 2)
+    with Recorder(tmp_path, 0) as recorder:
+        for update in range(1, 6):
+            recorder.write({"update": update, "samples": 8 * update, "loss": float(update)})
+            recorder.write({"update": update, "samples": 8 * update, "val/oa": float(update)})
+    lines = (tmp_path / METRICS).read_text().replace('"val/oa": 1.0', '"val/oa": 9.0')
+    (tmp_path / METRICS).write_text(lines.replace('"loss": 5.0', '"loss": 7.0'))
+    an_hour_later(tmp_path)
+    with Recorder(tmp_path, 5):
+        pass
+    assert shown(tmp_path, "loss") == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0), (5, 7.0)]
+    assert shown(tmp_path, "val/oa")[0] == (1, 1.0) and len(shown(tmp_path, "val/oa")) == 5
 
 
 def test_figures_that_are_not_numbers_stay_json(tmp_path):

@@ -2,7 +2,8 @@
 
 One JSON object a line, each with ``update`` and ``samples``; an evaluation has a line of its own. A
 resumed run cuts off what was recorded after its checkpoint, so no update and no evaluation is there
-twice and none is missing.
+twice and none is missing. TensorBoard's files cannot be cut: what they hold from some update on is
+declared void and written again from the lines, also what a killed run had not yet on the disk.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from swath.config import ConfigError
 from swath.train.files import write_file
 
 METRICS = "metrics.jsonl"
+_FLUSH_SECONDS = 10  # between writes of TensorBoard's events to the disk
+_AGAIN = 2000  # lines, the last ones, written to TensorBoard again; half a second of work
 
 
 class Recorder:
@@ -31,9 +34,13 @@ class Recorder:
 
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / METRICS
-        cut(self.path, update, evaluated)
+        kept = cut(self.path, update, evaluated)
+        void = kept[-_AGAIN:][0]["update"] if kept else update + evaluated
         self._file = open(self.path, "a")  # noqa: SIM115 (closed by __exit__)
-        self._board = SummaryWriter(str(folder / "tb"), purge_step=update + 1)
+        self._board = SummaryWriter(str(folder / "tb"), purge_step=void, flush_secs=_FLUSH_SECONDS)
+        for figures in kept:
+            if figures["update"] >= void:
+                self._show(figures)
 
     def __enter__(self) -> Recorder:
         return self
@@ -48,25 +55,30 @@ class Recorder:
         clean = {n: None if isinstance(v, float) and v != v else v for n, v in figures.items()}
         self._file.write(json.dumps(clean) + "\n")
         self._file.flush()
+        self._show(clean)
+
+    def _show(self, figures: Mapping[str, Any]) -> None:
         for name, value in figures.items():
             if isinstance(value, int | float) and name not in ("update", "samples"):
                 self._board.add_scalar(name, value, figures["update"])
 
 
-def cut(path: pathlib.Path, update: int, evaluated: bool = True) -> None:
-    """Remove from ``path`` lines of updates after ``update``, and a last line that is torn.
+def cut(path: pathlib.Path, update: int, evaluated: bool = True) -> list[dict[str, Any]]:
+    """Remove from ``path`` lines of updates after ``update``, and a last line that is torn; return
+    what the others say.
 
     evaluated: False removes the evaluation after ``update`` too, which will be done again.
     """
     if not path.exists():
-        return
+        return []
 
     def belongs(figures: dict[str, Any]) -> bool:
         again = not evaluated and any(name.startswith("val/") for name in figures)
         return figures["update"] < update + (not again)
 
-    kept = [line + b"\n" for line, figures in _parsed(path) if belongs(figures)]
-    write_file(path, b"".join(kept))
+    kept = [(line, figures) for line, figures in _parsed(path) if belongs(figures)]
+    write_file(path, b"".join(line + b"\n" for line, _ in kept))
+    return [figures for _, figures in kept]
 
 
 def read(folder: pathlib.Path) -> list[dict[str, Any]]:
