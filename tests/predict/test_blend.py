@@ -125,6 +125,23 @@ def test_windows_go_alone_if_together_they_round_otherwise():
     assert steady.at_once == 4 and len(said) == 1
 
 
+def test_a_group_that_is_short_is_filled_up():
+    """Kernels are chosen by shape, so the model must see no number of windows but the one it was
+    tried with, and one alone; a group at the end, or a first one, may hold fewer."""
+    seen, said = [], []
+
+    def fickle(images):  # the two that are tried agree; any other number rounds otherwise
+        seen.append(len(images))
+        return images * 0.5 if len(images) in (1, 4) else images * 0.5 + 1e-7
+
+    images = torch.rand(10, 1, 8, 8)
+    for count in (10, 2):
+        forward = Forward(fickle, at_once=4, symmetries=1, values=True, tell=said.append)
+        assert torch.equal(forward(images[:count]), images[:count].double() * 0.5)
+        assert forward.at_once == 4 and not said
+    assert set(seen) == {1, 4}
+
+
 def test_one_answer_a_window_fills_its_middle():
     """A model of whole windows maps pixel by pixel with a stride of 1."""
     plan = tiling(6, 7, 5, 0.99, 0, False)

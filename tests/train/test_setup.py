@@ -13,7 +13,7 @@ from rich.console import Console
 
 from swath.batch.schedule import Schedule
 from swath.batch.size import BatchSize
-from swath.config import ConfigError
+from swath.config import ConfigError, plain
 from swath.data.build import build
 from swath.data.loader import DataSettings
 from swath.data.split import Split
@@ -166,6 +166,16 @@ def test_another_store_under_the_same_settings_is_refused(done, store, tmp_path)
     build(Synthetic(samples=40, size=16, seed=1), tmp_path, Split(by="random"), progress=False)
     with pytest.raises(ConfigError, match=r"the run began with store [0-9a-f]+, now it is"):
         train(job(str(tmp_path), folder))
+
+
+def test_another_split_of_the_same_pixels_is_refused(done, store, tmp_path):
+    """Settings, pixels and statistics are the same; only who is trained on differs."""
+    folder, figures = done
+    shutil.copytree(store, tmp_path / "s")
+    assert train(job(str(tmp_path / "s"), folder)) == figures
+    Store.open(tmp_path / "s").update(split=plain(Split(by="random", seed=9)))
+    with pytest.raises(ConfigError, match=r"the run began with store [0-9a-f]+, now it is"):
+        train(job(str(tmp_path / "s"), folder))
 
 
 def test_the_same_store_elsewhere_is_welcome(done, store, tmp_path):
