@@ -117,7 +117,12 @@ def test_the_way_from_scene_to_report(trained):
     (made,) = invoke("predict", "recipe.yaml").split()[-1:]
     with rasterio.open(made) as file, rasterio.open(trained / "scene.tif") as scene:
         assert (file.crs, file.transform, file.shape) == (scene.crs, scene.transform, scene.shape)
-    assert "oa" in invoke("evaluate", "runs/small")
+    told = invoke("evaluate", "runs/small")
+    for words in ("oa ", "User's acc.", "Producer's acc.", "Adjusted ha", "confusion: rows are"):
+        assert words in told
+    assert re.search(r"^water +[\d.]+ ± [\d.]+ % ", told, re.MULTILINE)
+    kept = json.loads((trained / "runs/small/scores.json").read_text())["map"]
+    assert {"confusion", "users", "producers", "area"} <= kept.keys()
     table = invoke("baseline", "recipe.yaml")
     assert [name for name in ("unet", "forest, pixel", "majority") if name not in table] == []
     page = trained / invoke("report", "runs/small").strip()
@@ -364,6 +369,27 @@ def test_other_settings_in_an_old_folder_are_refused(trained, capsys, monkeypatc
         cli.main()
     assert left.value.code == 2
     assert "optim.lr was 0.001 there and is 0.5 now" in capsys.readouterr().err
+
+
+def test_the_report_shows_examples_in_the_runs_precision(trained, monkeypatch):
+    """With its threads too: what the page shows is what was scored."""
+    from swath.report import page
+
+    seen = []
+    monkeypatch.setattr(page, "examples", lambda *given: seen.append(given[2:]))
+    run = swath.load("runs/small", "train.precision=bf16", "compute.threads=1")
+    swath.run.report(run)
+    assert seen == [("bf16", run.compute)]
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "predict"])
+def test_a_model_other_than_the_trained_one_is_not_silently_that_one(trained, verb):
+    with pytest.raises(
+        ConfigError, match=r"model.width was 8 there and is 64 now; a trained model"
+    ):
+        invoke(verb, "runs/small", "model.width=64")
+    with pytest.raises(ConfigError, match=r"seed was 0 there and is 3 now"):
+        invoke(verb, "recipe.yaml", "seed=3")
 
 
 def test_python_and_the_command_line_are_the_same(trained):

@@ -61,11 +61,17 @@ def train(settings: Settings = None) -> None:
 
 @app.command(short_help="Score the model, and its map, on the held-out part.")
 def evaluate(settings: Settings = None) -> None:
-    """Score the trained model, and its map if there is one, on the held-out part."""
+    """Score the trained model, and its map if there is one, on the held-out part.
+
+    Of a map also the accuracies and areas of each class, and its confusion.
+    """
     from swath import run
+    from swath.report.classes import table
 
     for name, figures in run.evaluate(run.load(*settings or [])).items():
         _figures(figures, "  ", f"{name}, on the held-out part:")
+        if "confusion" in figures:
+            print(f"\n{table(figures)}")
 
 
 @app.command(short_help="Map a scene.")

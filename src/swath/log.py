@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TextIO
 
 FORMAT = "%(asctime)s %(message)s"
@@ -67,3 +67,20 @@ def bar(shown: bool, what: str, total: int) -> Iterator[Any]:
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as made:
         task = made.add_task(what, total=total)
         yield lambda count=1: made.advance(task, count)
+
+
+@contextmanager
+def counter(shown: bool, what: str) -> Iterator[Any]:
+    """Give a function that is told how many are done, and of how many; the first time, a bar begins
+    that shows them."""
+    with ExitStack() as stack:
+        step: Any = None
+        known = 0
+
+        def told(done: int, total: int) -> None:
+            nonlocal step, known
+            step = step or stack.enter_context(bar(shown, what, total))
+            step(done - known)
+            known = done
+
+        yield told

@@ -12,8 +12,6 @@ import json
 import logging
 import pathlib
 import re
-from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,24 +26,20 @@ from swath.data.imagery import Imagery
 from swath.data.loader import DataSettings
 from swath.data.split import Part, Split
 from swath.datasets.scene import Scene
-from swath.log import bar
+from swath.log import counter
 from swath.models import Model
 from swath.optimizers import Optimizer
 from swath.optimizers.adamw import AdamW
-from swath.predict.settings import FOLDER, SCORES, Predict, stem
+from swath.predict.settings import FOLDER, Predict, stem
 from swath.tasks import Task
-from swath.train.job import SETTINGS, TrainJob
+from swath.train.job import TrainJob, check_trained, sorted_arguments
 from swath.train.settings import Compute, TrainSettings
 
 if TYPE_CHECKING:
     from swath.data.store import Store
+    from swath.report.compare import Row
 
 log = logging.getLogger(__name__)
-
-BASELINES = "baselines.json"
-"""File in the run folder with a row of figures for each baseline."""
-SHOWN = ("oa", "balanced", "f1_micro", "map", "rmse", "r2")
-"""Figures by which a model and its baselines are compared, as far as the task has them."""
 
 COLLECTIONS: dict[str, type[Choice]] = {
     "build.dataset": Dataset,
@@ -142,39 +136,6 @@ def load(*arguments: str | pathlib.Path) -> Run:
     return config.load(Run, *sorted_arguments(arguments))
 
 
-def sorted_arguments(
-    arguments: Sequence[str | pathlib.Path],
-) -> tuple[list[pathlib.Path], list[str]]:
-    """Return files and words of what was typed; a run folder stands for its settings.yaml, and for
-    itself as the folder of the run, wherever that was when it was made.
-
-    Raises ConfigError for what is neither, and if there is nothing.
-    """
-    files: list[pathlib.Path] = []
-    words: list[str] = []
-    for argument in arguments:
-        path = pathlib.Path(argument)
-        if path.is_dir():
-            if not (path / SETTINGS).exists():
-                raise ConfigError(
-                    f"{argument}: no run folder: there is no {SETTINGS} in it; name a recipe, or "
-                    "the folder that swath train has written to"
-                )
-            files.append(path / SETTINGS)
-            words.insert(0, f"folder={json.dumps(str(path))}")  # first: what is typed wins
-        elif "=" in str(argument) and not path.exists():
-            words.append(str(argument))
-        elif path.suffix in (".yaml", ".yml") or path.exists():
-            files.append(path)
-        else:
-            raise ConfigError(
-                f"{str(argument)!r} is neither a file, nor a run folder, nor key=value, as seed=1"
-            )
-    if not files and not words:
-        raise ConfigError("name a settings file, such as recipes/brandenburg/recipe.yaml")
-    return files, words
-
-
 def build(run: Run, progress: bool = True) -> Store:
     """Return the store of ``run``, built first, or further, if the settings say how."""
     from swath.data.store import Store
@@ -258,30 +219,34 @@ def _built_once(run: Run) -> None:
 def evaluate(run: Run) -> dict[str, dict[str, Any]]:
     """Score the model, and its map if there is one, on the test part; write scores.json.
 
-    "model": windows of the test part one by one. "map": the map of the store's scene, every
+    "model": windows of the test part one by one. "map": the maps of the store's scenes, every
     held-out pixel once, with areas and their standard errors. Of several ranks all score the
-    model; the first alone scores the map and writes, the others return "model" only. A map that
+    model; the first alone scores the maps and writes, the others return "model" only. A map that
     another model made is left out, with a warning.
 
-    ConfigError if some of the test part was trained on.
+    ConfigError if some of the test part was trained on, or the run folder belongs to a model of
+    other settings.
     """
     from swath.data.store import Store
-    from swath.predict.evaluate import made_by, score_map, write_scores
+    from swath.predict.evaluate import made_by, score_maps, write_scores
     from swath.train.export import fingerprint, load_model
     from swath.train.setup import score
 
-    scores = {"model": score(run.job())}
+    job = run.job()
+    check_trained(run.place, job)
+    scores = {"model": score(job)}
     if here.rank():
         return scores
     store = Store.open(run.data.store)
     paths = [run.place / FOLDER / f"{stem(ground.name)}.tif" for ground in store.contents.grounds]
     mapped = [p for p in paths if p.exists() and store.contents.label.kind == "mask"]
     model = fingerprint(load_model(run.place)) if mapped else None
+    ours = [path for path in mapped if made_by(path) == model]
     for path in mapped:
-        if made_by(path) != model:
+        if path not in ours:
             log.warning("%s: is left out: another model made this map; run swath predict", path)
-            continue
-        scores["map"] = score_map(path, store, run.data.split)
+    if ours:
+        scores["map"] = score_maps(ours, store, run.data.split)
         if scores["model"].get("other_store"):
             scores["map"] |= {"other_store": True, "share_touching": None}
     for name in ("model", "map"):
@@ -290,32 +255,31 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def predict(run: Run, progress: bool = True) -> pathlib.Path:
-    """Map ``predict.scene``, or the scene the store was built from; return the map's file."""
+    """Map ``predict.scene``, or the scene the store was built from; return the map's file.
+
+    ConfigError if there is no scene, the model cannot take it, or the run folder belongs to a model
+    of other settings.
+    """
     from swath.parallel.world import pick_device
     from swath.predict.map import predict as mapped
     from swath.train.export import load_model
 
     _one_process("predict")
-    imagery = run.predict.scene or _built_from(run)
-    model = load_model(run.place)
-    device = pick_device(run.compute.device)
-    with ExitStack() as stack:
-        steps: list[Any] = []  # of the bar, which begins when the number of strips is known
-        known = 0
-
-        def told(done: int, strips: int) -> None:
-            nonlocal known
-            if not steps:
-                steps.append(stack.enter_context(bar(progress, "strips", strips)))
-            steps[0](done - known)
-            known = done
-
+    imagery = _scene(run)
+    if imagery is None:
+        raise ConfigError(
+            "there is no scene to map: the store was not built from one; set predict.scene, such "
+            "as predict.scene={path: FOLDER, sensor: sentinel2_l2a}"
+        )
+    if run.model is not None:
+        check_trained(run.place, run)
+    with counter(progress, "strips") as told:
         files = mapped(
-            model,
+            load_model(run.place),
             imagery.open(),
             run.predict,
             run.place / FOLDER,
-            device=device,
+            device=pick_device(run.compute.device),
             precision=run.train.precision,
             compute=run.compute,
             progress=told,
@@ -323,19 +287,24 @@ def predict(run: Run, progress: bool = True) -> pathlib.Path:
     return next(iter(files.values()))
 
 
-def _built_from(run: Run) -> Imagery:
-    if run.build is None or not isinstance(run.build.dataset, Scene):
-        raise ConfigError(
-            "there is no scene to map: the store was not built from one; set predict.scene, such "
-            "as predict.scene={path: FOLDER, sensor: sentinel2_l2a}"
-        )
-    return run.build.dataset.imagery
+def _scene(run: Run) -> Imagery | None:
+    """Return what there is to map: ``predict.scene``, taken for the sensor of the store's images if
+    it names none; else the scene that the store was built from."""
+    dataset = None if run.build is None else run.build.dataset
+    built_from = dataset.imagery if isinstance(dataset, Scene) else None
+    scene = run.predict.scene
+    if scene is not None and scene.sensor is None:
+        scene = dataclasses.replace(scene, sensor=getattr(built_from or dataset, "sensor", None))
+        if scene.sensor is not None:
+            log.info("predict.scene names no sensor; it is taken for %s, the store's", scene.sensor)
+    return scene or built_from
 
 
 def baseline(run: Run) -> list[dict[str, Any]]:
     """Fit and score the run's baselines on the test part; write and return baselines.json."""
     from swath.baselines import fit_and_score
     from swath.predict.evaluate import figures_plain
+    from swath.report.compare import BASELINES
     from swath.train.files import write_file
 
     _one_process("baseline")
@@ -360,66 +329,38 @@ def baseline(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def compared(run: Run) -> list[dict[str, Any]]:
+def compared(run: Run) -> list[Row]:
     """Return a row for the model and one for each baseline that was scored: name and figures.
 
     The model is scored by its map if there is one, so that, as with baselines on pixels, every
     held-out pixel counts once.
     """
-    rows: list[dict[str, Any]] = []
-    scores = _read(run.place / SCORES, dict) or {}
-    if scores and run.model is not None:
-        by = "map" if "map" in scores else "model"
-        rows.append({"name": kind_of(type(run.model)), **scores[by]})
-    return rows + (_read(run.place / BASELINES, list) or [])
+    from swath.report import compare
+
+    return compare.compared(run.place, None if run.model is None else kind_of(type(run.model)))
+
+
+def comparison(run: Run) -> str:
+    """Return the table of :func:`compared`, and what it has to be read with."""
+    from swath.report.compare import table
+
+    return table(compared(run))
 
 
 def report(run: Run) -> pathlib.Path:
     """Write report.html, one page about the run folder that opens without a network."""
+    from swath.report.compare import read_scores
     from swath.report.page import write
 
     _one_process("report")
-    mappable = run.predict.scene is not None or (
-        run.build is not None and isinstance(run.build.dataset, Scene)
-    )
     return write(
         run.place,
         name=run.name,
         settings=run,
         data=run.data,
         rows=compared(run),
-        scores=_read(run.place / SCORES, dict),
-        imagery=(run.predict.scene or _built_from(run)) if mappable else None,
+        scores=read_scores(run.place),
+        imagery=_scene(run),
+        precision=run.train.precision,
+        compute=run.compute,
     )
-
-
-def comparison(run: Run) -> str:
-    """Return the table of :func:`compared`, and what it has to be read with."""
-    rows = compared(run)
-    numbers = [{k: v for k, v in row.items() if isinstance(v, int | float)} for row in rows]
-    figures = [name for name in SHOWN if any(name in row for row in numbers)]
-    if "oa" in figures and "f1_micro" in figures:
-        figures.remove("f1_micro")  # the same number, where a sample has one class
-    width = max([len(row["name"]) for row in rows] + [8])
-    lines = [f"{'':<{width}}" + "".join(f"{name:>10}" for name in figures)]
-    for row, values in zip(rows, numbers, strict=True):
-        cells = (f"{values[name]:>10.3f}" if name in values else f"{'-':>10}" for name in figures)
-        lines.append(f"{row['name']:<{width}}" + "".join(cells))
-    touching = rows[0].get("share_touching") if rows else None
-    if touching is not None:
-        lines.append(f"{touching:.0%} of the test windows touch training pixels")
-    return "\n".join(lines)
-
-
-def _read(path: pathlib.Path, kind: type) -> Any:
-    """Return the JSON of ``path``, None if there is none; ConfigError if it is not a ``kind``."""
-    if not path.exists():
-        return None
-    verb = "baseline" if path.name == BASELINES else "evaluate"
-    try:
-        found = json.loads(path.read_text())
-    except ValueError:
-        found = None
-    if not isinstance(found, kind):
-        raise ConfigError(f"{path}: is damaged; swath {verb} writes it anew")
-    return found

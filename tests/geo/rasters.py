@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import rasterio
 
+from swath.geo.cog import CogWriter
+from swath.geo.window import Window
+
 DATA = pathlib.Path(__file__).parents[3] / "shared" / "data"
 UTM = "EPSG:32633"
 CORNER = (330000.0, 5822040.0)
@@ -39,6 +42,15 @@ def write(
         for number, name in enumerate(names, 1):
             file.set_band_description(number, name)
     return path
+
+
+def cog(path: pathlib.Path, pixels: np.ndarray, **about: Any) -> pathlib.Path:
+    """Write (c, h, w) as a COG in one piece, at ``place()`` unless ``about`` says more."""
+    count, height, width = pixels.shape
+    grid = {"count": count, "height": height, "width": width, "dtype": pixels.dtype}
+    writer = CogWriter(path, **(grid | {"transform": place(), "crs": UTM} | about))
+    writer.write(Window(0, 0, height, width), pixels)
+    return writer.finish()
 
 
 def real(name: str) -> pathlib.Path:

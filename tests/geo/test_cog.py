@@ -9,9 +9,9 @@ import pytest
 import rasterio
 
 from swath.config import ConfigError
-from swath.geo.cog import CogWriter, write_cog
+from swath.geo.cog import CogWriter
 from swath.geo.window import Window, windows
-from tests.geo.rasters import UTM, place
+from tests.geo.rasters import UTM, cog, place
 
 CLASSES = ("farm & field", "forest", "water")
 COLOURS = ("#ffe699", "#006400", "#1f78b4")
@@ -36,16 +36,14 @@ def writer(path, **settings) -> CogWriter:
 def test_a_class_map_opens_with_colours_names_and_no_data(tmp_path):
     """QGIS takes the legend from the palette and from the names in the .aux.xml beside it."""
     pixels = RNG.integers(0, 3, (1, 700, 900), dtype=np.uint8)
-    path = write_cog(
+    path = cog(
         tmp_path / "map.tif",
         pixels,
-        place(),
-        UTM,
-        255,
-        ("class",),
-        COLOURS,
-        CLASSES,
-        {"RUN": "a<b"},
+        nodata=255,
+        descriptions=("class",),
+        colours=COLOURS,
+        classes=CLASSES,
+        tags={"RUN": "a<b"},
     )
     with rasterio.open(path) as found:
         np.testing.assert_array_equal(found.read(), pixels)
@@ -69,7 +67,7 @@ def test_a_class_map_opens_with_colours_names_and_no_data(tmp_path):
 def test_probabilities_keep_their_bits(tmp_path):
     pixels = RNG.random((3, 60, 70), dtype=np.float32)
     pixels[:, 5:9, 7:20] = np.nan
-    path = write_cog(tmp_path / "p.tif", pixels, place(), UTM, float("nan"), CLASSES)
+    path = cog(tmp_path / "p.tif", pixels, nodata=float("nan"), descriptions=CLASSES)
     with rasterio.open(path) as found:
         np.testing.assert_array_equal(found.read(), pixels)
         assert np.isnan(found.nodata) and found.descriptions == CLASSES
@@ -120,8 +118,8 @@ def test_without_resume_or_of_another_size_it_starts_anew(tmp_path):
 
 def test_a_new_map_replaces_the_old_ones_names(tmp_path):
     path = tmp_path / "map.tif"
-    write_cog(path, np.zeros((1, 20, 20), np.uint8), place(), UTM, 255, (), COLOURS, CLASSES)
-    write_cog(path, np.zeros((1, 20, 20), np.float32), place(), UTM)
+    cog(path, np.zeros((1, 20, 20), np.uint8), nodata=255, colours=COLOURS, classes=CLASSES)
+    cog(path, np.zeros((1, 20, 20), np.float32))
     assert [p.name for p in tmp_path.iterdir()] == ["map.tif"]
 
 
@@ -141,11 +139,11 @@ def test_a_full_disk_is_said_before_the_work(tmp_path, monkeypatch):
 
 def test_an_old_map_survives_a_failed_one(tmp_path, monkeypatch):
     path = tmp_path / "map.tif"
-    write_cog(path, np.full((1, 20, 20), 1, np.uint8), place(), UTM)
+    cog(path, np.full((1, 20, 20), 1, np.uint8))
     old = path.read_bytes()
     monkeypatch.setattr(CogWriter, "read", lambda self, w: np.full((1, 20, 20), 9, np.uint8))
     with pytest.raises(OSError, match="does not hold what was written"):
-        write_cog(path, np.full((1, 20, 20), 2, np.uint8), place(), UTM)
+        cog(path, np.full((1, 20, 20), 2, np.uint8))
     assert path.read_bytes() == old
 
 
@@ -167,6 +165,6 @@ def test_pixels_that_do_not_fit_are_refused(tmp_path):
 def test_a_map_of_a_pixel_is_a_map(tmp_path, height, width):
     """GDAL takes a raw file of a byte for no raster."""
     pixels = np.arange(height * width, dtype=np.uint8).reshape(1, height, width) % 3
-    path = write_cog(tmp_path / "a.tif", pixels, place(), UTM, nodata=255)
+    path = cog(tmp_path / "a.tif", pixels, nodata=255)
     with rasterio.open(path) as file:
         np.testing.assert_array_equal(file.read(), pixels)

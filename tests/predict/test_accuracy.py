@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from swath.config import ConfigError
-from swath.predict.accuracy import Z95, area_adjusted, confusion, users_and_producers
+from swath.predict.accuracy import area_adjusted, confusion, users_and_producers
 
 # Olofsson et al. 2014, table 8: rows are the map (deforestation, forest gain, stable forest,
 # stable non-forest), columns the reference; mapped area in Landsat pixels of 0.09 ha.
 COUNTS = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]])
 MAPPED = np.array([200_000, 150_000, 3_200_000, 6_450_000])
+
+Z95 = 1.96  # half a 95 % confidence interval in standard errors
 
 
 def test_the_worked_example_of_olofsson_2014():
@@ -78,6 +80,8 @@ def test_a_class_without_reference_pixels_does_not_spoil_the_rest():
     found = area_adjusted(np.array([[9, 0, 0], [1, 10, 0], [0, 0, 0]]), np.array([10, 30, 60]))
     assert found.overall == pytest.approx(0.25 * 0.9 + 0.75)
     assert np.isnan(found.users[2]) and np.isfinite(found.overall_se)
+    assert np.isnan([found.share[2], found.share_se[2]]).all()  # unknown, and not surely none
+    assert found.share[:2].sum() == pytest.approx(1)
 
 
 def test_a_reference_that_misses_the_map_is_said():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from swath.batch.size import BatchSize
 from swath.config import ConfigError
@@ -20,10 +21,11 @@ from swath.parallel.world import World
 from swath.tasks.segment import Segment
 from swath.train.files import write_folder
 from swath.train.interrupt import Interrupted
-from swath.train.job import TrainJob, claim
+from swath.train.job import TrainJob, check_trained, claim
 from swath.train.record import Recorder, read
 from swath.train.settings import FREE, Compute, TrainSettings
 from swath.train.setup import train
+from tests.train.test_record import an_hour_later
 
 
 def made_store(path: Path, seed: int = 0) -> str:
@@ -120,12 +122,47 @@ def test_an_evaluation_done_again_is_recorded_once(store, tmp_path, monkeypatch)
         monkeypatch.setattr(Recorder, "write", then)
         with pytest.raises(stops):
             train(job(store, tmp_path), world=World.alone())
+        an_hour_later(tmp_path)
     assert "val/loss" in read(tmp_path)[-1]
     monkeypatch.undo()
     for _ in range(2):
         train(job(store, tmp_path), world=World.alone())
         told = [(line["update"], "val/loss" in line) for line in read(tmp_path)]
         assert told == [(1, False), (2, False), (2, True)]
+        board = EventAccumulator(str(tmp_path / "tb"))
+        board.Reload()
+        assert [point.step for point in board.Scalars("loss")] == [1, 2]
+        assert [point.step for point in board.Scalars("val/loss")] == [2]
+        an_hour_later(tmp_path)
+
+
+def test_another_model_than_the_trained_one_is_refused(store, tmp_path):
+    """Scoring and mapping would take the trained one and say nothing."""
+    settings = job(store, tmp_path)
+    check_trained(tmp_path, settings)  # nothing is trained yet: who loads the model says so
+    claim(tmp_path, settings)
+    wider = dataclasses.replace(settings, model=UNet(width=8, depth=1))
+    said = f"{tmp_path} belongs to other settings: model.width was 4 there and is 8 now; a trained"
+    with pytest.raises(ConfigError) as error:
+        check_trained(tmp_path, wider)
+    assert str(error.value).startswith(said)
+    assert "set it back, or train another with name=ANOTHER" in str(error.value)
+    with pytest.raises(ConfigError, match=r"train.samples was 16 there and is 8 now"):
+        check_trained(tmp_path, dataclasses.replace(settings, train=TrainSettings(samples=8)))
+
+
+def test_what_scoring_heeds_may_differ_from_training(store, tmp_path):
+    """The store and its split, the batch, the precision, the machine."""
+    settings = job(store, tmp_path)
+    claim(tmp_path, settings)
+    heeded = dataclasses.replace(
+        settings,
+        data=DataSettings(store="elsewhere", split=Split(by="random", seed=3)),
+        batch=BatchSize(samples=16, micro=8),
+        train=dataclasses.replace(settings.train, precision="bf16", keep=9),
+        compute=Compute(device="cpu", threads=2),
+    )
+    check_trained(tmp_path, heeded)
 
 
 def leaves(tree, *path):

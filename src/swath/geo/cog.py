@@ -242,34 +242,3 @@ class CogWriter:
             f"<SourceBand>{channel + 1}</SourceBand></SimpleSource></VRTRasterBand>"
         )
         return "".join(parts)
-
-
-def write_cog(
-    path: str | os.PathLike[str],
-    pixels: np.ndarray,
-    transform: Any,
-    crs: Any,
-    nodata: float | None = None,
-    descriptions: Sequence[str] = (),
-    colours: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
-    tags: Mapping[str, str] | None = None,
-) -> pathlib.Path:
-    """Write ``pixels`` (c, h, w) as a COG and return its path; see :class:`CogWriter`."""
-    count, height, width = pixels.shape
-    writer = CogWriter(
-        path,
-        count=count,
-        height=height,
-        width=width,
-        dtype=pixels.dtype,
-        transform=transform,
-        crs=crs,
-        nodata=nodata,
-        descriptions=descriptions,
-        colours=colours,
-        classes=classes,
-        tags=tags,
-    )
-    writer.write(Window(0, 0, height, width), pixels)
-    return writer.finish()

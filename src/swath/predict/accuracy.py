@@ -21,9 +21,6 @@ from swath.config import ConfigError
 from swath.data.chip import IGNORE
 from swath.tasks._tally import Confusion
 
-Z95 = 1.96
-"""Half a 95 % confidence interval in standard errors."""
-
 
 @dataclass(frozen=True)
 class Areas:
@@ -40,7 +37,7 @@ class Areas:
 
 
 def confusion(found: np.ndarray, truth: np.ndarray, classes: tuple[str, ...]) -> Confusion:
-    """Return the tally of a map ``found`` (h, w) against ``truth`` (h, w), both of class ids.
+    """Return the tally of a map ``found`` against ``truth``, class ids of the same shape.
 
     Pixels that are IGNORE in either do not count. Raises ConfigError if the shapes differ.
     """
@@ -66,8 +63,9 @@ def area_adjusted(counts: np.ndarray, mapped: np.ndarray) -> Areas:
     counts: confusion (k, k), columns are the map.
     mapped: area that the map gives each class (k,), in any unit.
 
-    A class that the map shows but no reference pixel falls into says nothing about its area: W is
-    then taken over the other classes. A row of one reference pixel has no standard error.
+    Where the map shows a class but no reference pixel lies, nobody knows what is true there: W is
+    then taken over the other classes. Nothing is known of a class that neither the map nor the
+    reference shows at any reference pixel. A row of one reference pixel has no standard error.
     """
     n, mapped = counts.T.astype(np.float64), mapped.astype(np.float64)  # n: rows are the map
     seen = n.sum(axis=1)
@@ -81,6 +79,7 @@ def area_adjusted(counts: np.ndarray, mapped: np.ndarray) -> Areas:
     inside = n / np.where(seen > 0, seen, 1.0)[:, None]  # n_ij / n_i
     p = weight[:, None] * inside
     right, true = np.diag(p), p.sum(axis=0)
+    known = seen + n.sum(axis=0) > 0
     free = np.where(seen > 1, seen - 1, np.nan)
     free = np.where(weight > 0, free, 1.0)  # a class that the map lacks adds no variance
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -97,6 +96,6 @@ def area_adjusted(counts: np.ndarray, mapped: np.ndarray) -> Areas:
             users_se=np.sqrt(users * (1 - users) / free),  # eq. 6
             producers=producers,
             producers_se=np.sqrt((own + producers**2 * others) / true**2),  # eq. 7, in shares
-            share=true,
-            share_se=np.sqrt(spread.sum(axis=0)),  # eq. 10
+            share=np.where(known, true, np.nan),
+            share_se=np.where(known, np.sqrt(spread.sum(axis=0)), np.nan),  # eq. 10
         )

@@ -22,38 +22,38 @@ from swath.data.store import Store
 from swath.geo.raster import open_raster
 from swath.geo.raster import read as read_band
 from swath.predict.accuracy import area_adjusted, confusion, users_and_producers
-from swath.predict.settings import MODEL, SCORES
+from swath.predict.settings import MODEL, SCORES, stem
 from swath.train.files import write_file
 
 
-def score_map(
-    path: str | pathlib.Path, store: Store, split: Split | None = None, part: Part = "test"
+def score_maps(
+    paths: Sequence[str | pathlib.Path],
+    store: Store,
+    split: Split | None = None,
+    part: Part = "test",
 ) -> dict[str, Any]:
-    """Return the figures of the class map ``path`` on the labelled pixels of ``part``.
+    """Return the figures of class maps on the labelled pixels of ``part``, over all maps.
 
-    Raises ConfigError if the map lies on no ground of the store, holds other classes, or shares
-    no labelled pixel with the part.
+    Areas are in pixels if those of one map are, or if the maps' pixels differ in size.
+
+    Raises ConfigError if a map lies on no ground of the store or holds other classes, or if none
+    shares a labelled pixel with the part.
     """
     selection = select(store, split, part)
-    label = store.contents.label
-    with open_raster(path) as raster:
-        ground = _ground_of(raster, store)
-        if raster.count != 1 or raster.dtypes[0] != "uint8":
-            raise ConfigError(f"{path}: is no map of classes (one channel of uint8)")
-        found = read_band(raster, 1)
+    found, truth, sizes = [], [], set()
+    for path in paths:
+        pixels, ground = _read(path, store)
+        found.append(pixels.ravel())
+        truth.append(reference(selection, ground).ravel())
         here = store.contents.grounds[ground]
-        hectares = pixel_hectares(here.transform, here.crs)
-    truth = reference(selection, ground)
-    beyond = sorted({int(c) for c in np.unique(found) if len(label.classes) <= c != IGNORE})
-    if beyond:
-        raise ConfigError(
-            f"{path}: holds classes {beyond}; the store knows 0 to {len(label.classes) - 1}"
-        )
+        sizes.add(pixel_hectares(here.transform, here.crs))
+    classes = store.contents.label.classes
+    hectares = sizes.pop() if len(sizes) == 1 else None
     return {
-        "file": pathlib.Path(path).name,
+        "file": ", ".join(pathlib.Path(path).name for path in paths),
         "part": part,
         "split": selection.split.by,
-        **figures_of(found, truth, label.classes, hectares),
+        **figures_of(np.concatenate(found), np.concatenate(truth), classes, hectares),
         "share_touching": selection.share_touching(),
     }
 
@@ -70,7 +70,7 @@ def reference(selection: Selection, ground: int) -> np.ndarray:
 def figures_of(
     found: np.ndarray, truth: np.ndarray, classes: Sequence[str], hectares: float | None
 ) -> dict[str, Any]:
-    """Return figures, confusion, per-class accuracies and areas of a map, both (h, w) class ids.
+    """Return figures, confusion, per-class accuracies and areas of a map, both arrays of class ids.
 
     hectares: area of a pixel; None: areas are in pixels.
     """
@@ -128,13 +128,32 @@ def write_scores(folder: str | pathlib.Path, name: str, scores: dict[str, Any] |
     write_file(path, (json.dumps(kept, indent=1) + "\n").encode())
 
 
+def _read(path: str | pathlib.Path, store: Store) -> tuple[np.ndarray, int]:
+    """Return the class ids (h, w) of a map and the number of the ground it lies on."""
+    known = len(store.contents.label.classes)
+    with open_raster(path) as raster:
+        ground = _ground_of(raster, store)
+        if raster.count != 1 or raster.dtypes[0] != "uint8":
+            raise ConfigError(f"{path}: is no map of classes (one channel of uint8)")
+        found = read_band(raster, 1)
+    beyond = sorted({int(c) for c in np.unique(found) if known <= c != IGNORE})
+    if beyond:
+        raise ConfigError(f"{path}: holds classes {beyond}; the store knows 0 to {known - 1}")
+    return found, ground
+
+
 def _ground_of(raster: Any, store: Store) -> int:
-    place = tuple(raster.transform)[:6]
+    """Return the ground with the map's grid; of several, as without a place, that of its name."""
+    place, fitting = tuple(raster.transform)[:6], []
     for number, ground in enumerate(store.contents.grounds):
         here = ground.transform or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
         same_size = (ground.height, ground.width) == (raster.height, raster.width)
         if same_size and np.allclose(place, here, rtol=1e-9, atol=1e-6):
-            return number
+            if stem(ground.name) == pathlib.Path(raster.name).stem:
+                return number
+            fitting.append(number)
+    if fitting:
+        return fitting[0]
     there = "; ".join(f"{g.name} {g.height} x {g.width} px" for g in store.contents.grounds)
     raise ConfigError(
         f"{raster.name}: the map ({raster.height} x {raster.width} px) lies on none of the grounds "

@@ -38,7 +38,7 @@ from swath.predict.ledger import Ledger, checksum
 from swath.predict.settings import FREE, MODEL, Predict, stem
 from swath.predict.tiles import Rows, Tiling, tiling
 from swath.train.export import LoadedModel, fingerprint
-from swath.train.precision import AUTOCAST, DTYPES, arithmetic
+from swath.train.precision import DTYPES, arithmetic
 from swath.train.settings import Compute
 from swath.version import VERSION
 
@@ -230,9 +230,7 @@ class Mapping:
             yield strip, col, answer
 
     def _answer(self, image: Tensor) -> Tensor:
-        image, narrow = image.to(DTYPES[self.precision]), AUTOCAST.get(self.precision)
-        with torch.autocast(self.device.type, dtype=narrow, enabled=narrow is not None):
-            return self.model.objective.predict(self.model.network, image)
+        return self.model.answer(image, self.precision)
 
     def _read(self, first: int, end: int) -> np.ndarray:
         pixels = self.scene.read(Window(first, 0, end - first, self.scene.width))

@@ -8,7 +8,7 @@ from typing import Any
 
 from swath import units
 from swath.report.charts import Line, chart, smooth, thin
-from swath.report.tables import NAMES
+from swath.tasks._figures import FIGURES
 
 Record = Mapping[str, Any]
 
@@ -30,9 +30,9 @@ def curves(records: Sequence[Record]) -> list[dict[str, str]]:
     if any("val/loss" in r for r in scored):
         lines.append(_scores("validation", scored, "val/loss"))
     charts = [("Loss, smoothed; single updates faint", chart(lines, x_name="samples"))]
-    figures = [n for n in NAMES if n != "loss" and any(f"val/{n}" in r for r in scored)][:4]
+    figures = [n for n in FIGURES if n != "loss" and any(f"val/{n}" in r for r in scored)][:4]
     if figures and len(scored) > 1:
-        lines = [_scores(NAMES[name], scored, f"val/{name}") for name in figures]
+        lines = [_scores(FIGURES[name].title, scored, f"val/{name}") for name in figures]
         charts.append(("Validation", chart(lines, x_name="samples")))
     if any("lr" in update for update in updates):
         lr = of("lr")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,21 @@ from swath.data.split import Selection
 from swath.data.stats import unplain
 from swath.report.images import class_png, png, shade_png
 from swath.train.export import LoadedModel
+from swath.train.precision import DTYPES, arithmetic
+from swath.train.settings import Compute
 
 MOST = 9
 
 
-def examples(model: LoadedModel, settings: DataSettings) -> dict[str, Any] | None:
+def examples(
+    model: LoadedModel, settings: DataSettings, precision: str, compute: Compute
+) -> dict[str, Any] | None:
     """Return pictures of test samples with their labels and the model's answers.
+
+    precision: as in train.precision; that of the run, so that answers are those that are scored.
 
     None if there is no test part, or the store has no labels.
     """
-    import dataclasses
-
     import torch
 
     data = settings.open()
@@ -36,9 +41,10 @@ def examples(model: LoadedModel, settings: DataSettings) -> dict[str, Any] | Non
     loader = data.loader("test", micro=1)
     images = _pictures(data, chosen)
     found = []
-    with torch.inference_mode():
+    model.network.to(dtype=DTYPES[precision])
+    with torch.inference_mode(), arithmetic(precision, compute):
         for image, batch in zip(images, loader.sweep(indices=chosen), strict=True):
-            answer = model.objective.predict(model.network, batch.image)[0].float().numpy()
+            answer = model.answer(batch.image, precision)[0].float().numpy()
             assert batch.target is not None, "a store with labels gives targets"
             found.append(_example(image, batch.target[0].numpy(), answer, label))
     return {

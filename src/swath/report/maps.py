@@ -17,13 +17,8 @@ from swath.geo.raster import open_raster
 from swath.geo.window import Window
 from swath.predict.evaluate import pixel_hectares, reference
 from swath.predict.settings import stem
-from swath.report.images import (
-    class_png,
-    jpeg,
-    pick,
-    shade_png,
-    thinned,
-)
+from swath.report.images import class_png, jpeg, pick, shade_png, thinned
+from swath.report.words import area_unit, whole
 
 ROWS = 256  # read at a time
 
@@ -65,7 +60,7 @@ def _section(
         if n
     ]
     place = _ground(store, path.stem)
-    sides = f"{raster.width:,} x {raster.height:,} px".replace(",", " ")
+    sides = f"{whole(raster.width)} x {whole(raster.height)} px"
     metre = f" of {abs(raster.transform.a):g} m" if hectares is not None else ""
     return {
         "title": "The map",
@@ -167,12 +162,9 @@ def _ground(store: Store | None, name: str) -> int | None:
 
 
 def _area(pixels: int, hectares: float | None) -> str:
-    if hectares is None:
-        return f"{pixels:,} px".replace(",", " ")
-    area = pixels * hectares
-    if area >= 1e5:
-        return f"{area / 100:,.0f} km²".replace(",", " ")
-    return f"{area:,.0f} ha".replace(",", " ") if area >= 10 else f"{area:.1f} ha"
+    area = pixels * (hectares or 1.0)
+    unit = area_unit("px" if hectares is None else "ha", area)
+    return f"{unit.said(area)} {unit.name}"
 
 
 def _crs(raster: Any) -> str:

@@ -19,13 +19,16 @@ from swath.data.imagery import Imagery
 from swath.data.loader import DataSettings
 from swath.data.store import Store
 from swath.predict.settings import FOLDER
+from swath.report.classes import accuracy
+from swath.report.compare import comparison, headline
 from swath.report.curves import course, curves
 from swath.report.examples import examples
 from swath.report.maps import map_sections
-from swath.report.tables import accuracy, comparison, headline
+from swath.report.words import whole
 from swath.train.export import ABOUT, About, load_model, read_about
 from swath.train.files import write_file
 from swath.train.record import read
+from swath.train.settings import Compute
 from swath.version import VERSION
 
 PAGE = "report.html"
@@ -41,6 +44,8 @@ def write(
     rows: Sequence[Mapping[str, Any]] = (),
     scores: Mapping[str, Mapping[str, Any]] | None = None,
     imagery: Imagery | None = None,
+    precision: str = "fp32",
+    compute: Compute = Compute(),  # noqa: B008  (frozen)
 ) -> pathlib.Path:
     """Write report.html into the run folder and return its path.
 
@@ -48,6 +53,7 @@ def write(
     rows: figures of the model, first, and of its baselines: each with a name.
     scores: the content of scores.json, "model" and "map".
     imagery: the scene that was mapped; None: the store's own pixels are shown.
+    precision: that of training, in which the examples are computed; compute: its threads are used.
 
     Raises ConfigError if there is nothing in the folder to report on.
     """
@@ -64,7 +70,7 @@ def write(
     if about is not None:
         content["maps"] = map_sections(folder / FOLDER, about.label, imagery, store, data.split)
         if store is not None:
-            content["examples"] = examples(load_model(folder), data)
+            content["examples"] = examples(load_model(folder), data, precision, compute)
     content["settings"] = _settings(settings)
     content["sections"] = _sections(content)
     write_file(folder / PAGE, render(content).encode())
@@ -122,7 +128,7 @@ def _summary(about: About | None, store: Store | None) -> str:
             words.append(f"{len(about.label.classes)} classes")
     if store is not None:
         grounds = [ground.name for ground in store.contents.grounds]
-        things = f"{store.samples:,} samples".replace(",", " ")
+        things = f"{whole(store.samples)} samples"
         words.append(f"{things} of {grounds[0]}" if len(grounds) == 1 else things)
     return ", ".join(words) + "." if words else ""
 
@@ -135,14 +141,11 @@ def _facts(about: About | None, store: Store | None) -> list[tuple[str, str]]:
             ("Task", _line(about.task)),
             ("Bands", ", ".join(band.name for band in about.inputs.bands)),
             ("Seed", str(about.seed)),
-            (
-                "Weights",
-                f"after {about.samples:,} samples, update {about.update:,}".replace(",", " "),
-            ),
+            ("Weights", f"after {whole(about.samples)} samples, update {whole(about.update)}"),
         ]
     if store is not None:
         contents = store.contents
-        facts.append(("Store", f"{store.path}, {store.samples} samples"))
+        facts.append(("Store", f"{store.path}, {whole(store.samples)} samples"))
         for modality in contents.modalities:
             size = f"{modality.height} x {modality.width} px, {modality.dtype}"
             facts.append((f"Imagery {modality.name}", f"{modality.sensor.name}: {size}"))

@@ -15,6 +15,7 @@ from swath.config import ConfigError, kind_of
 from swath.data.chip import IGNORE, Batch, Label
 from swath.models import Outputs
 from swath.tasks import Task
+from swath.tasks._figures import larger_is_better
 from swath.tasks._tally import Confusion
 from swath.tasks._weights import check_exponent, check_label, class_weights
 
@@ -60,7 +61,7 @@ class ClassTask(Task):
             weights=class_weights(self.class_weights, counts, label.classes),
             smoothing=self.smoothing,
             best=self.best,
-            larger_is_better=self.best != "loss",
+            larger_is_better=larger_is_better(self.best),
         )
 
 

@@ -4,10 +4,8 @@ Tasks and baselines fill the same tallies; that is what makes their figures comp
 whole numbers in float64, hence exact up to 9e15 whatever the order of merging. A figure that is
 not defined, such as the accuracy of no samples, is NaN.
 
-Figures, with the names used everywhere (in metrics.jsonl, tables and the report):
-oa (overall accuracy), balanced (mean recall), kappa (Cohen 1960), f1_macro, f1_micro, miou,
-iou/<class>, map (mean average precision), exact (all flags of a sample right), rmse, mae, bias,
-r2, loss.
+Figures have the names that are used everywhere (``_figures.py``); one of a single class has the
+class after a stroke, as iou/<class> and ap/<class>.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from swath.data.chip import IGNORE, Batch, Label
 from swath.models import Outputs
 from swath.tasks import Task
 from swath.tasks._classes import full
+from swath.tasks._figures import larger_is_better
 from swath.tasks._tally import EDGES, Flags
 from swath.tasks._weights import check_exponent, check_label, class_weights
 
@@ -44,7 +45,7 @@ class Multilabel(Task):
             classes=label.classes,
             weights=class_weights(self.class_weights, counts, label.classes),
             best=self.best,
-            larger_is_better=self.best != "loss",
+            larger_is_better=larger_is_better(self.best),
         )
 
 

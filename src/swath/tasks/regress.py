@@ -12,6 +12,7 @@ from swath.data.chip import Batch, Label
 from swath.models import Outputs
 from swath.tasks import Task
 from swath.tasks._classes import full
+from swath.tasks._figures import larger_is_better
 from swath.tasks._tally import Moments
 from swath.tasks._weights import check_label
 
@@ -64,7 +65,7 @@ class Regress(Task):
             offset=_each("offset", self.offset, label),
             scale=_each("scale", self.scale, label),
             best=self.best,
-            larger_is_better=self.best == "r2",
+            larger_is_better=larger_is_better(self.best),
         )
 
 

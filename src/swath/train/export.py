@@ -25,6 +25,7 @@ from swath.models import Inputs, Model, Outputs
 from swath.tasks import Objective, Task
 from swath.train.files import write_file
 from swath.train.heldout import Trained
+from swath.train.precision import AUTOCAST
 
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
 VERSION = 1
@@ -61,6 +62,18 @@ class LoadedModel:
     network: nn.Module
     objective: Objective
     about: About
+
+    def answer(self, image: Tensor, precision: str) -> Tensor:
+        """Return what the model says of normalised images (b, c, h, w), computed as a run's own
+        score is.
+
+        The network's parameters must be in the dtype of ``precision``, and torch set to it; see
+        :mod:`swath.train.precision`.
+        """
+        narrow = AUTOCAST.get(precision)
+        image = image.to(next(self.network.parameters()).dtype)
+        with torch.autocast(image.device.type, dtype=narrow, enabled=narrow is not None):
+            return self.objective.predict(self.network, image)
 
     @property
     def inputs(self) -> Inputs:

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import pathlib
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +65,10 @@ class TrainJob:
 RESULT = ("seed", "data", "augment", "model", "task", "batch", "optim", "schedule", "train")
 """Fields that the result depends on; where the store lies (data.store) does not count, what is in
 it is checked against the checkpoint."""
+_MACHINE = ("data.store", *(f"train.{name}" for name in FREE))
+"""Those among them that may change in a run."""
+_HEEDED = (*_MACHINE, "data.bands", "data.split", "batch", "train.precision")
+"""Those among them that scoring and mapping a trained model heed, or check for themselves."""
 
 
 def claim(folder: pathlib.Path, settings: Any) -> None:
@@ -83,20 +87,71 @@ def check(folder: pathlib.Path, settings: Any) -> None:
 
 
 def compare(
-    folder: pathlib.Path, before: dict[str, Any], settings: Any, path: pathlib.Path
+    folder: pathlib.Path,
+    before: dict[str, Any],
+    settings: Any,
+    path: pathlib.Path,
+    *,
+    free: tuple[str, ...] = _MACHINE,
+    then: str = "set it back, or begin another run with name=ANOTHER",
 ) -> None:
     """Raise ConfigError, naming the first difference, if settings ``before``, which ``path`` in
-    the run folder ``folder`` holds, give another result than ``settings``."""
+    the run folder ``folder`` holds, give another result than ``settings``.
+
+    free: what may differ, with all below it. then: what to do about another difference.
+    """
     for name, now in result(settings).items():
         # A model or task typed into a notebook cannot be found by its name, only be equal.
         if _as_json(before.get(name)) == now:
             continue
         for where, old, new in _differences(_as_json(_completed(before, name, path)), now, name):
-            if where != "data.store" and where not in [f"train.{free}" for free in FREE]:
+            if not any(f"{where}.".startswith(f"{allowed}.") for allowed in free):
                 raise ConfigError(
                     f"{folder} belongs to other settings: {where} was {old!r} there and is"
-                    f" {new!r} now; set it back, or begin another run with name=ANOTHER"
+                    f" {new!r} now; {then}"
                 )
+
+
+def check_trained(folder: pathlib.Path, settings: Any) -> None:
+    """Raise ConfigError, naming the first difference, if ``settings``, a TrainJob or a Run, ask for
+    another model than the one in ``folder``: scoring and mapping take that one as it is."""
+    path = folder / SETTINGS
+    if path.exists():
+        then = "a trained model is taken as it is: set it back, or train another with name=ANOTHER"
+        compare(folder, _read(path), settings, path, free=_HEEDED, then=then)
+
+
+def sorted_arguments(
+    arguments: Sequence[str | pathlib.Path],
+) -> tuple[list[pathlib.Path], list[str]]:
+    """Return files and words of what was typed; a run folder stands for its settings.yaml, and for
+    itself as the folder of the run, wherever that was when it was made.
+
+    Raises ConfigError for what is neither, and if there is nothing.
+    """
+    files: list[pathlib.Path] = []
+    words: list[str] = []
+    for argument in arguments:
+        path = pathlib.Path(argument)
+        if path.is_dir():
+            if not (path / SETTINGS).exists():
+                raise ConfigError(
+                    f"{argument}: no run folder: there is no {SETTINGS} in it; name a recipe, or "
+                    "the folder that swath train has written to"
+                )
+            files.append(path / SETTINGS)
+            words.insert(0, f"folder={json.dumps(str(path))}")  # first: what is typed wins
+        elif "=" in str(argument) and not path.exists():
+            words.append(str(argument))
+        elif path.suffix in (".yaml", ".yml") or path.exists():
+            files.append(path)
+        else:
+            raise ConfigError(
+                f"{str(argument)!r} is neither a file, nor a run folder, nor key=value, as seed=1"
+            )
+    if not files and not words:
+        raise ConfigError("name a settings file, such as recipes/brandenburg/recipe.yaml")
+    return files, words
 
 
 def result(settings: Any) -> dict[str, Any]:

@@ -1,0 +1,60 @@
+"""The names of figures: what each is in words, how it is said, and which value of it is best.
+
+Tallies compute the figures (``_tally.py``); tables, the report and the choice of the best
+checkpoint ask here. A figure of one class, such as iou/water, is no entry of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What is to know of a figure beside its value."""
+
+    title: str
+    form: Literal["share", "number", "quantity"] = "number"
+    """A share is said in %, a quantity in the unit of what is predicted."""
+    best: Literal["largest", "smallest", "nearest 0"] = "largest"
+
+    def best_of(self, values: Iterable[float]) -> float:
+        """Return the best of ``values``; there must be one."""
+        if self.best == "nearest 0":
+            return min(values, key=abs)
+        return max(values) if self.best == "largest" else min(values)
+
+    def said(self, value: float | None, unit: str = "") -> str:
+        """Return the value in words: "63.1 %", "0.520" or "4.31 m"; a dash if it is unknown."""
+        if value is None:
+            return "–"
+        if self.form == "share":
+            return f"{100 * value:.1f} %"
+        if self.form == "quantity":
+            return f"{value:.3g} {unit}".rstrip()
+        return f"{value:.3f}"
+
+
+FIGURES = {
+    "oa": Figure("Overall accuracy", "share"),
+    "balanced": Figure("Balanced accuracy", "share"),
+    "kappa": Figure("Kappa"),
+    "miou": Figure("Mean IoU"),
+    "f1_macro": Figure("F1, mean of classes"),
+    "f1_micro": Figure("F1, all flags"),
+    "map": Figure("Mean average precision"),
+    "exact": Figure("All flags right", "share"),
+    "rmse": Figure("RMSE", "quantity", "smallest"),
+    "mae": Figure("Mean absolute error", "quantity", "smallest"),
+    "bias": Figure("Bias", "quantity", "nearest 0"),
+    "r2": Figure("R²"),
+    "loss": Figure("Loss", best="smallest"),
+}
+"""By name, in the order of tables."""
+
+
+def larger_is_better(name: str) -> bool:
+    """Return whether the figure ``name`` grows as a model gets better."""
+    return FIGURES[name].best == "largest"
