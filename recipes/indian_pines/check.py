@@ -9,24 +9,23 @@ does not hold.
     .venv/bin/python recipes/indian_pines/check.py      (about 5 minutes on 2 quiet cores)
 """
 
-import argparse
 import pathlib
-import sys
-import time
-
-import numpy as np
 
 from swath import run
+from swath.report.seeds import Methods, markdown, mean_sd, prove
 
 HERE = pathlib.Path(__file__).parent
 WAYS = {"random": "random pixels", "region": "disjoint regions"}
 FIGURES = ("oa", "balanced", "kappa")
 GAP = 0.2
 
-Row = dict[str, float]
+
+def one_seed(seed: int, words: list[str]) -> dict[str, Methods]:
+    """Return the figures of every method, by name, for both ways of sampling."""
+    return {way: sampled(way, seed, words) for way in WAYS}
 
 
-def one(way: str, seed: int, words: list[str]) -> dict[str, Row]:
+def sampled(way: str, seed: int, words: list[str]) -> Methods:
     """Return the figures of every method, by name, with pixels sampled in one ``way``."""
     name = f"indian_pines-{way}-{seed}"
     chosen = run.load(
@@ -44,61 +43,34 @@ def one(way: str, seed: int, words: list[str]) -> dict[str, Row]:
     return {row["name"]: row for row in run.compared(chosen)}
 
 
-def table(results: dict[str, list[dict[str, Row]]]) -> str:
-    """Return Markdown: a row a method and way, mean and deviation over seeds of each figure.
-
-    results: way -> seed -> method -> figures.
-    """
-    lines = [
-        "| sampling | method | overall | balanced | kappa | windows that touch training pixels |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for way, seeds in results.items():
-        for method in seeds[0]:
-            cells = []
-            for figure in FIGURES:
-                values = np.array([rows[method][figure] for rows in seeds])
-                spread = values.std(ddof=1) if len(values) > 1 else 0.0
-                cells.append(f"{values.mean():.3f} ± {spread:.3f}")
-            touching = np.mean([rows[method]["share_touching"] for rows in seeds])
-            cells.append(f"{100 * touching:.0f} %")
-            lines.append(f"| {WAYS[way]} | {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def table(seeds: list[dict[str, Methods]]) -> str:
+    """Return Markdown: a row a method and way, mean and deviation over seeds of each figure."""
+    titles = ["sampling", "method", "overall", "balanced", "kappa"]
+    rows = []
+    for way, words in WAYS.items():
+        these = [ways[way] for ways in seeds]
+        for method in these[0]:
+            figures = ("{:.3f} ± {:.3f}".format(*mean_sd(these, method, f)) for f in FIGURES)
+            touching = mean_sd(these, method, "share_touching")[0]
+            rows.append([words, method, *figures, f"{100 * touching:.0f} %"])
+    return markdown([*titles, "windows that touch training pixels"], rows)
 
 
-def verdict(results: dict[str, list[dict[str, Row]]]) -> tuple[bool, str]:
-    """Return whether every method loses ``GAP``, and the sentences that say how much each does."""
+def claim(seeds: list[dict[str, Methods]]) -> tuple[bool, str]:
+    """Return whether every method loses ``GAP``, and what shows how much each does."""
     holds, said = True, []
-    for method in results["random"][0]:
-        random, region = (
-            float(np.mean([rows[method]["oa"] for rows in results[way]])) for way in WAYS
-        )
+    for method in seeds[0]["random"]:
+        random, region = (mean_sd([ways[way] for ways in seeds], method, "oa")[0] for way in WAYS)
         holds &= random - region >= GAP
         said.append(
             f"{method}: {random:.3f} - {region:.3f} = {100 * (random - region):.0f} points."
         )
-    return holds, "\n".join(said)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("words", nargs="*", help="key=value, over the recipe")
-    asked = parser.parse_args()
-    begun = time.monotonic()
-    results = {way: [one(way, s, asked.words) for s in range(asked.seeds)] for way in WAYS}
-    holds, said = verdict(results)
-    minutes = (time.monotonic() - begun) / 60
-    text = (
-        f"{table(results)}\n\nMean ± standard deviation of {asked.seeds} seeds. Lost in overall"
-        f" accuracy by holding out regions:\n\n{said}\n\nMeasured by check.py in {minutes:.1f}"
-        " minutes."
+    lost = "\n".join(said)
+    return holds, (
+        f"{table(seeds)}\n\nMean ± standard deviation of {len(seeds)} seeds. Lost in overall"
+        f" accuracy by holding out regions:\n\n{lost}"
     )
-    print(text)
-    if not asked.words and asked.seeds == 3:
-        (HERE / "results.md").write_text(f"# Results\n\n{text}\n")
-    sys.exit(0 if holds else 1)
 
 
 if __name__ == "__main__":
-    main()
+    prove(__file__, __doc__, one_seed, claim)

@@ -1,8 +1,6 @@
 """The Indian Pines recipe: its files load, its store is what it says, and its claim in small."""
 
 import dataclasses
-import importlib.util
-import pathlib
 
 import numpy as np
 import pytest
@@ -12,8 +10,9 @@ from swath.baselines import fit_and_score
 from swath.baselines.svm import SVM
 from swath.data.split import select
 from swath.models import Inputs, Outputs
+from tests.recipes.claims import RECIPES, check_of
 
-FOLDER = pathlib.Path(__file__).parents[2] / "recipes" / "indian_pines"
+FOLDER = RECIPES / "indian_pines"
 
 
 @pytest.fixture(scope="module")
@@ -91,18 +90,23 @@ def test_the_thin_and_the_full_network(chosen, store):
 
 def test_the_check_says_whether_the_claim_holds():
     """On made-up figures: a gap of 40 points holds, one of 10 does not."""
-    spec = importlib.util.spec_from_file_location("indian_pines_check", FOLDER / "check.py")
-    check = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(check)
+    check = check_of("indian_pines")
 
-    def rows(oa):
-        row = {"oa": oa, "balanced": oa - 0.1, "kappa": 0.3, "share_touching": 0.5}
-        return [{"conv3d": row}, {"conv3d": {**row, "oa": oa + 0.02}}]
+    def seeds(random, region):
+        def methods(oa):
+            row = {"oa": oa, "balanced": 0.7, "kappa": 0.3, "share_touching": 0.5}
+            return {"conv3d": row, "svm": {**row, "oa": 0.9 if oa == random else 0.3}}
 
-    holds, said = check.verdict({"random": rows(0.8), "region": rows(0.4)})
-    assert holds and "conv3d: 0.810 - 0.410 = 40 points" in said
-    assert not check.verdict({"random": rows(0.5), "region": rows(0.4)})[0]
-    text = check.table({"random": rows(0.8), "region": rows(0.4)})
-    spread = np.std([0.8, 0.82], ddof=1)
-    assert f"| random pixels | conv3d | 0.810 ± {spread:.3f} | 0.700 ± 0.000 |" in text
-    assert "| 50 % |" in text
+        return [
+            {"random": methods(random), "region": methods(region)},
+            {"random": methods(random), "region": methods(region + 0.02)},
+        ]
+
+    holds, said = check.claim(seeds(0.8, 0.4))
+    assert holds and "conv3d: 0.800 - 0.410 = 39 points" in said
+    assert "Mean ± standard deviation of 2 seeds." in said
+    holds, said = check.claim(seeds(0.5, 0.4))
+    assert not holds and "conv3d: 0.500 - 0.410 = 9 points" in said
+    spread = np.std([0.4, 0.42], ddof=1)
+    row = f"| disjoint regions | conv3d | 0.410 ± {spread:.3f} | 0.700 ± 0.000 | 0.300 ± 0.000 |"
+    assert f"{row} 50 % |" in said
