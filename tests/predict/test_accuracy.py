@@ -84,6 +84,18 @@ def test_a_class_without_reference_pixels_does_not_spoil_the_rest():
     assert found.share[:2].sum() == pytest.approx(1)
 
 
+def test_one_reference_pixel_in_a_small_class_does_not_take_the_errors_of_the_others():
+    """Nobody can say how far that class is right; of a hundredth of the map it matters little."""
+    counts, mapped = np.array([[40, 9], [10, 41]]), np.array([500.0, 490.0])
+    without = area_adjusted(counts, mapped)
+    more = np.pad(counts, (0, 1)) + np.diag([0, 0, 1])
+    found = area_adjusted(more, np.array([500.0, 490.0, 10.0]))
+    assert np.isnan(found.users_se[2]) and np.isfinite(found.users_se[:2]).all()
+    assert np.isfinite([*found.producers_se, *found.share_se, found.overall_se]).all()
+    assert found.overall_se == pytest.approx(np.hypot(0.99 * without.overall_se, 0.01 * 0.5))
+    assert found.share_se[2] == pytest.approx(0.01 * 0.5)
+
+
 def test_a_reference_that_misses_the_map_is_said():
     with pytest.raises(ConfigError, match="no reference pixel lies on the map"):
         area_adjusted(np.zeros((3, 3)), np.ones(3))

@@ -65,7 +65,9 @@ def area_adjusted(counts: np.ndarray, mapped: np.ndarray) -> Areas:
 
     Where the map shows a class but no reference pixel lies, nobody knows what is true there: W is
     then taken over the other classes. Nothing is known of a class that neither the map nor the
-    reference shows at any reference pixel. A row of one reference pixel has no standard error.
+    reference shows at any reference pixel. One reference pixel in a class of the map does not tell
+    how much others would differ; it is given the largest variance that a share can have, 1/4,
+    so that the estimates over all classes keep their errors, which are then too large.
     """
     n, mapped = counts.T.astype(np.float64), mapped.astype(np.float64)  # n: rows are the map
     seen = n.sum(axis=1)
@@ -80,20 +82,19 @@ def area_adjusted(counts: np.ndarray, mapped: np.ndarray) -> Areas:
     p = weight[:, None] * inside
     right, true = np.diag(p), p.sum(axis=0)
     known = seen + n.sum(axis=0) > 0
-    free = np.where(seen > 1, seen - 1, np.nan)
-    free = np.where(weight > 0, free, 1.0)  # a class that the map lacks adds no variance
+    free = np.maximum(seen - 1, 1.0)[:, None]
+    variance = np.where((seen == 1)[:, None], 0.25, inside * (1 - inside) / free)  # of n_ij / n_i
     with np.errstate(invalid="ignore", divide="ignore"):
         users = np.where(seen > 0, np.diag(inside), np.nan)
-        u = np.nan_to_num(users)
-        spread = weight[:, None] ** 2 * inside * (1 - inside) / free[:, None]
+        spread = weight[:, None] ** 2 * variance
         producers = right / true
         others = spread.sum(axis=0) - np.diag(spread)
-        own = weight**2 * (1 - producers) ** 2 * u * (1 - u) / free
+        own = (1 - producers) ** 2 * np.diag(spread)
         return Areas(
             overall=float(right.sum()),
             overall_se=float(np.sqrt(np.diag(spread).sum())),  # eq. 5
             users=users,
-            users_se=np.sqrt(users * (1 - users) / free),  # eq. 6
+            users_se=np.where(seen > 1, np.sqrt(np.diag(variance)), np.nan),  # eq. 6
             producers=producers,
             producers_se=np.sqrt((own + producers**2 * others) / true**2),  # eq. 7, in shares
             share=np.where(known, true, np.nan),

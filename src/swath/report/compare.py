@@ -63,10 +63,10 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def headline(row: Row, rows: Sequence[Row], unit: str) -> list[dict[str, str]]:
+def headline(row: Row, rows: Sequence[Row], unit: str) -> list[dict[str, Any]]:
     """Return the tiles at the top of the page: figures of the model, each against the best
     baseline, and how near the test is to what was trained on."""
-    tiles = []
+    tiles: list[dict[str, Any]] = []
     for name in next((h for key, h in _HEADLINES.items() if row.get(key) is not None), ()):
         if row.get(name) is None:
             continue
@@ -82,6 +82,7 @@ def headline(row: Row, rows: Sequence[Row], unit: str) -> list[dict[str, str]]:
                 "value": f"{touching:.0%}".replace("%", " %"),
                 "note": (f"split by {row['split']}. " if row.get("split") else "")
                 + _nearness(touching),
+                "wide": True,
             }
         )
     return tiles
