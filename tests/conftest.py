@@ -10,4 +10,6 @@ install_import_hook("swath.nn", "beartype.beartype")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "2")  # small tensors run slower on many threads
 
-from tests.ranks import ranks  # noqa: E402, F401 (the fixture; after the hook is installed)
+# Fixtures; after the hook is installed.
+from tests.lab import inside, lab, trained  # noqa: E402, F401
+from tests.ranks import ranks  # noqa: E402, F401

@@ -1,95 +1,28 @@
 """The command line: every verb on a small real run, and every mistake a line and an exit code."""
 
 import json
-import os
 import pathlib
 import re
 import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import swath
 from swath import cli
 from swath.config import ConfigError
+from tests.lab import invoke
 
 ROOT = pathlib.Path(__file__).parents[1]
 VERBS = [[], ["train"], ["evaluate"], ["predict"], ["baseline"], ["report"], ["show"], ["schema"]]
 VERBS += [["data"], ["data", "build"], ["data", "show"], ["data", "stats"]]
-
-RECIPE = """\
-name: small
-build:
-  dataset:
-    kind: scene
-    imagery: {path: scene.tif, sensor: rgb, bands: [red, green, blue]}
-    labels: {raster: labels.tif, classes: {"1": water, "2": land}}
-    chip: 32
-    stride: 16
-    block: 32
-  split: {by: block, test: 0.3, val: 0.1}
-data: {store: stores/small}
-model: {kind: unet, width: 8, depth: 1, dropout: 0}
-task: {kind: segment}
-batch: {samples: 4, micro: 2}
-train: {samples: 40, evaluate_every: 20}
-baselines: [{kind: forest, trees: 5}, {kind: majority}]
-"""
 
 
 def run(*words: str, folder: pathlib.Path = ROOT) -> subprocess.CompletedProcess:
     """Run ``swath`` as a user does."""
     command = [sys.executable, "-m", "swath", *words]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
-
-
-def invoke(*words: str) -> str:
-    """Run a verb in this process and return what it printed; fail if it failed."""
-    result = CliRunner().invoke(cli.app, list(words), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory) -> pathlib.Path:
-    """A folder with a scene of two kinds of ground, its labels and a recipe."""
-    import rasterio
-
-    folder = tmp_path_factory.mktemp("lab")
-    draw = np.random.default_rng(0)
-    rows, cols = np.mgrid[:128, :160]
-    land = (np.sin(rows / 17) + np.cos(cols / 23) > 0).astype(np.uint8)
-    image = 60 + 90 * land[None] + draw.normal(0, 12, (3, *land.shape))
-    grid = {
-        "crs": "EPSG:32633",
-        "transform": rasterio.Affine(10, 0, 500000, 0, -10, 5800000),
-        "height": 128,
-        "width": 160,
-        "dtype": "uint8",
-    }
-    with rasterio.open(folder / "scene.tif", "w", count=3, **grid) as file:
-        file.write(image.clip(1, 255).astype(np.uint8))
-        file.descriptions = ("red", "green", "blue")
-    with rasterio.open(folder / "labels.tif", "w", count=1, **grid) as file:
-        file.write(land + 1, 1)
-    (folder / "recipe.yaml").write_text(RECIPE)
-    return folder
-
-
-@pytest.fixture
-def inside(lab, monkeypatch) -> pathlib.Path:
-    monkeypatch.chdir(lab)
-    return lab
-
-
-@pytest.fixture
-def trained(inside) -> pathlib.Path:
-    """The lab after ``swath train`` (the first time; then it is done already)."""
-    invoke("train", "recipe.yaml")
-    return inside
 
 
 def test_train_builds_the_store_and_leaves_a_model(trained):
@@ -148,76 +81,6 @@ def test_a_verb_of_one_process_is_refused_to_several(inside, monkeypatch, verb, 
     assert not (inside / "runs/several").exists() and not (inside / "stores/several").exists()
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_of_several_ranks_the_first_writes_the_scores(trained, monkeypatch, rank):
-    """All score, for each has a share of the samples; the second neither writes nor speaks."""
-    import swath.train.setup
-
-    monkeypatch.setattr(swath.train.setup, "score", lambda job: {"oa": 0.5})
-    monkeypatch.setattr(swath.run, "FOLDER", "none")
-    written = trained / "runs/small/scores.json"
-    written.unlink(missing_ok=True)
-    for name, value in {"WORLD_SIZE": "2", "RANK": str(rank), "MASTER_ADDR": "x"}.items():
-        monkeypatch.setenv(name, value)
-    told = invoke("evaluate", "recipe.yaml")
-    assert written.exists() == ("0.5000" in told) == (rank == 0)
-    assert bool(told) == (rank == 0)
-
-
-def test_a_run_folder_that_was_copied_is_that_folder(trained, capsys):
-    """Its settings do not say where it is; and ``folder=`` still wins."""
-    import shutil
-
-    shutil.copytree(trained / "runs/small", trained / "elsewhere/a copy=1")
-    before = {p: p.stat().st_mtime_ns for p in (trained / "runs/small").rglob("*")}
-    swath.run.evaluate(swath.load("elsewhere/a copy=1"))
-    assert (trained / "elsewhere/a copy=1/scores.json").exists()
-    assert {p: p.stat().st_mtime_ns for p in (trained / "runs/small").rglob("*")} == before
-    assert swath.load("elsewhere/a copy=1", "folder=here").place == pathlib.Path("here")
-
-
-def test_a_map_of_another_model_is_not_scored_as_this_ones(trained, caplog):
-    """Nor do its figures stay in scores.json, where the report would take them."""
-    import shutil
-
-    folder = trained / "runs/mapped"
-    shutil.copytree(trained / "runs/small", folder)
-    swath.predict(swath.load(folder))
-    assert swath.run.evaluate(swath.load(folder)).keys() == {"model", "map"}
-    assert "map" in json.loads((folder / "scores.json").read_text())
-    swath.train(swath.load("recipe.yaml", "name=another", "seed=5", "train.samples=20"))
-    for name in ("model.json", "model.safetensors"):
-        shutil.copy(trained / "runs/another" / name, folder / name)
-    assert swath.run.evaluate(swath.load(folder)).keys() == {"model"}
-    assert "another model made this map; run swath predict" in caplog.text
-    assert json.loads((folder / "scores.json").read_text()).keys() == {"model"}
-
-
-@pytest.mark.parametrize("name", ["scores.json", "baselines.json"])
-@pytest.mark.parametrize("content", ["", '{"model": {"oa"', "3"])
-def test_torn_figures_are_said(trained, name, content):
-    folder = trained / "runs/torn"
-    folder.mkdir(exist_ok=True)
-    for path in folder.iterdir():
-        path.unlink()
-    (folder / name).write_text(content)
-    with pytest.raises(ConfigError, match=rf"{name}: is damaged; swath (evaluate|baseline) writes"):
-        swath.run.compared(swath.load("recipe.yaml", "name=torn"))
-
-
-def test_a_second_process_is_told_that_a_folder_is_in_use(trained):
-    """Two at work in one folder would spoil each other's files."""
-    from swath.lock import lock
-
-    run, folder = swath.load("recipe.yaml"), trained / "runs/small"
-    said = r"small: another process \(swath train, pid"
-    with lock(folder / ".lock", "swath train"), pytest.raises(ConfigError, match=said):
-        swath.train(run)
-    said = r"map: another process \(swath predict, pid"
-    with lock(folder / "map/.scene.lock", "swath predict"), pytest.raises(ConfigError, match=said):
-        swath.predict(run)
-
-
 def test_no_right_to_write_is_a_line(capsys, monkeypatch):
     def refused(*_):
         raise PermissionError(13, "Permission denied", "runs/small/scores.json")
@@ -237,26 +100,6 @@ def test_the_store_is_shown(inside):
     assert shown and all((inside / p).read_bytes().startswith(b"\x89PNG") for p in shown)
     text = invoke("data", "stats", "recipe.yaml")
     assert "water" in text and "red" in text
-
-
-def test_figures_of_baselines_are_json(inside, monkeypatch):
-    """What is no number is null: NaN is no JSON, and browsers and jq stop at it."""
-    import swath.baselines
-
-    figures = {"name": "forest", "oa": float("nan"), "users": np.array([0.5, np.nan])}
-    monkeypatch.setattr(swath.baselines, "fit_and_score", lambda *_, **__: figures)
-    swath.run.baseline(swath.load("recipe.yaml", "name=nothing"))
-    text = (inside / "runs/nothing/baselines.json").read_text()
-    assert "NaN" not in text
-    assert json.loads(text)[0] == {"name": "forest", "oa": None, "users": [0.5, None]}
-    assert "forest" in swath.run.comparison(swath.load("recipe.yaml", "name=nothing"))
-
-
-def test_pictures_of_a_store_at_an_address_are_refused(inside):
-    """They are written beside the store; nothing is made where a folder of that name would lie."""
-    with pytest.raises(ConfigError, match="s3://b/x: pictures are written beside the store"):
-        swath.run.pictures(swath.load("recipe.yaml", "data.store=s3://b/x"))
-    assert not (inside / "s3:").exists()
 
 
 def test_show_says_where_each_value_was_written(inside):
@@ -369,38 +212,3 @@ def test_other_settings_in_an_old_folder_are_refused(trained, capsys, monkeypatc
         cli.main()
     assert left.value.code == 2
     assert "optim.lr was 0.001 there and is 0.5 now" in capsys.readouterr().err
-
-
-def test_the_report_shows_examples_in_the_runs_precision(trained, monkeypatch):
-    """With its threads too: what the page shows is what was scored."""
-    from swath.report import page
-
-    seen = []
-    monkeypatch.setattr(page, "examples", lambda *given: seen.append(given[2:]))
-    run = swath.load("runs/small", "train.precision=bf16", "compute.threads=1")
-    swath.run.report(run)
-    assert seen == [("bf16", run.compute)]
-
-
-@pytest.mark.parametrize("verb", ["evaluate", "predict"])
-def test_a_model_other_than_the_trained_one_is_not_silently_that_one(trained, verb):
-    with pytest.raises(
-        ConfigError, match=r"model.width was 8 there and is 64 now; a trained model"
-    ):
-        invoke(verb, "runs/small", "model.width=64")
-    with pytest.raises(ConfigError, match=r"seed was 0 there and is 3 now"):
-        invoke(verb, "recipe.yaml", "seed=3")
-
-
-def test_python_and_the_command_line_are_the_same(trained):
-    """`swath.train(run)` is the verb; the packages of that name stay packages."""
-    import swath.train.settings
-
-    chosen = swath.load("recipe.yaml")
-    assert swath.train(chosen).keys() >= {"val/oa"} or swath.train(chosen)
-    assert os.fspath(swath.report(chosen)).endswith("report.html")
-    assert swath.train.settings.TrainSettings() == chosen.train.__class__()
-    with pytest.raises(ConfigError, match="no field 'sede'"):
-        swath.load("recipe.yaml", "sede=1")
-    with pytest.raises(AttributeError, match="no attribute 'trian'"):
-        swath.trian  # noqa: B018
