@@ -5,7 +5,7 @@ the same polygons and scored on the same held-out ones. The mean of the model ov
 be above the mean of the best forest, in overall and in balanced accuracy. Prints the table,
 writes it to results.md beside this file, and ends with exit code 1 if the claim does not hold.
 
-    .venv/bin/python recipes/brandenburg/check.py      (about 10 minutes on 2 quiet cores)
+    .venv/bin/python recipes/brandenburg/check.py      (about a quarter of an hour on 2 cores)
 """
 
 import pathlib
