@@ -41,7 +41,9 @@ Reader = Callable[[list[np.ndarray]], Iterator[np.ndarray]]
 def pieces(shape: tuple[int, int, int]) -> Callable[[int], np.ndarray]:
     """Return a function that cuts sample ``i`` out of the scene, at random and turned."""
     root = pathlib.Path(__file__).parents[1]
-    scene = Imagery(path=str(root / "recipes/brandenburg/data/IMG_DATA"), sensor="sentinel2_l1c").open()
+    scene = Imagery(
+        path=str(root / "recipes/brandenburg/data/IMG_DATA"), sensor="sentinel2_l1c"
+    ).open()
     image = scene.read(Window(0, 0, scene.height, scene.width))[: shape[0]].astype(np.uint16)
 
     def cut(i: int) -> np.ndarray:

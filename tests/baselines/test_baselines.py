@@ -191,7 +191,9 @@ def test_chosen_bands_are_the_features(stores):
     """A baseline sees what the network sees, no more."""
     store = stores("mask")
     assert Tables(store, "pixel", ("F1", "F3")).problem.columns == ("F1", "F3")
-    with pytest.raises(ConfigError, match=r"data\.bands: .* has no band 'F9'; there are F0, fine"):
+    with pytest.raises(
+        ConfigError, match=r"data\.bands: .* has no band 'F9'; there are F0, F1, F2,"
+    ):
         fit_and_score(Majority(), store, bands=("F9",))
 
 

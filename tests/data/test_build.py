@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from swath.config import ConfigError, plain
+from swath.data import build as room
 from swath.data.build import build
 from swath.data.chip import IGNORE
 from swath.data.split import Split, select
@@ -208,6 +209,36 @@ def test_a_class_that_cannot_be_tested_is_said(tmp_path, caplog, monkeypatch):
     assert (counts == 0).sum() == 2
     lost = ", ".join(f"c{i}" for i in np.flatnonzero(counts == 0))
     assert f"split by=random: nothing to test on of {lost}" in caplog.text
+
+
+def test_what_is_built_where_is_said_first(tmp_path, monkeypatch):
+    """Who misspelt data.store must not wait for a new store to learn it; a finished one is silent,
+    and one cut short says how much is left."""
+    lines = []
+    monkeypatch.setattr(room.log, "info", lambda text, *given: lines.append(text % given))
+    monkeypatch.chdir(tmp_path)
+    store = made("stores/fields")
+    said = "{}: there is no store yet{}; building it, kind synthetic"
+    assert lines == [said.format("stores/fields", "")]
+    made("stores/fields")
+    assert len(lines) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(Synthetic, "open", lambda self: 1 / 0)
+        for wrong in ("stroes/fields", "stores/feilds"):
+            with pytest.raises(ZeroDivisionError):  # before the first look at a file
+                made(wrong)
+            assert lines.pop() == said.format(wrong, " (there is stores/fields)")
+    next(f for f in pathlib.Path("stores/fields/fine/c").rglob("*") if f.is_file()).unlink()
+    lost = sum(len(samples) for samples in store.missing())
+    made("stores/fields")
+    assert 0 < lost < 60 and lines[1:] == [f"stores/fields: going on; {lost} of 60 samples to read"]
+
+
+def test_an_unknown_grouping_is_refused_before_anything_is_packed(tmp_path):
+    """Packing can take an hour; the way out is what the dataset does group by."""
+    with pytest.raises(ConfigError, match=r"there are random, .*; set build.split.by=block$"):
+        made(tmp_path / "a", Split(by="polygon"))
+    assert not (tmp_path / "a").exists()
 
 
 def test_other_bad_input_is_named(tmp_path):

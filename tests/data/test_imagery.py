@@ -38,7 +38,7 @@ def folder(tmp_path):
 
 
 def imagery(path, **given) -> Imagery:
-    return Imagery(path=str(path), **({"bands": BANDS} | given))
+    return Imagery(path=str(path), **({"bands": BANDS, "sensor": "sentinel2_l1c"} | given))
 
 
 def test_bands_of_three_resolutions_come_on_the_finest_grid(folder):
@@ -227,6 +227,30 @@ def test_missing_folder_band_or_file(folder):
     says(r"band B02 is in 2 files \(T32_B02.tif, T33_B02.tif\); name the right one", folder)
 
 
+def test_the_folder_of_a_file_that_has_all_bands(tmp_path):
+    """Who names the folder is told that path may be the file, and what to type."""
+    file = write(tmp_path / "all.tif", np.stack([B02, B02, B02]))
+    says(
+        r"found none\); .*It holds all.tif \(3 channels\): path may be the file itself, as in "
+        rf"{{path: {file}, order: \[B01, B02, B03\]}}$",
+        tmp_path,
+        bands=None,
+    )
+    says(r"order is for one file with all bands: .*path may be the file itself, as in", tmp_path,
+         order=("B02", "B03", "B04"))  # fmt: skip
+    with rasterio.open(file, "r+") as raster:
+        raster.descriptions = ("B02", "B03", "B04")
+    write(tmp_path / "other.tif", np.stack([B02, B02]))
+    says(rf"and 1 more: path may be the file itself, as in {{path: {file}}}$", tmp_path, bands=None)
+
+
+def test_no_sensor_is_guessed(tmp_path):
+    """Level 1C taken for 2A, or the other way, would map wrong numbers and say nothing."""
+    path = write(tmp_path / "a.tif", np.stack([B02, B02]))
+    said = r"a.tif: which sensor took this\? Say it beside path, such as sensor: sentinel2_l2a"
+    says(said, path, bands=None, sensor=None, order=("B02", "B03"))
+
+
 def test_truncated_file(folder):
     path = folder / "T33_B05.jp2"
     path.write_bytes(path.read_bytes()[:700])
@@ -269,7 +293,8 @@ def test_bands_in_another_order(tmp_path):
 
 def test_channels_without_names_and_wrong_numbers_of_them(tmp_path):
     path = write(tmp_path / "a.tif", np.stack([B02, B02]))
-    says(r"has 2 channels without names; say which .*order: \[B01, B02, B03\]", path, bands=None)
+    says(r"has 2 channels without names; say which .*order: \[B01, B02\]$", path, bands=None)
+    says(r"such as order: \[VV, VH\]$", path, bands=None, sensor="sentinel1_grd")
     says(r"has 2 channels, but order names 1 \(B02\)", path, bands=None, order=("B02",))
     says(r"band B04 is missing; the file has B02, B03", path, bands=("B04",), order=("B02", "B03"))
     says(r"is a folder; order is for one file", tmp_path, order=("B02",))
@@ -312,7 +337,7 @@ def test_settings_that_contradict_or_make_no_sense(tmp_path):
 def test_brandenburg_agrees_with_gdal_warping_whole_bands():
     """13 JPEG2000 bands of 10, 20 and 60 m; an independent warp of each, by hand."""
     path = real("s2_brandenburg_l1c") / "IMG_DATA"
-    scene = Imagery(path=str(path), name="brandenburg", when="2017-02-16T10:21:01").open()
+    scene = imagery(path, bands=None, name="brandenburg", when="2017-02-16T10:21:01").open()
     assert (scene.height, scene.width) == (768, 1536) and scene.ground.crs == "EPSG:32633"
     assert scene.when.isoformat() == "2017-02-16T10:21:01+00:00"
     area = Window(300, 500, 256, 256)

@@ -240,6 +240,10 @@ def test_mistakes_are_clear(masks, tmp_path):
     name = data.bands[0].name
     with pytest.raises(ConfigError, match=rf"has no band '{name}x'; did you mean '{name}'\?"):
         find_bands(data.store, [name + "x"])
+    one = DataSettings(store=made(tmp_path / "w", samples=20, size=4)).open()
+    listed = ", ".join(band.name for band in one.bands)  # each once, not as image/B02 too
+    with pytest.raises(ConfigError, match=rf"has no band 'thermal'; there are {listed}$"):
+        find_bands(one.store, ["thermal"])
     with pytest.raises(ConfigError, match=rf"'{name}' is named twice"):
         find_bands(data.store, [name, name])
     with pytest.raises(ConfigError, match=r"balance=2.0 must be in 0..1"):

@@ -51,8 +51,18 @@ def test_thirteen_bands_come_in_the_order_that_was_asked(tmp_path):
     chip = source.chip(7)
     assert (chip.name, chip.label) == ("Forest/Forest_2", 1)
     np.testing.assert_array_equal(chip.images["image"][:, 0, 0], [1301, 201, 901])
-    with pytest.raises(ConfigError, match="13 channels without names; say which bands they are"):
+    said = (
+        "13 channels without names; say which bands they are with order, .*order: \\[B01, B02, B03"
+    )
+    with pytest.raises(ConfigError, match=said):
         Folder(path=str(tmp_path), sensor="sentinel2_l1c").open()
+    with pytest.raises(ConfigError, match="Sensor rgb has only 3 bands; swath show --kinds lists"):
+        Folder(path=str(tmp_path)).open()
+    loose = tmp_path / "Forest"
+    with pytest.raises(
+        ConfigError, match=r"but Forest_1.tif and 5 more lie in no folder.*a folder"
+    ):
+        Folder(path=str(loose)).open()
 
 
 def test_images_with_places_are_split_in_blocks(tmp_path):
@@ -87,8 +97,13 @@ def test_pictures_without_places_are_split_at_random_or_as_given(tmp_path):
     chip = source.chip(4)
     assert chip.images["image"].shape == (3, 16, 16)
     assert abs(int(chip.images["image"].mean()) - 80) < 3  # JPEG
-    with pytest.raises(ConfigError, match="not grouped by 'block'; there are random, given"):
+    said = (
+        r"not grouped by 'block' \(its images have no place on the Earth\); there are random, "
+        "given; set build.split.by=random"
+    )
+    with pytest.raises(ConfigError, match=said):
         build(dataset, tmp_path / "s", Split(), progress=False)
+    assert not (tmp_path / "s").exists()  # found out before anything was packed
     store = build(dataset, tmp_path / "s", Split(by="random", test=0.3), progress=False)
     assert select(store, None, "test").share_touching() is None
     (tmp_path / "train.txt").write_text("\n".join(f"{c}_1.jpg\n{c}_3.jpg" for c in CLASSES))

@@ -73,7 +73,9 @@ def scene(folder, labels=None, **given) -> Scene:
     if labels is None:
         labels = {"file": str(folder / "fields.gpkg"), "column": "kind"}
     return Scene(
-        imagery=Imagery(path=str(folder), bands=("B02",), name="test", when="2020-05-01"),
+        imagery=Imagery(
+            path=str(folder), sensor="sentinel2_l1c", bands=("B02",), name="test", when="2020-05-01"
+        ),
         labels=Labels(**labels) if labels else None,
         **({"chip": 16} | given),
     )
@@ -225,8 +227,11 @@ def test_a_recipe_reads_as_a_scientist_writes_it(folder):
     )
     source = load(Scene, [file]).open()
     assert source.contents.label.classes == ("field", "water") and len(source) == 2 * 4 + 4
-    file.write_text(f"imagery: {{path: {folder}}}\nlabels: {{fil: a}}\n")
+    file.write_text(f"imagery: {{path: {folder}, sensor: rgb}}\nlabels: {{fil: a}}\n")
     with pytest.raises(ConfigError, match=r"recipe.yaml:2: labels.fil: .*did you mean 'file'"):
+        load(Scene, [file])
+    file.write_text("imagery: {path: a/b}\n")  # said on reading, before any file is looked at
+    with pytest.raises(ConfigError, match=r"recipe.yaml:1: a/b: which sensor took this\? Say it"):
         load(Scene, [file])
 
 
@@ -304,12 +309,19 @@ def test_settings_that_contradict_one_another(folder):
     cover = {"raster": "a", "classes": {"1": "a", "2": "b"}}
     many = {str(i): str(i) for i in range(300)}
     for message, given in (
-        (r"need either file \(vectors\) or raster", {}),
+        (
+            r"or raster, .*: {file: fields.gpkg, column: crop}, or {raster: classes.tif, classes:",
+            {},
+        ),
         (r"need either file \(vectors\) or raster", {"file": "a", "column": "c", **cover}),
-        (r"say which column of a tells the class", {"file": "a"}),
+        (r"say which column of a tells the class, such as column: crop", {"file": "a"}),
         (r"unit has no effect; it belongs to raster", {"file": "a", "column": "c", "unit": "m"}),
         (r"column has no effect; it belongs to file", {"column": "c", **cover}),
-        (r"a raster needs either classes or quantity", {"raster": "a"}),
+        (
+            r"a raster needs either classes or quantity: {raster: a, classes: {1: water, 2: fore.*"
+            r".* or {raster: a, quantity: tree cover}",
+            {"raster": "a"},
+        ),
         (r"a raster needs either classes or quantity", {"quantity": "q", **cover}),
         (r"unit has no effect without quantity", {"unit": "m", **cover}),
         (r"1 colours for 2 classes", {"colours": ("#000000",), **cover}),
@@ -334,7 +346,7 @@ def brandenburg(**labels) -> Scene:
     path = real("s2_brandenburg_l1c")
     (file,) = path.glob("gis_osm*.gpkg")
     return Scene(
-        imagery=Imagery(path=str(path / "IMG_DATA"), bands=("B02",)),
+        imagery=Imagery(path=str(path / "IMG_DATA"), sensor="sentinel2_l1c", bands=("B02",)),
         labels=Labels(file=str(file), column="fclass", **labels),
         chip=96,
         stride=96,

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
+import glob
 import logging
 import os
 import pathlib
@@ -24,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from swath import here
-from swath.config import ConfigError, plain
+from swath.config import ConfigError, kind_of, plain
 from swath.data import layout, stats
 from swath.data.census import SAMPLES, CensusFold, pack, unpack
 from swath.data.chip import IGNORE, Chip, Contents
@@ -63,7 +65,11 @@ def build(
     a band has no data, the disk is full, or another process builds there. Apart from the first,
     run it again when that is mended: it goes on where it stopped.
     """
+    if not Store.exists(out):
+        kind = kind_of(type(dataset))
+        log.info("%s: there is no store yet%s; building it, kind %s", out, _nearby(out), kind)
     source = dataset.open()
+    _check_split(split, source.contents)
     if Store.exists(out):
         store = _begin(dataset, source, out, split, compress, options)
         if store.done and not store.missing():
@@ -80,18 +86,32 @@ def _alone(out: str | os.PathLike[str]) -> contextlib.AbstractContextManager[Non
     return lock(pathlib.Path(out) / ".lock", "swath data build")
 
 
+def _nearby(out: str | os.PathLike[str]) -> str:
+    """Return which store of nearly the same name lies beside ``out``: it may have been meant."""
+    path = pathlib.Path(out)
+    if is_address(os.fspath(out)):
+        return ""
+    there = [*path.parent.glob("*/zarr.json")]
+    there += path.parent.parent.glob(f"*/{glob.escape(path.name)}/zarr.json")
+    names = {str(mark.parent) for mark in there}
+    near = difflib.get_close_matches(str(path), names, n=1, cutoff=0.8)
+    return f" (there is {near[0]})" if near else ""
+
+
 def _go_on(store: Store, source: Source, split: Split, threads: int | None, progress: bool) -> None:
     """Write what is missing of ``store``, and finish it."""
     shards = store.missing()
     if store.done and not shards:
         return  # another process has just finished it
-    with bar(progress, "samples", sum(len(s) for s in shards)) as step:
+    lacking = sum(len(s) for s in shards)
+    if lacking < store.samples:
+        log.info("%s: going on; %d of %d samples to read", store.path, lacking, store.samples)
+    with bar(progress, "samples", lacking) as step:
         _write(store, source, shards, threads, step)
     if store.done:  # only a lost shard was put back
         if "checksum" in store.attributes:
             store.update(checksum=store.sum())
         return
-    _check_split(split, store.contents)
     census = take_census(store, progress)
     if not len(unpack(census[SAMPLES]).sample):
         raise ConfigError(
@@ -235,9 +255,12 @@ def _check_chip(chip: Chip, contents: Contents, index: int) -> None:
 def _check_split(split: Split, contents: Contents) -> None:
     known = ("random", "given", *contents.groupings)
     if split.by not in known:
+        placed = contents.grounds or split.by != "block"
+        why = "" if placed else " (its images have no place on the Earth)"
+        better = contents.groupings[0] if contents.groupings else "random"
         raise ConfigError(
-            f"split.by={split.by}: this dataset is not grouped by {split.by!r}; there are "
-            f"{', '.join(known)}"
+            f"split.by={split.by}: this dataset is not grouped by {split.by!r}{why}; there are "
+            f"{', '.join(known)}; set build.split.by={better}"
         )
 
 

@@ -6,6 +6,7 @@ settings ask for: bands in another order would train a model on the wrong number
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import re
 from typing import TYPE_CHECKING
@@ -31,7 +32,10 @@ def channels(imagery: Imagery, sensor: Sensor) -> dict[str, Channel]:
     if imagery.files is None and not path.is_dir():
         return _of_one_file(imagery, sensor)
     if imagery.order is not None:
-        raise ConfigError(f"{path} is a folder; order is for one file with all bands: give files")
+        raise ConfigError(
+            f"{path} is a folder; order is for one file with all bands: give files. "
+            f"{_whole(path, sensor)}".strip()
+        )
     return _of_many_files(imagery, sensor, path)
 
 
@@ -44,9 +48,15 @@ def _of_one_file(imagery: Imagery, sensor: Sensor) -> dict[str, Channel]:
     if order is None and file.count == len(sensor.bands) == 1:
         order = sensor.names
     if order is None:
+        known = len(sensor.bands)
+        few = (
+            f". Sensor {sensor.name} has only {known} bands; swath show --kinds lists others"
+            if known < file.count
+            else ""
+        )
         raise ConfigError(
             f"{file.path}: has {file.count} channels without names; say which bands they are with "
-            f"order, channel by channel, such as order: [{', '.join(sensor.names[:3])}]"
+            f'order, channel by channel ("-": none), such as {_order(sensor, file.count)}{few}'
         )
     if len(order) != file.count:
         raise ConfigError(
@@ -82,10 +92,11 @@ def _of_many_files(imagery: Imagery, sensor: Sensor, path: pathlib.Path) -> dict
     if missing:
         there = [band for band, found in names.items() if found]
         looked = written or "*_{band}.*"
+        whole = "" if there else _whole(path, sensor)
         raise ConfigError(
             f"{path}: no file for band {', '.join(missing)} of {sensor.name} (looked for "
             f"{looked!r}; found {', '.join(there) or 'none'}); choose "
-            "bands, or say where they are with files"
+            f"bands, or say where they are with files{whole and '. '}{whole}"
         )
     files: dict[str, File] = {}
     out = {}
@@ -108,6 +119,35 @@ def _of_many_files(imagery: Imagery, sensor: Sensor, path: pathlib.Path) -> dict
         out[band] = _channel(file, number or 1, imagery, sensor)
         _agree(file, number or 1, band, _band(file.descriptions[(number or 1) - 1], sensor))
     return out
+
+
+def _whole(path: pathlib.Path, sensor: Sensor) -> str:
+    """Return what to write if a file in the folder ``path`` has all bands; "" if none can have."""
+    images = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES)
+    for image in images[:1]:
+        with contextlib.suppress(ConfigError):
+            file = File(str(image))
+            file.close()
+            if file.count < 2:
+                return ""
+            named = any(_band(d, sensor) for d in file.descriptions)
+            order = "" if named else f", {_order(sensor, file.count)}"
+            others = f" and {len(images) - 1} more" if len(images) > 1 else ""
+            return (
+                f"It holds {image.name} ({file.count} channels){others}: path may be the file "
+                f"itself, as in {{path: {image}{order}}}"
+            )
+    return ""
+
+
+def _order(sensor: Sensor, count: int) -> str:
+    """Return, as one would type it, an ``order`` that names ``count`` channels."""
+    names = list(sensor.names[:count])
+    if count > 13:
+        names[3:] = ["..."]
+    elif count > len(names):
+        names += ['"-"', "..."][: count - len(names)]
+    return f"order: [{', '.join(names)}]"
 
 
 def _search(path: pathlib.Path, pattern: str | None, band: str) -> list[str]:

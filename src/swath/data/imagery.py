@@ -18,7 +18,7 @@ import numpy as np
 
 from swath.config import ConfigError
 from swath.data.chip import Ground
-from swath.data.sensor import Sensor, load_sensor
+from swath.data.sensor import Sensor, load_sensor, sensors
 from swath.geo import warp
 from swath.geo.channel import Channel
 from swath.geo.raster import check_crs, crs_name, crs_short
@@ -52,8 +52,9 @@ class Imagery:
     path: str
     """A folder with one file per band, or one file with all bands."""
 
-    sensor: str = "sentinel2_l1c"
-    """Name of a sensor that ships with Swath, or a YAML file like those."""
+    sensor: str | None = None
+    """Name of a sensor that ships with Swath (swath show --kinds lists them), or a YAML file like
+    those. It has to be said; None is for predict.scene alone: what the store was built from."""
 
     bands: tuple[str, ...] | None = None
     """Bands to use, in this order. None: all of the sensor (of a single file: all that it has)."""
@@ -103,11 +104,22 @@ class Imagery:
         if self.when is not None:
             _time(self.when)
 
+    @property
+    def known_sensor(self) -> str:
+        """``sensor``; ConfigError if it is not said."""
+        if self.sensor is None:
+            raise ConfigError(
+                f"{self.path}: which sensor took this? Say it beside path, such as sensor: "
+                f"sentinel2_l2a; there are {', '.join(sensors())}, or a YAML file of your own"
+            )
+        return self.sensor
+
     def open(self) -> Scene:
         """Return the scene; reads headers and a few pixels of each band.
 
-        Raises ConfigError: a file is missing, truncated, without or with another CRS, or all
-        no-data; a band is missing, or is another one by the file's own description.
+        Raises ConfigError: the sensor is not said; a file is missing, truncated, without or with
+        another CRS, or all no-data; a band is missing, or is another one by the file's own
+        description.
         """
         from swath.data import files
 
@@ -115,7 +127,7 @@ class Imagery:
             check_crs(self.crs)
         if self.georeference is not None:
             check_crs(self.georeference.crs)
-        sensor = load_sensor(self.sensor)
+        sensor = load_sensor(self.known_sensor)
         channels = files.channels(self, sensor)
         sensor = sensor.select(channels)
         if self.grid is not None and self.grid not in channels:

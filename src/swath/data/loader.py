@@ -12,7 +12,7 @@ import difflib
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -290,9 +290,17 @@ def find_bands(store: Store, names: Sequence[str] | None) -> list[tuple[Modality
             raise ConfigError(f"data.bands: {name!r} is in several images; write one of {several}")
         if not fitting:
             near = difflib.get_close_matches(name, by_name, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(by_name)}"
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {_listed(by_name)}"
             raise ConfigError(f"data.bands: {store.path} has no band {name!r}; {hint}")
         if fitting[0] in found:
             raise ConfigError(f"data.bands: {name!r} is named twice")
         found.append(fitting[0])
     return found
+
+
+def _listed(by_name: Mapping[str, Sequence[tuple[Modality, int]]]) -> str:
+    """Return the first 20 bands in words, each once: by its own name, or as s2/B02 if several
+    images have one of that name."""
+    shared = {name for name, fitting in by_name.items() if len(fitting) > 1}
+    once = [n for n in by_name if n not in shared and ("/" not in n or n.split("/")[1] in shared)]
+    return ", ".join(once[:20]) + (f" and {len(once) - 20} more" if len(once) > 20 else "")

@@ -69,15 +69,25 @@ class Labels:
 
     def __post_init__(self) -> None:
         if (self.file is None) == (self.raster is None):
-            raise ConfigError("labels need either file (vectors) or raster, and not both")
+            raise ConfigError(
+                "labels need either file (vectors) or raster, and not both: "
+                "{file: fields.gpkg, column: crop}, or {raster: classes.tif, classes: {1: water, "
+                "2: forest}}"
+            )
         if self.file is not None:
             if self.column is None:
-                raise ConfigError(f"labels: say which column of {self.file} tells the class")
+                raise ConfigError(
+                    f"labels: say which column of {self.file} tells the class, such as column: crop"
+                )
             self._idle("raster", channel=1, quantity=None, unit="", nodata=None)
         else:
             self._idle("file", layer=None, column=None, all_touched=False, on_top="smaller")
             if (self.classes is None) == (self.quantity is None):
-                raise ConfigError("labels: a raster needs either classes or quantity")
+                raise ConfigError(
+                    f"labels: a raster needs either classes or quantity: {{raster: {self.raster}, "
+                    "classes: {1: water, 2: forest}} with the values in it and their names, or "
+                    f"{{raster: {self.raster}, quantity: tree cover}} for numbers to regress"
+                )
             if self.quantity is not None:
                 self._idle("classes", colours=(), others="error")
             elif self.unit:

@@ -30,7 +30,8 @@ class Folder(Dataset):
     """Images of one size, in a folder for each class."""
 
     path: str
-    """The folder that holds the class folders, or train, val and test with those inside."""
+    """The folder that holds the class folders, or train, val and test with those inside. An image
+    is one file with all its bands."""
     classes: tuple[str, ...] = ()
     """Classes to take, in the order of the class ids; empty: every folder, by name."""
     sensor: str = "rgb"
@@ -38,7 +39,8 @@ class Folder(Dataset):
     bands: tuple[str, ...] | None = None
     """Bands to use, in this order; None: all that the images have."""
     order: tuple[str, ...] | None = None
-    """Bands of an image, channel by channel, "-" for none; None: as the files describe them."""
+    """Bands of an image, channel by channel, "-" for none, as in [B02, B03, B04, "-"]; None: as the
+    files describe them."""
     nodata: float | None = None
     """Pixel value that means "not observed"; None: as the files say, else the sensor."""
     splits: dict[str, str] = field(default_factory=dict)
@@ -159,6 +161,16 @@ def _place(path: pathlib.Path) -> Place | None:
         return Place(crs_name(raster.crs), x, y, a, raster.height, raster.width)
 
 
+def _loose(names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return (
+        f", but {names[0]}{more} lie in no folder. Move images into a folder for each class; for "
+        "one large image with labels use kind: scene, for images with masks kind: masks"
+    )
+
+
 def _find(
     root: pathlib.Path, settings: Folder
 ) -> tuple[list[pathlib.Path], tuple[str, ...], dict[pathlib.Path, str]]:
@@ -186,5 +198,8 @@ def _find(
             if split:
                 given |= {f: PARTS[top.name.lower()] for f in here}
     if not images:
-        raise ConfigError(f"{root}: no images in class folders; expected {root}/<class>/<image>")
+        loose = sorted(f.name for f in root.iterdir() if f.suffix.lower() in files.SUFFIXES)
+        raise ConfigError(
+            f"{root}: no images in class folders; expected {root}/<class>/<image>{_loose(loose)}"
+        )
     return images, classes, given

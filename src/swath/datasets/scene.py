@@ -50,6 +50,7 @@ class Scene(Dataset):
     """Attribution, as the licence wants it."""
 
     def __post_init__(self) -> None:
+        _ = self.imagery.known_sensor  # raises if it is not said
         if self.chip < 1 or self.block < 1:
             raise ConfigError(f"chip={self.chip} and block={self.block}: both are at least 1 px")
         if self.stride is not None and not 1 <= self.stride <= self.chip:
