@@ -14,19 +14,36 @@ The verbs of the command line, for notebooks and scripts. Settings are built, no
 Nothing is imported until it is used.
 """
 
-import types
+import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
-import swath.predict
-import swath.report
-import swath.train
 from swath.version import VERSION as __version__  # noqa: F401
 
 if TYPE_CHECKING:
     from swath.config import ConfigError
-    from swath.run import Run, baseline, build, evaluate, load
+    from swath.run import Run, baseline, build, evaluate, load, predict, report, train
 
-__all__ = ["ConfigError", "Run", "baseline", "build", "evaluate", "load"]
+__all__ = [
+    "ConfigError",
+    "Run",
+    "baseline",
+    "build",
+    "evaluate",
+    "load",
+    "predict",
+    "report",
+    "train",
+]
+
+_ROOMS = ("predict", "report", "train")
+"""Verbs that are packages too: ``swath.train(run)`` trains, ``swath.train.settings`` is a file."""
+
+# Importing a package writes its name here, once. Done now and taken back, the name is left to
+# __getattr__, which finds the verb.
+for _room in _ROOMS:
+    importlib.import_module(f"swath.{_room}")
+    globals().pop(_room, None)
 
 
 def __getattr__(name: str) -> Any:
@@ -34,21 +51,13 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'swath' has no attribute {name!r}")
     from swath import config, run
 
-    return getattr(config if name == "ConfigError" else run, name)
+    found = getattr(config if name == "ConfigError" else run, name)
+    if name in _ROOMS:
+        # A function, so that help() shows its signature and docstring, whose attributes are the
+        # package's, those that are imported later too.
+        found.__dict__ = sys.modules[f"swath.{name}"].__dict__
+    return found
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Verb(types.ModuleType):
-    """A room that is a verb as well: ``swath.train`` is a package, ``swath.train(run)`` trains."""
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        from swath import run
-
-        return getattr(run, self.__name__.rpartition(".")[2])(*args, **options)
-
-
-for _room in (swath.train, swath.predict, swath.report):
-    _room.__class__ = _Verb
