@@ -153,16 +153,37 @@ def test_a_run_that_diverges_says_where(trained, capsys, monkeypatch):
     assert re.search(r"swath: update \d+ \(samples \d+ to \d+\): gradient", capsys.readouterr().err)
 
 
-def test_verbs_that_need_no_torch_do_not_import_it(inside):
-    """They answer at once; torch alone takes seconds to import."""
+SLOW = {"torch", "numpy._core", "rasterio", "odc", "pyproj", "shapely", "scipy", "sklearn"}
+SLOW |= {"matplotlib", "tensorstore", "safetensors", "jinja2"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["show", "recipe.yaml", "--docs"], ["show", "--docs"], ["show", "--kinds"], ["schema"]],
+    ids=" ".join,
+)
+def test_verbs_that_only_read_settings_import_nothing_that_computes(inside, words):
+    """They answer at once; torch alone takes seconds to import, numpy a fifth of `show`."""
     code = (
-        "import sys; from swath import cli; sys.argv = ['swath', 'show', 'recipe.yaml', '--docs'];"
+        f"import sys; from swath import cli; sys.argv = ['swath', *{words}]"
         "\ntry: cli.main()\nexcept SystemExit: pass\n"
-        "slow = {'torch', 'rasterio', 'scipy', 'sklearn', 'matplotlib', 'tensorstore'}\n"
-        "sys.exit(str(slow & set(sys.modules)) if slow & set(sys.modules) else 0)"
+        f"sys.exit(str({SLOW} & set(sys.modules)) if {SLOW} & set(sys.modules) else 0)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
+    assert len(found.stdout) > 500
+
+
+def test_numpy_is_there_for_whoever_uses_it_after_all(inside):
+    """A model of one's own may import it, or a part of it, when settings are read."""
+    lines = "import numpy as np\nimport numpy.linalg\nfrom numpy import pi\n\n"
+    lines += "from dataclasses import dataclass\nfrom swath.models import Model\n\n"
+    lines += "assert np.linalg.norm(np.ones(4)) == 2 and np.pi == pi\n\n"
+    lines += "@dataclass(frozen=True, kw_only=True)\nclass Own(Model):\n    a: float = float(pi)\n"
+    (inside / "ownmodel.py").write_text(lines)
+    command = [sys.executable, "-m", "swath", "show", "recipe.yaml", "model={kind: 'ownmodel:Own'}"]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=inside)
+    assert found.returncode == 0 and "a: 3.14" in found.stdout, found.stderr
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)

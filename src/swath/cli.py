@@ -7,7 +7,9 @@ signal after saving (run the same command again to go on), 130 interrupted witho
 """
 
 import errno
+import importlib
 import sys
+import types
 from typing import Annotated, Any, Literal
 
 import typer
@@ -22,8 +24,7 @@ app = typer.Typer(
     "A verb takes YAML files, then key=value words that win over them; or a run folder.\n\n"
     "The whole way: swath train recipe.yaml, swath predict recipe.yaml, swath evaluate "
     "recipe.yaml, swath baseline recipe.yaml, swath report recipe.yaml.",
-    epilog="What can be set: swath show recipe.yaml --docs. What there is to choose from: "
-    "swath show --kinds.",
+    epilog="What can be set: swath show --docs. What there is to choose from: swath show --kinds.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -111,14 +112,23 @@ def show(
     only: Annotated[str, typer.Option(help="show only this part, such as train")] = "",
     kinds: Annotated[bool, typer.Option("--kinds", help="list what can be chosen")] = False,
 ) -> None:
-    """Print the resolved settings as YAML: every value, and where it was written."""
+    """Print the resolved settings as YAML: every value, and where it was written.
+
+    swath show --docs alone prints all fields there are, with their meanings and defaults.
+    """
+    _spare_numpy()
     from swath import config, explain, run
+    from swath.data import sensor
 
     if kinds:
         rows = list(explain.collections(run.COLLECTIONS))
+        rows += [("sensor", name, sensor.about(name)) for name in sensor.sensors()]
         name_width, kind_width = (max(len(row[i]) for row in rows) for i in (0, 1))
         for name, kind, meaning in rows:
             print(f"{name:<{name_width}}  {kind:<{kind_width}}  {meaning}")
+        return
+    if docs and not settings:
+        print(explain.reference(run.Run, only))
         return
     found = config.trace(run.Run, *run.sorted_arguments(settings or []))
     print(explain.explain(*found, meanings=docs, below=only))
@@ -129,6 +139,7 @@ def schema() -> None:
     """Print the JSON schema of a settings file, with which editors complete and check it."""
     import json
 
+    _spare_numpy()
     from swath.run import Run
     from swath.schema import schema as made
 
@@ -162,6 +173,23 @@ def data_stats(settings: Settings = None) -> None:
     from swath import run
 
     run.statistics(run.load(*settings or []))
+
+
+class _WhenUsed(types.ModuleType):
+    """A module that is imported when something of it is used for the first time."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        module = importlib.import_module(self.__name__)
+        self.__dict__.update(module.__dict__)  # for those who have imported this one
+        return getattr(module, name)
+
+
+def _spare_numpy() -> None:
+    """Let `import numpy` cost nothing until it is used. Verbs that only read settings import files
+    that would compute with it, but do not; it took a fifth of the time of `swath show`."""
+    sys.modules.setdefault("numpy", _WhenUsed("numpy"))
 
 
 def _figures(figures: dict[str, Any], head: str = "", title: str = "") -> None:

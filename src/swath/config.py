@@ -129,7 +129,10 @@ def find(choice: type[Choice], kind: str) -> type[Choice]:
 
 @functools.cache
 def docs(cls: type) -> dict[str, str]:
-    """Return the docstring under each field of a settings class, its bases' included."""
+    """Return the docstring under each field of a settings class, its bases' included.
+
+    They speak of values as they are typed in YAML: null, not None.
+    """
     found: dict[str, str] = {}
     for owner in reversed(cls.__mro__):
         if not dataclasses.is_dataclass(owner):
@@ -143,8 +146,13 @@ def docs(cls: type) -> dict[str, str]:
             if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
                 continue
             if isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant):
-                found[field.target.id] = inspect.cleandoc(str(note.value.value))
+                found[field.target.id] = _typed(inspect.cleandoc(str(note.value.value)))
     return found
+
+
+def _typed(text: str) -> str:
+    words = {"None": "null", "True": "true", "False": "false"}
+    return re.sub(r"\b(None|True|False)\b", lambda word: words[word[0]], text)
 
 
 @functools.cache

@@ -1,11 +1,13 @@
 """Settings as text: every value, where it was written, and what it means.
 
-The text is YAML and loads again, so ``swath show recipe.yaml > mine.yaml`` is a way to begin a
-recipe of one's own.
+The text of a recipe is YAML and loads again, so ``swath show recipe.yaml > mine.yaml`` is a way to
+begin a recipe of one's own. Without a recipe there is :func:`reference`: every field that could be
+set, for reading.
 """
 
 import dataclasses
 import textwrap
+import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -50,9 +52,7 @@ def _lines(
             continue
         below, value = f"{path}.{field.name}".lstrip("."), getattr(settings, field.name)
         if field.name in notes:
-            yield from (
-                (f"{pad}# {line}", "") for line in _wrapped(notes[field.name], 96 - len(pad))
-            )
+            yield from ((line, "") for line in _note(notes[field.name], pad))
         if dataclasses.is_dataclass(value):
             has_lines = bool(dataclasses.fields(value)) or isinstance(value, Choice)
             yield f"{pad}{field.name}:" + ("" if has_lines else " {}"), ""
@@ -71,13 +71,97 @@ def _flow(value: Any) -> str:
     return as_yaml(value, flow=True).removesuffix("\n").removesuffix("\n...")
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(" ".join(text.split()), max(width, 40))
+def _note(text: str, pad: str) -> list[str]:
+    wrapped = textwrap.wrap(" ".join(text.split()), max(96 - len(pad), 40))
+    return [f"{pad}# {line}" for line in wrapped]
+
+
+def reference(cls: type, below: str = "") -> str:
+    """Return every field of the settings class ``cls``: what it means, then its name and default.
+
+    Where something is chosen by its kind, all kinds that ship with Swath follow one another, so
+    the text as a whole is for reading, not for loading.
+
+    below: only this part, such as "train", "model.unet" or "optim.lr"; ConfigError if there is
+        none.
+    """
+    found, names = [cls], [name for name in below.split(".") if name]
+    for place, name in enumerate(names):
+        inside = {n: classes for one in found for n, classes in _parts(one).items()}
+        if name not in inside:
+            raise ConfigError(f"{below}: there is no {name!r}; there are {', '.join(inside)}")
+        if not inside[name] and name != names[-1]:
+            raise ConfigError(f"{below}: there is nothing in {'.'.join(names[: place + 1])}")
+        if not inside[name]:
+            return "\n".join(line for one in found for line in _about(one, 0, name))
+        found = inside[name]
+    return "\n".join(line for one in found for line in _about(one, 0))
+
+
+def _parts(cls: type) -> dict[str, list[type]]:
+    """Return, by name, the settings that are inside ``cls``: its fields' classes, or its kinds."""
+    if Choice in cls.__bases__:
+        return {kind: [find(cls, kind)] for kind in kinds(cls)}
+    hints = typing.get_type_hints(cls)
+    return {f.name: _classes_in(hints[f.name]) for f in dataclasses.fields(cls) if f.init}
+
+
+def _classes_in(annotation: Any) -> list[type]:
+    """Return the settings classes that a field annotated so may hold."""
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+        return [annotation]
+    return [cls for a in typing.get_args(annotation) for cls in _classes_in(a)]
+
+
+def _about(cls: type, depth: int, only: str = "") -> Iterator[str]:
+    """Yield the lines of all fields of ``cls``, or of one; of a choice, those of each kind."""
+    pad = "  " * depth
+    if Choice in cls.__bases__:
+        for kind in kinds(cls):
+            yield from _about(find(cls, kind), depth)
+        return
+    if issubclass(cls, Choice) and not only:
+        yield f"{pad}# -- {_sentence(cls)}"
+        yield f"{pad}kind: {kind_of(cls)}"
+    notes, parts, hints = docs(cls), _parts(cls), typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if not field.init or (only and field.name != only):
+            continue
+        yield from _note(notes.get(field.name, ""), pad)
+        value, words = _default(field), _words(hints[field.name])
+        inside = [other for other in parts[field.name] if other is not cls]
+        if value is dataclasses.MISSING:
+            yield f"{pad}{field.name}:" + ("" if inside else "  # needed")
+        elif not dataclasses.is_dataclass(value):
+            said = "  # or:" if inside else f"  # one of {', '.join(words)}" if words else ""
+            yield f"{pad}{field.name}: {_flow(plain(value))}{said}"
+        elif isinstance(value, Choice):
+            yield f"{pad}{field.name}:  # kind: {kind_of(type(value))} if nothing is said; or:"
+        else:
+            yield f"{pad}{field.name}:"
+        for other in inside:
+            yield from _about(other, depth + 1)
+
+
+def _words(annotation: Any) -> list[str]:
+    """Return the values that a field annotated so may have, if they are few."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return [_flow(value) for value in typing.get_args(annotation)]
+    return [word for a in typing.get_args(annotation) for word in _words(a)]
+
+
+def _default(field: dataclasses.Field) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _sentence(cls: type) -> str:
+    return ((cls.__doc__ or "").strip().splitlines() or [""])[0]
 
 
 def collections(choices: Mapping[str, type[Choice]]) -> Iterator[tuple[str, str, str]]:
     """Yield (field, kind, what it is) for everything that ships with Swath."""
     for name, choice in choices.items():
         for kind in kinds(choice):
-            first = (find(choice, kind).__doc__ or "").strip().splitlines() or [""]
-            yield name, kind, first[0]
+            yield name, kind, _sentence(find(choice, kind))

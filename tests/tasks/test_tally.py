@@ -9,7 +9,7 @@ import torchmetrics.functional as tm
 import torchmetrics.functional.classification as tmc
 from sklearn import metrics
 
-from swath.tasks._tally import EDGES, Confusion, Flags, Moments
+from swath.tasks._tally import Confusion, Flags, Moments, edges
 
 CLASSES = ("water", "forest", "field", "town", "rock")
 
@@ -108,7 +108,7 @@ def test_flags_figures_equal_torchmetrics():
     true, logits = flags(1)
     found = Flags.count(true, logits, CLASSES).finish()
     ours = torch.from_numpy(logits), torch.from_numpy(true)
-    thresholds = torch.from_numpy(EDGES).sigmoid()
+    thresholds = torch.from_numpy(edges()).sigmoid()
     expected = tmc.multilabel_average_precision(
         ours[0].double().sigmoid(), ours[1], num_labels=5, thresholds=thresholds
     )

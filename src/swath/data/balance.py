@@ -1,5 +1,7 @@
 """How often each sample is shown, so that rare classes are not drowned by common ones."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from swath.config import ConfigError

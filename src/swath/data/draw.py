@@ -9,6 +9,8 @@ number of the draw. Sources: Salmon et al. 2011 (doi:10.1145/2063384.2063405) fo
 counter; Steele, Lea, Flood 2014 (doi:10.1145/2660193.2660195) for the finisher.
 """
 
+from __future__ import annotations
+
 import functools
 import hashlib
 
@@ -16,13 +18,13 @@ import numpy as np
 
 from swath.config import ConfigError
 
-_STEP = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: SplitMix64's counter step
+_STEP = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: SplitMix64's counter step
 
 
 def mix(x: np.ndarray) -> np.ndarray:
     """Return uint64 ``x`` scrambled one to one: SplitMix64's output for the counter ``x``."""
     with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is meant
-        x = x + _STEP
+        x = x + np.uint64(_STEP)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return x ^ (x >> np.uint64(31))
@@ -31,7 +33,7 @@ def mix(x: np.ndarray) -> np.ndarray:
 def bits(seed: int, positions: np.ndarray, stream: str, count: int) -> np.ndarray:
     """Return ``count`` words of 64 random bits for each position (n,): uint64 (n, count)."""
     places = mix(np.asarray(positions).astype(np.uint64) + _root(seed, stream))
-    numbers = np.arange(count, dtype=np.uint64) * _STEP
+    numbers = np.arange(count, dtype=np.uint64) * np.uint64(_STEP)
     return mix(places[:, None] + numbers)
 
 

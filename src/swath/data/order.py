@@ -9,6 +9,8 @@ Source: Black and Rogaway 2002, "Ciphers with arbitrary finite domains"
 grid is hardly larger than n.
 """
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

@@ -82,6 +82,18 @@ def sensors() -> list[str]:
     return sorted(file.stem for file in FOLDER.glob("*.yaml"))
 
 
+def about(name: str) -> str:
+    """Return what the sensor of that name is: the sentence that its file begins with, and bands."""
+    written = (FOLDER / f"{name}.yaml").read_text().split("\nname:")[0]
+    comment = " ".join(line.removeprefix("#").strip() for line in written.splitlines())
+    sensor = load_sensor(name)
+    count, names = len(sensor.bands), sensor.names
+    shown = ", ".join(names if count <= 13 else (*names[:2], "...", names[-1]))
+    sizes = sorted({band.gsd_m for band in sensor.bands if band.gsd_m is not None})
+    at = f" at {', '.join(f'{size:g}' for size in sizes)} m" if sizes else ""
+    return f"{comment.split('. ')[0].removesuffix('.')}; {count} bands{at}: {shown}"
+
+
 def load_sensor(name: str | pathlib.Path) -> Sensor:
     """Return the sensor of that name (see :func:`sensors`), or of the user's YAML file."""
     file = pathlib.Path(name)

@@ -10,6 +10,7 @@ class after a stroke, as iou/<class> and ap/<class>.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -95,8 +96,11 @@ class Confusion(Tally):
             }
 
 
-EDGES = np.arange(-1024, 1025) / 64
-"""Bounds of the logit bins of :class:`Flags`: steps of 1/64 from -16 to 16, with 0 among them."""
+@functools.cache
+def edges() -> np.ndarray:
+    """Return the bounds of the logit bins of :class:`Flags`, float64: steps of 1/64 from -16 to 16,
+    with 0 among them."""
+    return np.arange(-1024, 1025) / 64
 
 
 @dataclass
@@ -120,7 +124,7 @@ class Flags(Tally):
         loss: float = 0.0,
         weight: float = 0.0,
     ) -> Self:
-        """Return the tally of histograms (k, len(EDGES) + 1) of the logits of flags that are
+        """Return the tally of histograms (k, len(edges()) + 1) of the logits of flags that are
         ``present`` and ``absent``, with ``exact`` of ``samples`` samples right in every flag."""
         sums = {"present": present.astype(np.float64), "absent": absent.astype(np.float64)}
         counts = {"exact": np.float64(exact), "samples": np.float64(samples)}
@@ -129,8 +133,8 @@ class Flags(Tally):
     @classmethod
     def count(cls, true: np.ndarray, logits: np.ndarray, classes: tuple[str, ...]) -> Self:
         """Return the tally of flags (n, k) in {0, 1} and the logits (n, k) given to them."""
-        k, bins = len(classes), len(EDGES) + 1
-        cells = np.searchsorted(EDGES, logits, side="left") + np.arange(k) * bins
+        k, bins = len(classes), len(edges()) + 1
+        cells = np.searchsorted(edges(), logits, side="left") + np.arange(k) * bins
         present, absent = (
             np.bincount(cells[true == flag], minlength=k * bins).reshape(k, bins) for flag in (1, 0)
         )
@@ -144,7 +148,7 @@ class Flags(Tally):
         predicted have no F1.
         """
         present, absent = self.sums["present"], self.sums["absent"]
-        above = np.arange(present.shape[1]) > np.searchsorted(EDGES, 0.0)
+        above = np.arange(present.shape[1]) > np.searchsorted(edges(), 0.0)
         hits, alarms = present[:, above].sum(1), absent[:, above].sum(1)
         misses = present[:, ~above].sum(1)
         either = hits + alarms + misses

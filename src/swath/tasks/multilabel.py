@@ -13,7 +13,7 @@ from swath.models import Outputs
 from swath.tasks import Task
 from swath.tasks._classes import full
 from swath.tasks._figures import larger_is_better
-from swath.tasks._tally import EDGES, Flags
+from swath.tasks._tally import Flags, edges
 from swath.tasks._weights import check_exponent, check_label, class_weights
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ class FlagsObjective:
         logits = full(model(batch.image))
         loss, weight = self._loss(logits, batch)
         known, present = batch.target != IGNORE, batch.target == 1
-        k, bins = len(self.classes), len(EDGES) + 1
+        k, bins = len(self.classes), len(edges()) + 1
         # The edges are multiples of 1/64, exact in float32: numpy and torch bin alike.
-        cells = torch.bucketize(logits.contiguous(), torch.from_numpy(EDGES).to(logits))
+        cells = torch.bucketize(logits.contiguous(), torch.from_numpy(edges()).to(logits))
         cells = cells + torch.arange(k, device=cells.device) * bins
         found, lacking = (
             torch.bincount(cells[flags & known], minlength=k * bins).reshape(k, bins).cpu().numpy()
@@ -90,7 +90,7 @@ class FlagsObjective:
         )
 
     def empty(self) -> Flags:
-        zeros = np.zeros((len(self.classes), len(EDGES) + 1))
+        zeros = np.zeros((len(self.classes), len(edges()) + 1))
         return Flags.of(zeros, zeros, 0, 0, self.classes)
 
     def predict(self, model: nn.Module, image: Tensor) -> Tensor:
