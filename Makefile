@@ -34,21 +34,29 @@ docs: .venv/ready-docs
 clean:
 	rm -rf runs stores docs/_build docs/reference/generated
 
-# One rule a kind of environment; each is filled again when what it is made from changes.
+# One rule a kind of environment; each is filled again when what it is made from changes. pip takes
+# minutes and says nothing, so a line before each call says what it is at.
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Swath needs Python 3.11 or later; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv .venv
+	@echo "setting up .venv, once only: making a virtual environment"
+	@$(PYTHON) -m venv .venv
 
 .venv/ready: .venv/bin/python pyproject.toml constraints.txt
-	@echo "setting up .venv (PyTorch is the large part; once only)"
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	@echo "setting up .venv: downloading and installing PyTorch, the largest part"
+	@$(PIP) torch
+	@echo "setting up .venv: downloading and installing Swath and the other packages it needs"
+	@$(PIP) -e .
 	@touch $@
 
 .venv/ready-dev: .venv/ready
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "setting up .venv: downloading and installing what tests and checks need"
+	@$(PIP) -e '.[dev]'
 	@touch $@
 
 .venv/ready-docs: .venv/ready
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@echo "setting up .venv: downloading and installing what the documentation needs"
+	@$(PIP) -e '.[docs]'
 	@touch $@

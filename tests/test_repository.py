@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import subprocess
 
 import pytest
 import yaml
@@ -93,3 +94,17 @@ def test_every_recipe_folder_is_whole():
             assert (folder / name).exists(), f"{folder.name} has no {name}"
         if (folder / "data").exists():
             assert (folder / "data" / "SOURCE.md").exists(), f"{folder.name}/data"
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "check", "docs"])
+def test_make_says_what_it_sets_up(target, tmp_path):
+    """pip -q takes minutes without a word: a line before each call says what it is at."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    command = ["make", "--dry-run", target]
+    lines = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    lines = [line for line in lines.splitlines() if not line.startswith("  ")]
+    slow = [i for i, line in enumerate(lines) if " pip install " in line or " -m venv " in line]
+    assert len(slow) == (3 if target == "demo" else 4)
+    for i in slow:
+        assert re.match(r"echo \"setting up .venv\b.*: (making|downloading and)", lines[i - 1])

@@ -4,6 +4,7 @@ import dataclasses
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,20 @@ NEEDS_BROWSER = pytest.mark.skipif(
 class Settings:
     name: str = "small <one>"
     predict: Predict = dataclasses.field(default_factory=Predict)
+
+
+def test_pictures_of_the_page_warn_of_nothing(tmp_path):
+    """They have no place on the Earth and need none; a run without maps opens no raster before. In
+    a process of its own: rasterio's warning comes once."""
+    code = (
+        "import warnings; warnings.simplefilter('error')\n"
+        "import numpy as np; from swath.report.images import jpeg, png, shade_png\n"
+        "grey = np.full((8, 8, 3), 90, np.uint8)\n"
+        "print(jpeg(grey)[:15], png(grey)[:14], shade_png(np.ones((4, 4)))[:14])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["data:image/jpeg", "data:image/png", "data:image/png"]
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -58,10 +59,12 @@ def pick(pixels: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 def _uri(driver: str, bands: np.ndarray, table: dict | None, **options: int) -> str:
     import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
     from rasterio.io import MemoryFile
 
     profile = {"driver": driver, "dtype": "uint8", "count": len(bands), **options}
-    with rasterio.Env(GDAL_PAM_ENABLED="NO"), MemoryFile() as memory:
+    quiet = warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning)
+    with quiet, rasterio.Env(GDAL_PAM_ENABLED="NO"), MemoryFile() as memory:
         with memory.open(height=bands.shape[1], width=bands.shape[2], **profile) as file:
             file.write(bands)
             if table is not None:
