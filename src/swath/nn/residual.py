@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from swath.nn.bands import check_bands
 from swath.nn.norm import BatchNorm2d
+from swath.nn.random import Dropout
 
 
 def _conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
@@ -27,6 +28,7 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut."""
 
+    unit = True
     expansion = 1
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
@@ -44,6 +46,7 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """A 3x3 convolution between two 1x1 ones that narrow and widen, beside a shortcut."""
 
+    unit = True
     expansion = 4
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
@@ -115,7 +118,7 @@ class ResNet(Trunk):
 
     def __init__(self, bands: tuple[str, ...], depth: int, channels: int, dropout: float) -> None:
         super().__init__(bands, depth)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.fc = nn.Linear(self.channels[-1], channels)
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:

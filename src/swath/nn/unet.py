@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from swath.nn.bands import check_bands
 from swath.nn.norm import group_norm
+from swath.nn.random import Dropout
 from swath.nn.resize import double, pad_to_multiple
 
 
@@ -103,7 +104,7 @@ class UNet(nn.Module):
         assert isinstance(encoder.strides, list) and isinstance(encoder.channels, list)
         self.multiple = encoder.strides[-1]
         self.decoder = Decoder(encoder.channels, encoder.strides, width)
-        self.dropout = nn.Dropout2d(dropout)
+        self.dropout = Dropout(dropout, channels=True)
         self.head = nn.Conv2d(self.decoder.channels, channels, 1)
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:

@@ -25,6 +25,8 @@ from swath.data.loader import Data
 from swath.data.split import Part
 from swath.lock import lock
 from swath.models import Inputs
+from swath.parallel.apply import spread
+from swath.parallel.mesh import Mesh
 from swath.parallel.replica import Replica
 from swath.parallel.world import World
 from swath.train.checkpoint import Checkpoints
@@ -37,7 +39,6 @@ from swath.train.job import TrainJob, check, claim
 from swath.train.precision import AUTOCAST, DTYPES, arithmetic
 from swath.train.progress import ProgressLine
 from swath.train.record import Recorder, read
-from swath.train.settings import Compute, TrainSettings
 from swath.train.state import TrainState
 from swath.train.trainer import Figures, Trainer
 
@@ -140,8 +141,7 @@ def assemble(
 ) -> Trainer:
     """Return the trainer of ``job``, where the newest checkpoint of its folder left it."""
     model = network(about, job.seed).to(world.device, DTYPES[job.train.precision])
-    replica = make_replica(model, job.train, job.compute, world)
-    replica.agree()
+    replica = make_replica(model, job, world)
     # After the replica, which may put other parameters in place of the model's own.
     state = TrainState(replica.model, job.optim.build(replica.model))
     if job.train.ema is not None:
@@ -171,13 +171,15 @@ def assemble(
     )
 
 
-def make_replica(
-    model: nn.Module, settings: TrainSettings, compute: Compute, world: World
-) -> Replica:
-    """Return ``model`` as the ranks of ``world`` hold it, in the precision of ``settings``."""
-    if compute.compile:
-        model.compile()
-    return Replica(model, world, autocast=AUTOCAST.get(settings.precision))
+def make_replica(model: nn.Module, job: TrainJob, world: World) -> Replica:
+    """Return ``model`` as the ranks of ``world`` hold it, with the weights of rank 0 and in the
+    precision of ``job``."""
+    mesh = Mesh.of(world, job.parallel)
+    with torch.no_grad():
+        world.share([*model.parameters(), *model.buffers()])
+    model = spread(model, mesh, job.parallel, compile=job.compute.compile)
+    autocast = AUTOCAST.get(job.train.precision)
+    return Replica(model, mesh, autocast=autocast, bucket=job.parallel.bucket << 20)
 
 
 def fingerprint(data: Data) -> str:
@@ -211,8 +213,8 @@ def score(job: TrainJob, part: Part = "test", *, world: World | None = None) -> 
             raise ConfigError(f"{job.data.store}: the split has no {part} part; set split.{part}")
         known = held_out(loader.selection, loaded.about.trained)
         model = loaded.network.to(DTYPES[job.train.precision])
-        replica = make_replica(model, job.train, job.compute, world)
-        figures = evaluate(replica, loaded.objective, loader.sweep(world.rank, world.ranks))
+        replica = make_replica(model, job, world)
+        figures = evaluate(replica, loaded.objective, _sweep(loader, replica))
     assert figures is not None, "nothing can stop this evaluation"
     return {**figures, "samples": len(loader.selection.indices), **known}
 
@@ -245,7 +247,8 @@ def _validation(job: TrainJob, data: Data, replica: Replica) -> Any:
 
 
 def _sweep(loader: Any, replica: Replica) -> Iterator[Batch]:
-    return loader.sweep(replica.world.rank, replica.world.ranks)  # the ranks as they are now
+    mesh = replica.mesh  # the ranks as they are now
+    return loader.sweep(mesh.part, mesh.parts, even=replica.in_step)
 
 
 def _export(checkpoints: Checkpoints, update: int, folder: pathlib.Path, about: About) -> None:

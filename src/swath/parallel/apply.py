@@ -1,0 +1,32 @@
+"""One function that spreads an innocent model over ranks, in one written order.
+
+tensor, then context or spatial, then recompute, then compile, then shard. The models know nothing
+of it: they only hint at what can be split (``split``, ``unit``).
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from swath.parallel.mesh import Mesh
+from swath.parallel.recompute import recompute
+from swath.parallel.settings import Parallel
+from swath.parallel.shard import shard, units
+
+
+def spread(
+    model: nn.Module, mesh: Mesh, parallel: Parallel, *, compile: bool = False
+) -> nn.Module:
+    """Return ``model`` (whole, the same on all ranks) as this rank of ``mesh`` holds it.
+
+    ConfigError if the degrees do not fit the model, with the numbers.
+    """
+    degrees = mesh.degrees
+    if parallel.recompute != "none":
+        recompute(model, parallel.recompute)
+    if compile:
+        for module in units(model, "block") or [model]:
+            module.compile()
+    if degrees.shard > 1 or degrees.tensor > 1:
+        shard(model, mesh, parallel)
+    return model
