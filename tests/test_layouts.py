@@ -132,7 +132,7 @@ def learned(subject: Subject, parallel: Parallel, dtype: torch.dtype) -> dict[st
     """Return losses, gradient norms, and weights (whole, by name) after the updates."""
     mesh = Mesh.of(World.start("cpu"), parallel)
     model = spread(subject.network(dtype), mesh, parallel)
-    replica = Replica(model, mesh, bucket=1000)
+    replica = Replica(model, mesh, bucket=100_000)
     # AdamW divides by the size of the gradient: where that is rounding noise, a small eps would
     # blow it up to whole steps.
     optimizer = AdamW(lr=1e-2, eps=1e-8 if dtype == torch.float64 else 1e-3).build(model)
