@@ -125,6 +125,13 @@ LAYOUTS = [
     Layout(4, ("vit", "unet"), {"replicate": 2, "shard": 2}),
     Layout(2, ("vit",), {"shard": 2, "reshard": False}),
     Layout(2, ("vit", "resnet"), {"shard": 2, "wrap": "matrix", "recompute": "full"}),
+    Layout(2, TOKENS, {"tensor": 2}),
+    Layout(4, TOKENS, {"tensor": 4}),
+    Layout(2, TOKENS, {"tensor": 2, "sequence": True}),
+    Layout(4, TOKENS, {"tensor": 2, "shard": 2}),
+    Layout(4, TOKENS, {"tensor": 2, "shard": 2, "wrap": "matrix"}),
+    Layout(4, TOKENS, {"tensor": 2, "sequence": True}),
+    Layout(8, TOKENS, {"replicate": 2, "tensor": 2, "shard": 2}),
 ]
 
 

@@ -8,7 +8,7 @@ that sharded training would pad to the number of ranks.
 Source: Dosovitskiy et al. 2021, arXiv:2010.11929.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -25,7 +25,10 @@ class ViT(nn.Module):
 
     size: height and width in pixels of a training sample; fixes the grid of learned positions.
     pool: what the head reads; None: every token writes its patch (dense output).
+    trunk: lists of layers that hand tokens on from one to the next, all of the same shape.
     """
+
+    trunk: ClassVar = ("blocks",)
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from swath.parallel.mesh import Mesh
 from swath.parallel.recompute import recompute
 from swath.parallel.settings import Parallel
 from swath.parallel.shard import shard, units
+from swath.parallel.tensor import split
 
 
 def spread(
@@ -22,6 +23,8 @@ def spread(
     ConfigError if the degrees do not fit the model, with the numbers.
     """
     degrees = mesh.degrees
+    if degrees.tensor > 1:
+        split(model, mesh, parallel)
     if parallel.recompute != "none":
         recompute(model, parallel.recompute)
     if compile:

@@ -26,6 +26,7 @@ from swath.nn.norm import settle, unrecorded
 from swath.nn.random import keyed, name_draws
 from swath.parallel.flat import Flats
 from swath.parallel.mesh import Mesh
+from swath.parallel.tensor import complete, pieces
 from swath.parallel.world import World
 
 Result = TypeVar("Result")
@@ -55,6 +56,7 @@ class Replica:
         plain = [p for p in self.parameters if not isinstance(p, DTensor)]
         self._flats = Flats(plain, bucket)
         self._sharded = [p for p in self.parameters if isinstance(p, DTensor)]
+        self._pieces = pieces(model)
         self._shards = [m for m in model.modules() if isinstance(m, FSDPModule)]
         name_draws(model)
         self.move(mesh)
@@ -93,6 +95,8 @@ class Replica:
             totals += pair * (share * batch.counts)
         for p in self._sharded:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        if self._pieces:
+            complete(self._pieces, self.mesh)
         self._flats.sum(self.mesh.learners)
         self.mesh.totals.sum_all([totals])
         self._scale(1 / torch.where(totals[1] > 0, totals[1], 1.0))
@@ -126,7 +130,7 @@ class Replica:
             for size, placement in zip(
                 parameter.device_mesh.shape, parameter.placements, strict=True
             ):
-                copies //= size if placement.is_shard() else 1
+                copies //= 1 if placement.is_replicate() else size
         return copies
 
     def not_finite(self) -> list[str]:

@@ -77,6 +77,10 @@ class Parallel:
             )
         if self.schedule == "interleaved" and self.pipeline > 1 and self.stages == 1:
             raise ConfigError("parallel.schedule=interleaved needs stages=2 or more on each rank")
+        if self.sequence and self.tensor == 1:
+            raise ConfigError(
+                "parallel.sequence=true has no effect with tensor=1; set tensor=2 or leave it out"
+            )
         if self.bucket < 1:
             raise ConfigError(f"parallel.bucket={self.bucket} MiB must be at least 1")
 
