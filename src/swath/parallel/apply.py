@@ -1,14 +1,18 @@
 """One function that spreads an innocent model over ranks, in one written order.
 
-tensor, then context or spatial, then recompute, then compile, then shard. The models know nothing
-of it: they only hint at what can be split (``split``, ``unit``).
+A pipeline first cuts the model; then, for each piece: tensor, then context or spatial, then
+recompute, then compile, then shard. The models know nothing of it: they only hint at what can be
+split (``chain()``, ``split``, ``unit``).
 """
 
 from __future__ import annotations
 
+import dataclasses
+
 from torch import nn
 
 from swath.parallel.mesh import Mesh
+from swath.parallel.pipeline import Pipeline, cut
 from swath.parallel.recompute import recompute
 from swath.parallel.settings import Parallel
 from swath.parallel.shard import shard, units
@@ -23,6 +27,11 @@ def spread(
     ConfigError if the degrees do not fit the model, with the numbers.
     """
     degrees = mesh.degrees
+    if parallel.pipeline > 1:
+        one = dataclasses.replace(parallel, pipeline=1, schedule="1f1b", stages=1)
+        pieces = cut(model, mesh, parallel)
+        held = {n: spread(piece, mesh, one, compile=compile) for n, piece in pieces.items()}
+        return Pipeline(held, [n for n, _ in model.named_parameters()], mesh, parallel)
     if degrees.tensor > 1:
         split(model, mesh, parallel)
     if parallel.recompute != "none":

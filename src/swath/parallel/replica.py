@@ -26,6 +26,7 @@ from swath.nn.norm import settle, unrecorded
 from swath.nn.random import keyed, name_draws
 from swath.parallel.flat import Flats
 from swath.parallel.mesh import Mesh
+from swath.parallel.pipeline import Pipeline
 from swath.parallel.tensor import complete, pieces
 from swath.parallel.world import World
 
@@ -84,11 +85,14 @@ class Replica:
             p.grad = None
         totals = torch.zeros(2, dtype=torch.float64, device=self.world.device)
         share = 1 / self.mesh.degrees.context  # each of them computes the whole loss
+        if isinstance(self.model, Pipeline):
+            totals += self.model.learn(list(batches), loss_of, self.call, share, self._send_next)
+            batches = []
         for batch, last in _with_last(batches):
             for module in self._shards:
                 module.set_requires_gradient_sync(last, recurse=False)
             if last:
-                self._flats.send_when_ready(self.mesh.learners)
+                self._send_next()
             loss, weight = self.call(loss_of, batch)
             (loss * (share * batch.counts)).backward()
             pair = torch.stack([loss.detach().double(), weight.detach().double()])
@@ -101,6 +105,10 @@ class Replica:
         self.mesh.totals.sum_all([totals])
         self._scale(1 / torch.where(totals[1] > 0, totals[1], 1.0))
         return totals[0], totals[1]
+
+    def _send_next(self) -> None:
+        """Let gradients be exchanged as the next backward pass, the last one, finds them."""
+        self._flats.send_when_ready(self.mesh.learners)
 
     def norm(self) -> Tensor:
         """Return the 2-norm of the gradient over all parameters, 0-d and equal on every rank."""
