@@ -93,6 +93,10 @@ SUBJECTS = {
     "vit-dense": Subject(
         ViT(patch=4, width=32, depth=4, heads=4, drop_path=0.2), Segment(), 16, dense=True
     ),
+    "vit-token": Subject(  # 17 tokens, which divide by no number of ranks
+        ViT(patch=4, width=32, depth=4, heads=4, pool="token", drop_path=0.2),
+        Classify(), 16, dense=False,
+    ),
     "resnet": Subject(ResNet(depth=18, dropout=0.1), Classify(), 64, dense=False),
     "unet": Subject(UNet(width=8, depth=2, dropout=0.2), Segment(), 16, dense=True),
 }  # fmt: skip
@@ -114,6 +118,7 @@ class Layout:
 ALL = ("vit", "vit-dense", "resnet", "unet")
 TOKENS = ("vit", "vit-dense")
 LAYOUTS = [
+KINDS = ("gather", "lss", "ring", "ulysses")
     Layout(1, ALL, {"recompute": "full"}),
     Layout(1, TOKENS, {"recompute": "selective"}),
     Layout(2, ALL),
@@ -143,6 +148,23 @@ LAYOUTS = [
     Layout(4, ("vit",), {"pipeline": 2, "shard": 2, "schedule": "interleaved", "stages": 2}),
     Layout(4, TOKENS, {"pipeline": 2, "tensor": 2}),
 ]
+    *(Layout(2, (*TOKENS, "vit-token"), {"context": 2, "attention": kind}) for kind in KINDS),
+    *(Layout(4, (*TOKENS, "vit-token"), {"context": 4, "attention": kind}) for kind in KINDS),
+    Layout(3, ("vit-token",), {"context": 3, "attention": "ring", "recompute": "full"}),
+    Layout(2, TOKENS, {"context": 2, "recompute": "selective"}),
+    Layout(4, (*TOKENS, "vit-token"), {"context": 2, "shard": 2}),
+    Layout(4, ("vit-token",), {"context": 2, "shard": 2, "attention": "ring", "wrap": "matrix"}),
+    Layout(4, TOKENS, {"context": 2, "replicate": 2, "attention": "lss"}),
+    Layout(4, (*TOKENS, "vit-token"), {"context": 2, "tensor": 2, "attention": "ulysses"}),
+    Layout(4, ("vit",), {"context": 2, "tensor": 2, "attention": "ring", "sequence": True}),
+    Layout(4, ("vit-token",), {"context": 2, "pipeline": 2}),
+    Layout(8, ("vit",), {"context": 2, "shard": 2, "tensor": 2, "recompute": "full"}),
+    Layout(2, ("unet", "unet-resnet"), {"spatial": 2}),
+    Layout(3, ("unet",), {"spatial": 3, "recompute": "full"}),
+    Layout(4, ("unet",), {"spatial": 4, "recompute": "selective"}),
+    Layout(4, ("unet",), {"spatial": 2, "replicate": 2}),
+    Layout(4, ("unet",), {"spatial": 2, "shard": 2}),
+    Layout(8, ("unet",), {"spatial": 2, "replicate": 2, "shard": 2}),
 
 
 def learned(subject: Subject, parallel: Parallel, dtype: torch.dtype) -> dict[str, Any]:

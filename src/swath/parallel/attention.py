@@ -1,15 +1,15 @@
 """Attention whose tokens are on several ranks: four ways to ask the tokens that are elsewhere.
 
-All of them are exact. Sent by a rank in one layer, with b samples, n tokens of width d (all heads of
-this rank), c ranks; forward and backward each time, in numbers:
+All of them are exact. What a rank sends in one layer, with c ranks, b samples of n tokens, and d
+numbers in all of its heads together:
 
-* gather: keys, then values, of all ranks come here; 2 b n d (c-1)/c, and as much back. Each rank
-  holds the keys and values of the whole sample.
+* gather: keys, then values, of all ranks come here: 2 b n d (c-1)/c numbers forward and as many
+  backward. Each rank holds the keys and values of the whole sample.
 * lss: the same in one exchange where gather has two.
-* ring: keys and values go round, and each rank asks those that pass by; 2 b n d (c-1)/c, and twice
-  that back. A rank holds two runs of them, however many ranks there are.
-* ulysses: ranks turn from tokens to heads and back; 4 b n d (c-1)/c**2 both ways, the least of all.
-  The heads must divide by the ranks.
+* ring: keys and values go round, and each rank asks those that come by: 2 b n d (c-1)/c forward and
+  twice that backward. A rank holds a few runs of them, however many ranks there are.
+* ulysses: ranks turn from tokens to heads and back: 4 b n d (c-1)/c**2 forward and as many
+  backward, the least with more than two ranks. The heads must divide by the ranks.
 
 Sources: ring, Liu et al. 2023, arXiv:2310.01889; ulysses, Jacobs et al. 2023, arXiv:2309.14509;
 lss, after the abstract of Wang et al. 2023, arXiv:2311.02382.
@@ -27,8 +27,8 @@ from torch.autograd.function import once_differentiable
 from swath.parallel.kernel import merged, part, part_back
 from swath.parallel.runs import Join, Runs, Turn
 
-HEADS, TOKENS = 1, 2
-"""Dims of queries, keys and values: (b, heads, tokens, head width)."""
+TOKENS = 2
+"""The dim of queries, keys and values (b, heads, tokens, head width) along which tokens lie."""
 
 
 class Gather(nn.Module):
@@ -62,7 +62,7 @@ class LSS(Gather):
 
 
 class Ring(Gather):
-    """Keys and values go round; a rank never holds more than two runs of them."""
+    """Keys and values go round, and each rank asks those that come by."""
 
     def ask(self, q: Tensor, k: Tensor, v: Tensor, runs: Runs) -> Tensor:
         return Round.apply(q, k, v, runs)
@@ -72,9 +72,8 @@ class Ulysses(Gather):
     """Each rank turns from all heads of some tokens to some heads of all tokens, and back."""
 
     def ask(self, q: Tensor, k: Tensor, v: Tensor, runs: Runs) -> Tensor:
-        inside = torch.stack([q, k, v])
-        q, k, v = Turn.apply(inside, runs, TOKENS + 1, HEADS + 1, TOKENS + 1)
-        return Turn.apply(self.inner(q, k, v), runs, HEADS, TOKENS, TOKENS)
+        q, k, v = Turn.apply(torch.stack([q, k, v]), runs, True)
+        return Turn.apply(self.inner(q, k, v), runs, False)
 
 
 class Round(torch.autograd.Function):

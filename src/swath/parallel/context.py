@@ -33,8 +33,8 @@ TOKENS = 1
 def share_tokens(model: nn.Module, mesh: Mesh, parallel: Parallel) -> None:
     """Share the tokens in ``model`` among the ranks of the mesh's context axis, in place.
 
-    All ranks of the mesh call it together. ConfigError if it has no tokens to share, if heads do not
-    divide where they must, or if something in it draws for each token.
+    All ranks of the mesh call it together. ConfigError if it has no tokens to share, if heads do
+    not divide where they must, or if something in it draws for each token.
     """
     world, ranks = mesh.along("context"), mesh.degrees.context
     trunks = [
@@ -42,8 +42,8 @@ def share_tokens(model: nn.Module, mesh: Mesh, parallel: Parallel) -> None:
     ]
     if not trunks:
         raise ConfigError(
-            f"parallel.context={ranks}: {type(model).__name__} has no tokens to share (transformers "
-            "have); set context=1, and shard or spatial instead"
+            f"parallel.context={ranks}: {type(model).__name__} has no tokens to share "
+            "(transformers have); set context=1, and shard or spatial instead"
         )
     for blocks in filter(len, trunks):  # a piece of a pipeline may have none of a list
         _check(blocks, parallel, mesh)
@@ -57,9 +57,7 @@ class Trunk:
         self.world = world
         self.runs: Runs | None = None
         for block in blocks:
-            mixes = [
-                _replace(m, KINDS[kind]) for m in block.modules() if isinstance(m, Attention)
-            ]
+            mixes = [_replace(m, KINDS[kind]) for m in block.modules() if isinstance(m, Attention)]
             block.forward = _told(block.forward, mixes)
             block.register_forward_pre_hook(self._tell)
         # Before and after what tensor ranks do at the same places.
@@ -81,7 +79,7 @@ class Trunk:
 
 def _replace(attention: Attention, kind: type[Gather]) -> Gather:
     mix = kind(attention.mix)
-    attention.mix = mix
+    attention.mix = mix  # type: ignore[assignment]
     return mix
 
 
@@ -99,8 +97,8 @@ def _check(blocks: nn.ModuleList, parallel: Parallel, mesh: Mesh) -> None:
     for name, module in blocks.named_modules():
         if isinstance(module, Dropout) and module.share:
             raise ConfigError(
-                f"parallel.context={ranks}: {name} draws for each token, and ranks would draw alike "
-                "for different ones; set its share to 0 or context=1"
+                f"parallel.context={ranks}: {name} draws for each token, and ranks would draw "
+                "alike for different ones; set its share to 0 or context=1"
             )
         if isinstance(module, Attention) and parallel.attention == "ulysses":
             heads = module.q.out_features // module.head_width

@@ -7,7 +7,8 @@ are added up over ranks, each of which keeps its run of the sum. One is the othe
 
 from __future__ import annotations
 
-import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +36,8 @@ class Runs:
         """Deal out ``tokens`` tokens; ConfigError if there is not one for each rank."""
         if tokens < world.ranks:
             raise ConfigError(
-                f"parallel.context={world.ranks}: a sample has {tokens} tokens, fewer than ranks to "
-                f"share them; set context to at most {tokens}, or make model.patch smaller"
+                f"parallel.context={world.ranks}: a sample has {tokens} tokens, fewer than "
+                f"ranks; set context to at most {tokens}, or make model.patch smaller"
             )
         each, over = divmod(tokens, world.ranks)
         return cls(world, tuple(each + (rank < over) for rank in range(world.ranks)))
@@ -65,14 +66,27 @@ class Runs:
         _scatter_sum(total.view(-1), sent.view(-1), group=self.world.group)
         return total.narrow(dim, 0, self.lengths[self.world.rank]).contiguous()
 
-    def exchange(self, parts: list[Tensor], received: list[torch.Size]) -> list[Tensor]:
-        """Send ``parts[i]`` to rank i and return what each rank sent here, in shapes ``received``."""
-        sizes = [shape.numel() for shape in received]
+    def to_heads(self, run: Tensor) -> Tensor:
+        """Turn all heads of this rank's tokens, (..., heads, tokens, e), into all tokens of this
+        rank's share of the heads."""
+        parts = run.chunk(self.world.ranks, -3)
+        shapes = [(*parts[0].shape[:-2], length, run.shape[-1]) for length in self.lengths]
+        return torch.cat(self._exchange(parts, shapes), -2)
+
+    def to_tokens(self, share: Tensor) -> Tensor:
+        """Turn back what :meth:`to_heads` turned."""
+        parts = share.split(list(self.lengths), -2)
+        shapes = [tuple(parts[self.world.rank].shape)] * self.world.ranks
+        return torch.cat(self._exchange(parts, shapes), -3)
+
+    def _exchange(self, parts: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+        """Send ``parts[i]`` to rank i; return what each rank sent here, in ``shapes``."""
+        sizes = [math.prod(shape) for shape in shapes]
         sent = torch.cat([part.reshape(-1) for part in parts])
         arrived = sent.new_empty(sum(sizes))
         counts = [part.numel() for part in parts]
         dist.all_to_all_single(arrived, sent, sizes, counts, group=self.world.group)
-        pairs = zip(arrived.split(sizes), received, strict=True)
+        pairs = zip(arrived.split(sizes), shapes, strict=True)
         return [flat.view(shape) for flat, shape in pairs]
 
 
@@ -93,31 +107,18 @@ class Join(torch.autograd.Function):
 
 
 class Turn(torch.autograd.Function):
-    """From runs of tokens to groups of ``cut``, or back: ``Turn.apply(x, runs, joined, cut)``.
-
-    A rank comes with its run along one of the two dims and all of the other; it leaves with all
-    along ``joined`` and its share of ``cut``. ``tokens`` is the one of them that is dealt out in
-    ``runs``; the other one is dealt out evenly.
-    """
+    """From all heads of some tokens to some heads of all tokens, ``Turn.apply(x, runs, True)``; or
+    back, with False."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, runs: Runs, joined: int, cut: int, tokens: int) -> Tensor:
-        ctx.settings = runs, cut, joined, tokens
-        ranks, rank = runs.world.ranks, runs.world.rank
-        even = x.shape[cut] // ranks if tokens == joined else x.shape[joined]
-        along = {tokens: list(runs.lengths), (cut if tokens == joined else joined): [even] * ranks}
-        parts = list(x.split(along[cut], cut))
-        shapes = []
-        for other in range(ranks):
-            shape = list(x.shape)
-            shape[joined], shape[cut] = along[joined][other], along[cut][rank]
-            shapes.append(torch.Size(shape))
-        return torch.cat(runs.exchange(parts, shapes), joined)
+    def forward(ctx: Any, x: Tensor, runs: Runs, heads: bool) -> Tensor:
+        ctx.runs, ctx.heads = runs, heads
+        return runs.to_heads(x) if heads else runs.to_tokens(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        runs, joined, cut, tokens = ctx.settings
-        return Turn.apply(grad, runs, joined, cut, tokens), None, None, None, None
+        back = ctx.runs.to_tokens if ctx.heads else ctx.runs.to_heads
+        return back(grad), None, None
 
 
 def _lengthened(run: Tensor, dim: int, length: int) -> Tensor:
