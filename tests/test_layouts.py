@@ -159,12 +159,6 @@ KINDS = ("gather", "lss", "ring", "ulysses")
     Layout(4, ("vit",), {"context": 2, "tensor": 2, "attention": "ring", "sequence": True}),
     Layout(4, ("vit-token",), {"context": 2, "pipeline": 2}),
     Layout(8, ("vit",), {"context": 2, "shard": 2, "tensor": 2, "recompute": "full"}),
-    Layout(2, ("unet", "unet-resnet"), {"spatial": 2}),
-    Layout(3, ("unet",), {"spatial": 3, "recompute": "full"}),
-    Layout(4, ("unet",), {"spatial": 4, "recompute": "selective"}),
-    Layout(4, ("unet",), {"spatial": 2, "replicate": 2}),
-    Layout(4, ("unet",), {"spatial": 2, "shard": 2}),
-    Layout(8, ("unet",), {"spatial": 2, "replicate": 2, "shard": 2}),
 
 
 def learned(subject: Subject, parallel: Parallel, dtype: torch.dtype) -> dict[str, Any]:

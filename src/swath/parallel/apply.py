@@ -12,7 +12,6 @@ import dataclasses
 from torch import nn
 
 from swath.parallel.context import share_tokens
-from swath.parallel.cut import cut
 from swath.parallel.mesh import Mesh
 from swath.parallel.pipeline import Pipeline, cut
 from swath.parallel.recompute import recompute
@@ -39,8 +38,6 @@ def spread(
     if parallel.recompute != "none":
     if degrees.context > 1:
         share_tokens(model, mesh, parallel)
-    if degrees.spatial > 1:
-        share_rows(model, mesh)
         recompute(model, parallel.recompute)
     if compile:
         for module in units(model, "block") or [model]:
