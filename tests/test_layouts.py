@@ -117,8 +117,8 @@ class Layout:
 
 ALL = ("vit", "vit-dense", "resnet", "unet")
 TOKENS = ("vit", "vit-dense")
-LAYOUTS = [
 KINDS = ("gather", "lss", "ring", "ulysses")
+LAYOUTS = [
     Layout(1, ALL, {"recompute": "full"}),
     Layout(1, TOKENS, {"recompute": "selective"}),
     Layout(2, ALL),
@@ -147,7 +147,6 @@ KINDS = ("gather", "lss", "ring", "ulysses")
     Layout(4, TOKENS, {"pipeline": 2, "shard": 2}),
     Layout(4, ("vit",), {"pipeline": 2, "shard": 2, "schedule": "interleaved", "stages": 2}),
     Layout(4, TOKENS, {"pipeline": 2, "tensor": 2}),
-]
     *(Layout(2, (*TOKENS, "vit-token"), {"context": 2, "attention": kind}) for kind in KINDS),
     *(Layout(4, (*TOKENS, "vit-token"), {"context": 4, "attention": kind}) for kind in KINDS),
     Layout(3, ("vit-token",), {"context": 3, "attention": "ring", "recompute": "full"}),
@@ -159,6 +158,7 @@ KINDS = ("gather", "lss", "ring", "ulysses")
     Layout(4, ("vit",), {"context": 2, "tensor": 2, "attention": "ring", "sequence": True}),
     Layout(4, ("vit-token",), {"context": 2, "pipeline": 2}),
     Layout(8, ("vit",), {"context": 2, "shard": 2, "tensor": 2, "recompute": "full"}),
+]
 
 
 def learned(subject: Subject, parallel: Parallel, dtype: torch.dtype) -> dict[str, Any]:

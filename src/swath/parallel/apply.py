@@ -35,9 +35,9 @@ def spread(
         return Pipeline(held, [n for n, _ in model.named_parameters()], mesh, parallel)
     if degrees.tensor > 1:
         split(model, mesh, parallel)
-    if parallel.recompute != "none":
     if degrees.context > 1:
         share_tokens(model, mesh, parallel)
+    if parallel.recompute != "none":
         recompute(model, parallel.recompute)
     if compile:
         for module in units(model, "block") or [model]:

@@ -81,6 +81,11 @@ class Parallel:
             raise ConfigError(
                 "parallel.sequence=true has no effect with tensor=1; set tensor=2 or leave it out"
             )
+        if self.attention != "gather" and self.context == 1:
+            raise ConfigError(
+                f"parallel.attention={self.attention} has no effect with context=1; set context=2 or "
+                "leave it out"
+            )
         if self.bucket < 1:
             raise ConfigError(f"parallel.bucket={self.bucket} MiB must be at least 1")
 
@@ -95,11 +100,6 @@ class Parallel:
 
     def over(self, ranks: int) -> Degrees:
         """Return all degrees for ``ranks`` ranks; ConfigError, with a suggestion, if none fit."""
-        if self.attention != "gather" and self.context == 1:
-            raise ConfigError(
-                f"parallel.attention={self.attention} has no effect with context=1; set context=2 or "
-                "leave it out"
-            )
         fixed = self.fixed
         unknown = [name for name in DEGREES if getattr(self, name) == AUTO]
         asked = " x ".join(f"{name} {getattr(self, name)}" for name in DEGREES if self._set(name))
