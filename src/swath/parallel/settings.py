@@ -54,6 +54,15 @@ class Parallel:
     bucket: int = 25
     """MiB of gradients exchanged at a time among replicas, while the backward pass goes on."""
 
+    start_seconds: float = 300.0
+    """Within which all ranks have to come and be connected; else those that came end."""
+    lost: Literal["end"] = "end"
+    """What the others do when a rank is lost. end: all end, with exit code 76; the same command
+    goes on from the last checkpoint."""
+    lost_seconds: float = 60.0
+    """Without a sign of life of its process for so long, a rank is lost. An exchange that breaks
+    tells sooner."""
+
     def __post_init__(self) -> None:
         for name in DEGREES:
             degree = getattr(self, name)
@@ -88,6 +97,9 @@ class Parallel:
             )
         if self.bucket < 1:
             raise ConfigError(f"parallel.bucket={self.bucket} MiB must be at least 1")
+        for name in ("start_seconds", "lost_seconds"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"parallel.{name}={getattr(self, name):g} must be at least 1")
 
     @property
     def fixed(self) -> int:

@@ -53,7 +53,7 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
     together, Interrupted after a signal, Diverged if the gradient is not finite.
     """
     if world is None:
-        with World.start(job.compute.device) as world:
+        with World.start(job.compute.device, job.parallel, job) as world:
             return train(job, settings=settings, world=world)
     folder = pathlib.Path(job.folder)
     with (
@@ -201,7 +201,7 @@ def score(job: TrainJob, part: Part = "test", *, world: World | None = None) -> 
     was trained on.
     """
     if world is None:
-        with World.start(job.compute.device) as world:
+        with World.start(job.compute.device, job.parallel, job) as world:
             return score(job, part, world=world)
     loaded = load_model(job.folder, world.device)
     with arithmetic(job.train.precision, job.compute):
