@@ -32,7 +32,7 @@ class Link:
 
 def row(network: nn.Module, name: str) -> list[Link]:
     """Return a link for each layer in the list ``name`` of ``network``; a layer takes a tensor."""
-    layers: nn.ModuleList = getattr(network, name)
+    layers: nn.ModuleList | nn.Sequential = getattr(network, name)
     return [Link(_alone(layer), (f"{name}.{i}",), unit=True) for i, layer in enumerate(layers)]
 
 

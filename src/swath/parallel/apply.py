@@ -12,8 +12,9 @@ import dataclasses
 from torch import nn
 
 from swath.parallel.context import share_tokens
+from swath.parallel.cut import cut
 from swath.parallel.mesh import Mesh
-from swath.parallel.pipeline import Pipeline, cut
+from swath.parallel.pipeline import Pipeline
 from swath.parallel.recompute import recompute
 from swath.parallel.settings import Parallel
 from swath.parallel.shard import shard, units

@@ -1,11 +1,10 @@
 """Layers shared among ranks: each holds a piece of the network, and microbatches pass through all.
 
-A network that is a chain of links (:mod:`swath.nn.chain`) is cut into as many pieces as there are
-ranks in the pipeline, or ``stages`` times as many, dealt out in turn. Only the tensor between two
-pieces travels: once forward and, as a gradient, once back. Every rank of the pipeline reads the
-same microbatches; the first looks at the images, the last at the labels. While the pipeline fills
-and empties ranks wait: (p - 1) / (m + p - 1) of the time with p ranks and m microbatches, and
-``stages`` times less when interleaved.
+A network is cut (:mod:`swath.parallel.cut`) into as many pieces as there are ranks in the pipeline,
+or ``stages`` times as many, dealt out in turn. Only the tensor between two pieces travels: once
+forward and, as a gradient, once back. Every rank of the pipeline reads the same microbatches; the
+first looks at the images, the last at the labels. While the pipeline fills and empties ranks wait:
+(p - 1) / (v m + p - 1) of the time, with p ranks, m microbatches and v stages.
 
 The order of forward and backward passes and the exchange are torch.distributed.pipelining's.
 
@@ -15,7 +14,6 @@ Sources: GPipe, Huang et al. 2019, arXiv:1811.06965; one forward, one backward, 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,9 +31,7 @@ from torch.distributed.pipelining import (
 
 from swath.config import ConfigError
 from swath.data.chip import Batch
-from swath.nn.chain import Link
 from swath.nn.norm import unrecorded
-from swath.nn.random import name_draws
 from swath.parallel.mesh import Mesh
 from swath.parallel.settings import Parallel
 
@@ -43,112 +39,6 @@ Border = tuple[tuple[int, ...], torch.dtype]
 """Shape and type of what one piece hands to the next, or of the output."""
 Call = Callable[[Callable[[nn.Module, Batch], Tensor], Batch], Tensor]
 Loss = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
-
-
-def cut(model: nn.Module, mesh: Mesh, parallel: Parallel) -> dict[int, nn.Module]:
-    """Return this rank's pieces of ``model`` (whole, the same on all ranks), by their numbers.
-
-    A piece is ``model`` without the parameters and layers of other pieces, which keep their names;
-    it takes what the piece before returned, and the image. ConfigError if there is no way to cut.
-    """
-    total = mesh.degrees.pipeline * parallel.stages
-    asked = f"parallel.pipeline={mesh.degrees.pipeline}"
-    if parallel.stages > 1:
-        asked += f" x stages={parallel.stages}"
-    chain: Any = getattr(model, "chain", None)
-    if chain is None:
-        raise ConfigError(
-            f"{asked}: {type(model).__name__} is no chain of layers that could be cut into pieces"
-            " (model.kind=vit is); set pipeline=1, and shard or replicate in its place"
-        )
-    links: list[Link] = chain()
-    units = [number for number, link in enumerate(links) if link.unit]
-    if total > len(units):
-        raise ConfigError(
-            f"{asked} makes {total} pieces and the model has {len(units)} layers to cut between;"
-            f" set pipeline={max(1, len(units) // parallel.stages)} or less, or build it deeper"
-        )
-    _check(model, links)
-    name_draws(model)
-    starts = [units[len(units) * piece // total] for piece in range(1, total)]
-    bounds = [0, *starts, len(links)]
-    mine = range(mesh.at("pipeline"), total, mesh.degrees.pipeline)
-    return {piece: _piece(model, bounds[piece], bounds[piece + 1]) for piece in mine}
-
-
-def _check(model: nn.Module, links: Sequence[Link]) -> None:
-    """Fail if the links do not tell exactly which parameters are whose."""
-    for name, _ in [*model.named_parameters(), *model.named_buffers()]:
-        users = [link for link in links if any(_within(name, part) for part in link.parts)]
-        assert len(users) == 1, f"{len(users)} links of {type(model).__name__} claim {name}"
-
-
-def _within(name: str, part: str) -> bool:
-    return f"{name}.".startswith(f"{part}.")
-
-
-def _piece(model: nn.Module, first: int, end: int) -> nn.Module:
-    """Return a copy of ``model`` that does only the links from ``first`` on, up to ``end``."""
-    tensors = [*model.parameters(), *model.buffers()]
-    piece: Any = copy.deepcopy(model, {id(t): t for t in tensors})  # which the copy shares
-    links: list[Link] = piece.chain()
-    for link in [*links[:first], *links[end:]]:
-        for part in link.parts:
-            _remove(piece, part)
-    runs = [link.run for link in links[first:end]]
-
-    def forward(x: Tensor, image: Tensor) -> Tensor:
-        for run in runs:
-            x = run(x, image)
-        return x
-
-    piece.forward = forward
-    return piece
-
-
-def _remove(model: nn.Module, name: str) -> None:
-    parent, _, leaf = name.rpartition(".")
-    owner = model.get_submodule(parent)
-    if not isinstance(owner, nn.ModuleList):
-        setattr(owner, leaf, None)
-        return
-    left = Some({number: layer for number, layer in owner._modules.items() if number != leaf})
-    above, _, own = parent.rpartition(".")
-    setattr(model.get_submodule(above), own, left)
-
-
-class Some(nn.ModuleList):
-    """Some layers of a list, under the numbers that they have in the whole one."""
-
-    def __init__(self, layers: Mapping[str, nn.Module | None]) -> None:
-        super().__init__()
-        for number, layer in layers.items():
-            self.add_module(number, layer)
-
-    def __getitem__(self, at: Any) -> Any:
-        return list(self._modules.values())[at]
-
-
-def check_microbatches(number: int, parallel: Parallel, ranks: int) -> None:
-    """Raise ConfigError if ``number`` microbatches cannot go through ``ranks`` ranks as set."""
-    told = (
-        f"parallel.pipeline={ranks}, schedule={parallel.schedule}: each replica has {number}"
-        " microbatches in an update"
-    )
-    if parallel.schedule == "gpipe":
-        return
-    if number < ranks:
-        raise ConfigError(
-            f"{told} and needs at least {ranks}, to keep all ranks at work; make batch.micro"
-            " smaller, or pipeline or replicate"
-        )
-    rounds = number // ranks
-    if parallel.schedule == "interleaved" and number % rounds:
-        fit = number - number % ranks
-        raise ConfigError(
-            f"{told}, which do not divide into {rounds} rounds; set batch.samples to {fit} or"
-            f" {fit + ranks} of them, or schedule=1f1b with stages=1"
-        )
 
 
 class Pipeline(nn.Module):
@@ -215,10 +105,16 @@ class Pipeline(nn.Module):
         borders: list[Border] = known or []
         x = image
         for number in range(self.total):
+            problem = ""
             if self._rank_of(number) == self.ranks.rank:
-                x = self._own(number)(x, image).contiguous()
+                try:
+                    x = self._own(number)(x, image).contiguous()
+                except ConfigError as error:
+                    if known is not None:
+                        raise
+                    problem = str(error)
             if known is None:
-                borders.append(self._told((tuple(x.shape), x.dtype), self._rank_of(number)))
+                borders.append(self._told(x, problem, self._rank_of(number)))
             x = self._handed_on(x, number, *borders[number])
         self._borders[key] = borders
         return x
@@ -240,13 +136,16 @@ class Pipeline(nn.Module):
             dist.recv(x, group=group, group_src=here)
         return x
 
-    def _told(self, border: Border, rank: int) -> Border:
-        """Return ``rank``'s ``border`` on every rank."""
-        told = [border]
+    def _told(self, x: Tensor, problem: str, rank: int) -> Border:
+        """Return on every rank what ``rank``'s ``x`` is like; ConfigError if it had a problem."""
+        told = [(tuple(x.shape), x.dtype, problem)]
         dist.broadcast_object_list(
             told, group=self.ranks.group, group_src=rank, device=self.ranks.device
         )
-        return told[0]
+        shape, dtype, problem = told[0]
+        if problem:
+            raise ConfigError(problem)
+        return shape, dtype
 
     def _rank_of(self, number: int) -> int:
         return number % self.ranks.ranks
@@ -261,6 +160,28 @@ class Pipeline(nn.Module):
         return tuple(image.shape), image.dtype, cast, self.training
 
     # Learning
+
+    def check(self, number: int) -> None:
+        """Raise ConfigError if an update of ``number`` microbatches cannot go through as set."""
+        ranks, schedule = self.ranks.ranks, self.parallel.schedule
+        told = (
+            f"parallel.pipeline={ranks}, schedule={schedule}: each replica has {number}"
+            " microbatches in an update"
+        )
+        if schedule == "gpipe":
+            return
+        if number < ranks:
+            raise ConfigError(
+                f"{told} and needs at least {ranks}, to keep all ranks at work; make batch.micro,"
+                " replicate or pipeline smaller"
+            )
+        rounds = number // ranks
+        if schedule == "interleaved" and number % rounds:
+            fit = number - number % ranks
+            raise ConfigError(
+                f"{told}, which do not divide into {rounds} rounds; make them {fit} or"
+                f" {fit + ranks} by batch.samples, or set schedule=1f1b and stages=1"
+            )
 
     def learn(
         self,
@@ -279,7 +200,7 @@ class Pipeline(nn.Module):
         totals = torch.zeros(2, dtype=torch.float64, device=self.ranks.device)
         if not batches:
             return totals
-        check_microbatches(len(batches), self.parallel, self.ranks.ranks)
+        self.check(len(batches))
         passes = len(batches) * len(self.pieces)
         self._update = _Update(batches, loss_of, call, share, before_last, totals, passes)
         schedule = self._schedule_for(len(batches))

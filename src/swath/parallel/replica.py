@@ -73,6 +73,14 @@ class Replica:
         return bool(self._sharded)
 
     def gradients(self, batches: Iterable[Batch], loss_of: Loss) -> tuple[Tensor, Tensor]:
+    def check(self, microbatches: int) -> None:
+        """Raise ConfigError, on all ranks, if an update of so many cannot be worked through."""
+        if isinstance(self.model, Pipeline):
+            most = -(-microbatches // self.mesh.parts)
+            fewest = most if self.in_step else microbatches // self.mesh.parts
+            for number in {fewest, most}:
+                self.model.check(number)
+
         """Leave the gradient of the update's mean loss in the parameters.
 
         batches: this part's microbatches of the update; may be none. Returns (sum of losses, sum of
@@ -143,9 +151,13 @@ class Replica:
 
     def not_finite(self) -> list[str]:
         """Return the names of the parameters with a gradient that is infinite or not a number, on
-        this rank."""
-        named = self.model.named_parameters()
-        return [n for n, p in named if p.grad is not None and not _local(p.grad).isfinite().all()]
+        any rank; all ranks ask together."""
+        named = dict(self.model.named_parameters())
+        # Of a pipeline each rank has some; all must tell of the same ones.
+        names = self.model.names if isinstance(self.model, Pipeline) else list(named)
+        grads = [named[n].grad if n in named else None for n in names]
+        bad = self.world.any_of([g is not None and not _local(g).isfinite().all() for g in grads])
+        return [name for name, is_bad in zip(names, bad, strict=True) if is_bad]
 
     def settle(self) -> None:
         """Fold the update's batch statistics, of all learners, into the running ones."""

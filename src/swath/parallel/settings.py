@@ -86,6 +86,11 @@ class Parallel:
             )
         if self.schedule == "interleaved" and self.pipeline > 1 and self.stages == 1:
             raise ConfigError("parallel.schedule=interleaved needs stages=2 or more on each rank")
+        if self.schedule != "1f1b" and self.pipeline == 1:
+            raise ConfigError(
+                f"parallel.schedule={self.schedule} has no effect with pipeline=1; set pipeline=2,"
+                " or leave it out"
+            )
         if self.sequence and self.tensor == 1:
             raise ConfigError(
                 "parallel.sequence=true has no effect with tensor=1; set tensor=2 or leave it out"

@@ -86,6 +86,7 @@ class Trainer:
         mesh = self.replica.mesh
         passes = len(self.batch.mine(mesh.part, mesh.parts))
         even = self.replica.in_step
+        self.replica.check(self.batch.passes)
         self._passes = -(-self.batch.passes // mesh.parts) if even else passes
         self._batches = self.loader.stream(
             self.state.progress.samples, self.batch.samples, mesh.part, mesh.parts, even=even
