@@ -72,7 +72,6 @@ class Replica:
         """Whether all parts must make equally many passes: they hold shares of one model."""
         return bool(self._sharded)
 
-    def gradients(self, batches: Iterable[Batch], loss_of: Loss) -> tuple[Tensor, Tensor]:
     def check(self, microbatches: int) -> None:
         """Raise ConfigError, on all ranks, if an update of so many cannot be worked through."""
         if isinstance(self.model, Pipeline):
@@ -81,6 +80,7 @@ class Replica:
             for number in {fewest, most}:
                 self.model.check(number)
 
+    def gradients(self, batches: Iterable[Batch], loss_of: Loss) -> tuple[Tensor, Tensor]:
         """Leave the gradient of the update's mean loss in the parameters.
 
         batches: this part's microbatches of the update; may be none. Returns (sum of losses, sum of

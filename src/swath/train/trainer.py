@@ -84,9 +84,9 @@ class Trainer:
         self.replica.move(mesh)
         self.checkpoints.move(self.replica.world)
         mesh = self.replica.mesh
+        self.replica.check(self.batch.passes)
         passes = len(self.batch.mine(mesh.part, mesh.parts))
         even = self.replica.in_step
-        self.replica.check(self.batch.passes)
         self._passes = -(-self.batch.passes // mesh.parts) if even else passes
         self._batches = self.loader.stream(
             self.state.progress.samples, self.batch.samples, mesh.part, mesh.parts, even=even
