@@ -40,6 +40,7 @@ def shard(model: nn.Module, mesh: Mesh, parallel: Parallel) -> None:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)  # sums; they are divided once, by the weight
+            module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
 
 
 def units(model: nn.Module, wrap: str) -> list[nn.Module]:

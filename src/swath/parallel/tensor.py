@@ -44,30 +44,30 @@ def split(model: nn.Module, mesh: Mesh, parallel: Parallel) -> None:
 
     ConfigError if nothing in it can be shared, or heads or widths do not divide.
     """
-    group, ranks = mesh.devices["tensor"], mesh.degrees.tensor
+    ranks = mesh.degrees.tensor
     hinted = {name: m for name, m in model.named_modules() if getattr(m, "split", None)}
     if not hinted:
         raise ConfigError(
             f"parallel.tensor={ranks}: {type(model).__name__} has no matrices to share (transformer"
-            " blocks have); set tensor=1 and shard or replicate instead"
+            " blocks have); set tensor=1, and shard or replicate instead"
         )
     for name, module in hinted.items():
         _check(name, module, ranks)
+    trunks = _trunks(model, ranks) if parallel.sequence else []
+    group = mesh.devices["tensor"]
     between = Shard(TOKENS) if parallel.sequence else Replicate()
     for module in hinted.values():
         parallelize_module(module, group, _plan(module, between), src_data_rank=None)
         _sum_over_ranks(module)
-    if parallel.sequence:
-        for layers in _trunks(model, ranks):
-            _share_tokens(layers, group)
-            for layer in layers:
-                _sum_over_ranks(layer)
+    for layers in trunks:
+        _share_tokens(layers, group)
+        _sum_over_ranks(layers)
 
 
 def complete(parameters: Sequence[nn.Parameter], mesh: Mesh) -> None:
     """Sum the gradients of ``parameters`` over the mesh's tensor axis, in one exchange.
 
-    They are those of :func:`pieces`: each rank has seen only its own tokens or heads.
+    They are those of :func:`pieces`.
     """
     group = mesh.devices["tensor"].get_group()
     team = World(mesh.at("tensor"), mesh.degrees.tensor, mesh.world.device, group)
@@ -76,7 +76,8 @@ def complete(parameters: Sequence[nn.Parameter], mesh: Mesh) -> None:
 
 
 def pieces(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters whose gradients :func:`complete` has to sum, after an update."""
+    """Return the parameters whose gradients :func:`complete` has to sum, once an update: of layers
+    that see only this rank's tokens, or heads."""
     owners = (m for m in model.modules() if getattr(m, "sum_over_ranks", False))
     return [p for m in owners for p in m.parameters(recurse=False) if p.requires_grad]
 
@@ -132,9 +133,9 @@ def _trunks(model: nn.Module, ranks: int) -> list[nn.ModuleList]:
     return found
 
 
-def _sum_over_ranks(layer: nn.Module) -> None:
-    """Mark the modules in ``layer`` with whole parameters as ones whose gradients are pieces."""
-    for module in layer.modules():
+def _sum_over_ranks(part: nn.Module) -> None:
+    """Mark the modules in ``part`` with whole parameters as ones whose gradients are pieces."""
+    for module in part.modules():
         own = list(module.parameters(recurse=False))
         if own and not any(isinstance(p, DTensor) for p in own):
             module.sum_over_ranks = True  # type: ignore[assignment]
@@ -144,7 +145,11 @@ def _share_tokens(layers: nn.ModuleList, group: DeviceMesh) -> None:
     def enter(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         tokens = args[0].shape[TOKENS]
         if tokens % group.size():
-            raise ConfigError(_odd(tokens, group.size()))
+            raise ConfigError(
+                f"parallel.sequence=true: {tokens} tokens cannot be shared evenly by tensor="
+                f"{group.size()}; if one of them is a class token set model.pool=mean, else change"
+                " model.patch or the size of samples, or leave sequence out"
+            )
         return (_laid_out(args[0], group, Replicate(), Shard(TOKENS)), *args[1:])
 
     def leave(_: nn.Module, args: Any, output: Tensor) -> Tensor:
@@ -158,10 +163,3 @@ def _laid_out(x: Tensor, group: DeviceMesh, now: Placement, then: Placement) -> 
     """Return this rank's part of ``x`` after laying it out anew; backward, the other way round."""
     spread = DTensor.from_local(x, group, [now], run_check=False)
     return spread.redistribute(placements=[then]).to_local()
-
-
-def _odd(tokens: int, ranks: int) -> str:
-    told = f"parallel.sequence=true: {tokens} tokens cannot be shared evenly by tensor={ranks}; "
-    if tokens % ranks == 1:
-        return told + "without a class token it would be even: set model.pool=mean"
-    return told + "change model.patch or the size of samples, or leave sequence out"
