@@ -99,6 +99,7 @@ SUBJECTS = {
     ),
     "resnet": Subject(ResNet(depth=18, dropout=0.1), Classify(), 64, dense=False),
     "unet": Subject(UNet(width=8, depth=2, dropout=0.2), Segment(), 16, dense=True),
+    "unet-resnet": Subject(UNet(encoder="resnet18", width=8), Segment(), 64, dense=True),
 }  # fmt: skip
 
 
@@ -161,6 +162,12 @@ LAYOUTS = [
     Layout(4, ("vit",), {"context": 2, "tensor": 2, "attention": "ring", "sequence": True}),
     Layout(4, ("vit-token",), {"context": 2, "pipeline": 2}),
     Layout(8, ("vit",), {"context": 2, "shard": 2, "tensor": 2, "recompute": "full"}),
+    Layout(2, ("unet", "unet-resnet"), {"spatial": 2}),
+    Layout(3, ("unet",), {"spatial": 3, "recompute": "full"}),
+    Layout(4, ("unet",), {"spatial": 4, "recompute": "selective"}),
+    Layout(4, ("unet",), {"spatial": 2, "replicate": 2}),
+    Layout(4, ("unet",), {"spatial": 2, "shard": 2}),
+    Layout(8, ("unet",), {"spatial": 2, "replicate": 2, "shard": 2}),
 ]
 
 

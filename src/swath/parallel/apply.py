@@ -18,6 +18,7 @@ from swath.parallel.pipeline import Pipeline
 from swath.parallel.recompute import recompute
 from swath.parallel.settings import Parallel
 from swath.parallel.shard import shard, units
+from swath.parallel.spatial import share_rows
 from swath.parallel.tensor import split
 
 
@@ -38,6 +39,8 @@ def spread(
         split(model, mesh, parallel)
     if degrees.context > 1:
         share_tokens(model, mesh, parallel)
+    if degrees.spatial > 1:
+        share_rows(model, mesh)
     if parallel.recompute != "none":
         recompute(model, parallel.recompute)
     if compile:

@@ -106,7 +106,11 @@ class Mesh:
         "replica" holds all over which gradients of one shard are summed.
         """
         from torch.distributed.device_mesh import DeviceMesh
+        from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 
+        # Torch remembers layouts by the shape of a mesh, together with the groups of the first of
+        # that shape, which may be closed by now.
+        _clear_sharding_prop_cache()
         d = self.degrees
         ranks = torch.tensor([self._global(rank) for rank in range(self.world.ranks)])
         return DeviceMesh(

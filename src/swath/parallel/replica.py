@@ -27,6 +27,7 @@ from swath.nn.random import keyed, name_draws
 from swath.parallel.flat import Flats
 from swath.parallel.mesh import Mesh
 from swath.parallel.pipeline import Pipeline
+from swath.parallel.spatial import own_rows
 from swath.parallel.tensor import complete, pieces
 from swath.parallel.world import World
 
@@ -165,7 +166,7 @@ class Replica:
 
     def call(self, function: Callable[[nn.Module, Batch], Result], batch: Batch) -> Result:
         """Return ``function(model, batch)``, in the replica's precision, its draws keyed."""
-        cast = _in_dtype(batch, self.dtype)
+        cast = own_rows(_in_dtype(batch, self.dtype), self.model, self.mesh)
         torch.manual_seed(batch.seed)  # for modules that are not ours
         aside = contextlib.nullcontext() if batch.counts else unrecorded(self.model)
         with keyed(batch.seed), self._autocast(), aside:
