@@ -26,6 +26,7 @@ from swath.data.split import Part
 from swath.lock import lock
 from swath.models import Inputs
 from swath.parallel.apply import spread
+from swath.parallel.fill import spread_hollow
 from swath.parallel.mesh import Mesh
 from swath.parallel.replica import Replica
 from swath.parallel.world import World
@@ -83,6 +84,7 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
         chosen = progress.update
         if job.train.select == "best" and progress.best_update is not None:
             chosen = progress.best_update
+        trainer.checkpoints.check(chosen)
         world.first_does(lambda: _export(trainer.checkpoints, chosen, folder, about))
     lines = (figures for figures in reversed(read(folder)) if figures["update"] == chosen)
     return next(lines, {"update": chosen})  # its line may be gone from a run finished before
@@ -140,15 +142,16 @@ def assemble(
     job: TrainJob, data: Data, about: About, world: World, interrupts: Interrupts
 ) -> Trainer:
     """Return the trainer of ``job``, where the newest checkpoint of its folder left it."""
-    model = network(about, job.seed).to(world.device, DTYPES[job.train.precision])
-    replica = make_replica(model, job, world)
+    replica = _first_replica(about, job, world)
     # After the replica, which may put other parameters in place of the model's own.
     state = TrainState(replica.model, job.optim.build(replica.model))
     if job.train.ema is not None:
         state.average = Average(replica.model, job.train.ema)
     folder = pathlib.Path(job.folder) / "checkpoints"
     facts = {"store": fingerprint(data)}
-    checkpoints = Checkpoints(folder, job.train.keep, world, facts, job)
+    checkpoints = Checkpoints(
+        folder, job.train.keep, world, facts, job, behind=job.train.checkpoint_async
+    )
     checkpoints.restore(state)
     return Trainer(
         state=state,
@@ -172,12 +175,29 @@ def assemble(
 
 
 def make_replica(model: nn.Module, job: TrainJob, world: World) -> Replica:
-    """Return ``model`` as the ranks of ``world`` hold it, with the weights of rank 0 and in the
-    precision of ``job``."""
+    """Return ``model``, which each rank of ``world`` has whole, as they hold it together, with the
+    weights of rank 0."""
     mesh = Mesh.of(world, job.parallel)
     with torch.no_grad():
         world.share([*model.parameters(), *model.buffers()])
-    model = spread(model, mesh, job.parallel, compile=job.compute.compile)
+    return _replica(spread(model, mesh, job.parallel, compile=job.compute.compile), mesh, job)
+
+
+def _first_replica(about: About, job: TrainJob, world: World) -> Replica:
+    """Return the untrained network of ``about`` as the ranks of ``world`` hold it together."""
+    mesh = Mesh.of(world, job.parallel)
+
+    def build() -> nn.Module:
+        return network(about, job.seed).to(DTYPES[job.train.precision])
+
+    degrees = mesh.degrees
+    if degrees.shard * degrees.tensor * degrees.pipeline == 1:  # each rank has it whole anyway
+        return make_replica(build().to(world.device), job, world)
+    model = spread_hollow(build, mesh, job.parallel, compile=job.compute.compile)
+    return _replica(model, mesh, job)
+
+
+def _replica(model: nn.Module, mesh: Mesh, job: TrainJob) -> Replica:
     autocast = AUTOCAST.get(job.train.precision)
     return Replica(model, mesh, autocast=autocast, bucket=job.parallel.bucket << 20)
 

@@ -22,7 +22,7 @@ from swath.train.evaluate import evaluate
 from swath.train.interrupt import Interrupted, Interrupts
 from swath.train.settings import TrainSettings
 from swath.train.state import TrainState
-from swath.train.step import train_step
+from swath.train.step import Diverged, train_step
 
 Figures = dict[str, Any]
 
@@ -74,10 +74,12 @@ class Trainer:
             if self.finished:
                 break
             self._update()
+            self.checkpoints.poll()
             leave, late = self._asked()
             if leave:
                 self._leave()
         self._save_changes()
+        self.checkpoints.finish()
 
     def move(self, mesh: Mesh | World) -> None:
         """Go on with the ranks of ``mesh`` from the next update; the curve does not notice."""
@@ -102,15 +104,19 @@ class Trainer:
 
     def _update(self) -> None:
         factor = self.schedule.factor(self.state.progress.samples, self.settings.samples)
-        figures = train_step(
-            self.state,
-            itertools.islice(self._batches, self._passes),
-            self.objective.loss,
-            self.replica,
-            self.settings,
-            self.batch.samples,
-            factor,
-        )
+        try:
+            figures = train_step(
+                self.state,
+                itertools.islice(self._batches, self._passes),
+                self.objective.loss,
+                self.replica,
+                self.settings,
+                self.batch.samples,
+                factor,
+            )
+        except Diverged:  # on all ranks
+            self.checkpoints.finish()
+            raise
         every = self.settings.record_every
         if every == 0 or self._reached(every, self._recorded) or self.finished:
             self._record({**figures, **self._speed()})
@@ -177,6 +183,7 @@ class Trainer:
 
     def _leave(self) -> None:
         self._save_changes()
+        self.checkpoints.finish()
         raise Interrupted(
             f"{self.interrupts.pending or 'another rank'}: saved after update"
             f" {self.state.progress.update}; the same command goes on from there",
