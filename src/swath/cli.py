@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from swath import here, log
+from swath import here, log, machine
 from swath.config import ConfigError
 from swath.parallel import launch
 from swath.parallel.end import RankFailed
@@ -121,10 +121,15 @@ def show(
     docs: Annotated[bool, typer.Option("--docs", help="with the meaning of each field")] = False,
     only: Annotated[str, typer.Option(help="show only this part, such as train")] = "",
     kinds: Annotated[bool, typer.Option("--kinds", help="list what can be chosen")] = False,
+    machines: Annotated[bool, typer.Option("--machines", help="list computers known")] = False,
 ) -> None:
     """Print the resolved settings as YAML: every value, and where it was written."""
     from swath import config, explain, run
 
+    if machines:
+        for name in machine.machines():
+            print(f"{name:<16}  {machine.load_machine(name).about}")
+        return
     if kinds:
         rows = list(explain.collections(run.COLLECTIONS))
         name_width, kind_width = (max(len(row[i]) for row in rows) for i in (0, 1))

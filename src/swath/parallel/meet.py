@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -137,7 +138,7 @@ class _Seat:
             try:
                 # A plain socket first: waiting inside the store would not notice Ctrl-C.
                 socket.create_connection(address, timeout=2).close()
-                client = _client(self.point, 10, address[0])
+                client = _client(self.point, min(10, self.seconds), address[0])
                 self.job = dist.PrefixStore(self.point.job, client)
                 return _named(client, self.point, self.name)
             except OSError as error:
@@ -308,13 +309,33 @@ def _some(parts: Sequence[str], most: int = 8) -> str:
 
 
 def _client(point: here.MeetingPoint, seconds: float, host: str | None = None) -> dist.TCPStore:
-    return dist.TCPStore(
-        host or point.host,
-        point.port,
-        is_master=False,
-        wait_for_workers=False,
-        timeout=timedelta(seconds=seconds),
-    )
+    """Return a connection to the store; DistNetworkError if there is none in ``seconds``."""
+    made: list[dist.TCPStore] = []
+    errors: list[Exception] = []
+
+    def make() -> None:
+        try:
+            made.append(
+                dist.TCPStore(
+                    host or point.host,
+                    point.port,
+                    is_master=False,
+                    wait_for_workers=False,
+                    timeout=timedelta(seconds=seconds),
+                )
+            )
+        except Exception as error:
+            errors.append(error)
+
+    # At the port of another program it would wait for ever for an answer.
+    thread = threading.Thread(target=make, daemon=True)
+    thread.start()
+    thread.join(seconds + 1)
+    if errors:
+        raise errors[0]
+    if not made:
+        raise dist.DistNetworkError("who listens there does not answer as a store does")
+    return made[0]
 
 
 def _named(store: dist.Store, point: here.MeetingPoint, name: str) -> dist.Store:
