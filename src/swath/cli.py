@@ -3,19 +3,23 @@
 A verb takes YAML files, laid over one another in order, then ``key=value`` words; or a run folder,
 which stands for the settings that it was made from. What a verb does is in ``swath.run``; here
 are only words. Exit codes: 0 done, 1 a fault of ours, 2 something you can fix, 75 stopped by a
-signal after saving (run the same command again to go on), 130 interrupted without.
+signal after saving (run the same command again to go on), 76 stopped because a rank was lost (the
+same), 130 interrupted without.
 """
 
 import errno
 import importlib
+import pathlib
 import sys
 import types
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from swath import here, log
+from swath import here, log, machine
 from swath.config import ConfigError
+from swath.parallel import launch
+from swath.parallel.end import RankFailed
 from swath.train.interrupt import Interrupted
 
 app = typer.Typer(
@@ -46,9 +50,14 @@ Settings = Annotated[
     ),
 ]
 
+Ranks = Annotated[
+    int,
+    typer.Option(help="processes to start on this computer; torchrun and srun start their own"),
+]
+
 
 @app.command(short_help="Train a model, or go on training it.")
-def train(settings: Settings = None) -> None:
+def train(settings: Settings = None, ranks: Ranks = 1) -> None:
     """Train a model; in a run folder that exists, go on where it stopped.
 
     Builds the store first if the settings say how and it is not there. Writes model.safetensors,
@@ -57,11 +66,16 @@ def train(settings: Settings = None) -> None:
     """
     from swath import run
 
-    _figures(run.train(run.load(*settings or [])))
+    chosen = run.load(*settings or [])
+    if ranks != 1:
+        launch.check(ranks)
+        run.build(chosen)  # several processes could not
+        _ranks("train", settings, ranks, chosen.place)
+    _figures(run.train(chosen))
 
 
 @app.command(short_help="Score the model, and its map, on the held-out part.")
-def evaluate(settings: Settings = None) -> None:
+def evaluate(settings: Settings = None, ranks: Ranks = 1) -> None:
     """Score the trained model, and its map if there is one, on the held-out part.
 
     Of a map also the accuracies and areas of each class, and its confusion.
@@ -69,7 +83,10 @@ def evaluate(settings: Settings = None) -> None:
     from swath import run
     from swath.report.classes import table
 
-    for name, figures in run.evaluate(run.load(*settings or [])).items():
+    chosen = run.load(*settings or [])
+    if ranks != 1:
+        _ranks("evaluate", settings, ranks, chosen.place)
+    for name, figures in run.evaluate(chosen).items():
         _figures(figures, "  ", f"{name}, on the held-out part:")
         if "confusion" in figures:
             print(f"\n{table(figures)}")
@@ -111,6 +128,7 @@ def show(
     docs: Annotated[bool, typer.Option("--docs", help="with the meaning of each field")] = False,
     only: Annotated[str, typer.Option(help="show only this part, such as train")] = "",
     kinds: Annotated[bool, typer.Option("--kinds", help="list what can be chosen")] = False,
+    machines: Annotated[bool, typer.Option("--machines", help="list computers known")] = False,
 ) -> None:
     """Print the resolved settings as YAML: every value, and where it was written.
 
@@ -120,6 +138,10 @@ def show(
     from swath import config, explain, run
     from swath.data import sensor
 
+    if machines:
+        for name in machine.machines():
+            print(f"{name:<16}  {machine.load_machine(name).about}")
+        return
     if kinds:
         rows = list(explain.collections(run.COLLECTIONS))
         rows += [("sensor", name, sensor.about(name)) for name in sensor.sensors()]
@@ -192,6 +214,12 @@ def _spare_numpy() -> None:
     sys.modules.setdefault("numpy", _WhenUsed("numpy"))
 
 
+def _ranks(verb: str, settings: list[str] | None, ranks: int, folder: pathlib.Path) -> NoReturn:
+    """Do ``verb`` in ``ranks`` processes on this computer, and end as they do."""
+    command = [sys.executable, "-m", "swath", verb, *(settings or [])]
+    sys.exit(launch.launch(command, ranks, folder))
+
+
 def _figures(figures: dict[str, Any], head: str = "", title: str = "") -> None:
     """Print figures that are numbers, a line each; of several ranks the first does."""
     if here.rank():
@@ -208,20 +236,24 @@ def _figures(figures: dict[str, Any], head: str = "", title: str = "") -> None:
 
 
 def main() -> None:
-    """Run the command line; what a user can fix becomes one line on stderr and exit code 2."""
-    log.start(rank=here.rank(), ranks=here.ranks())
+    """Run the command line; what a user can fix becomes one line on stderr and exit code 2, said
+    once by several ranks."""
     try:
+        log.start(rank=here.rank(), ranks=here.ranks())
         app()
-    except ConfigError as error:
-        print(f"swath: {error}", file=sys.stderr)
-        sys.exit(2)
+    except (ConfigError, RankFailed) as error:
+        words, code = launch.last_words(error)
+        if words:
+            print(f"swath: {words}", file=sys.stderr)
+        sys.exit(code)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         print(f"swath: {error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
     except Interrupted as left:
-        print(f"swath: {left}", file=sys.stderr)
+        if not here.rank():
+            print(f"swath: {left}", file=sys.stderr)
         raise
     except ArithmeticError as error:
         from swath.train.step import Diverged

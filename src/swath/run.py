@@ -30,6 +30,7 @@ from swath.log import counter
 from swath.models import Model
 from swath.optimizers import Optimizer
 from swath.optimizers.adamw import AdamW
+from swath.parallel.settings import Parallel
 from swath.predict.settings import FOLDER, Predict, stem
 from swath.tasks import Task
 from swath.train.job import TrainJob, check_trained, sorted_arguments
@@ -97,6 +98,8 @@ class Run:
     """How long, and what is kept."""
     compute: Compute = field(default_factory=Compute)
     """What the machine chooses; none of it changes the result."""
+    parallel: Parallel = field(default_factory=Parallel)
+    """How the model is spread over ranks; none of it changes the result."""
     predict: Predict = field(default_factory=Predict)
     """How a scene is mapped."""
     baselines: tuple[Baseline, ...] = ()

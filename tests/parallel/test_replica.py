@@ -8,7 +8,7 @@ from torch import Tensor
 
 from swath.parallel.replica import Replica
 from swath.parallel.world import World
-from tests.train.small import Keyed, Squares, network, weights
+from tests.train.small import Keyed, Squares, network
 
 
 def gradient(passes: int) -> tuple[Tensor, float, float]:
@@ -101,17 +101,3 @@ def test_a_gradient_that_is_not_finite_is_named():
     assert replica.not_finite() == ["3.bias"]
     replica.gradients([data.microbatch(0)], Squares().loss)
     assert "0.weight" in replica.not_finite()
-
-
-def test_all_ranks_start_from_rank_0(ranks):
-    first, *others = ranks(3, agreed)
-    assert all(torch.equal(first, other) for other in others)
-
-
-def agreed() -> Tensor:
-    world, model = World.start("cpu"), network()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(world.rank)
-    Replica(model, world).agree()
-    return weights(model)

@@ -32,10 +32,15 @@ class Keyed:
         self.micro, self.spoiled, self.waited = micro, spoiled, 0.0
         self.seen: list[int] = []
 
-    def stream(self, start: int, batch: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
+    def stream(
+        self, start: int, batch: int, rank: int = 0, ranks: int = 1, *, even: bool = False
+    ) -> Iterator[Batch]:
         while True:
-            for i in range(rank, batch // self.micro, ranks):
-                yield self.microbatch(start + i * self.micro)
+            for row in range(0, batch // self.micro, ranks):
+                if row + rank < batch // self.micro:
+                    yield self.microbatch(start + (row + rank) * self.micro)
+                elif even:
+                    yield dataclasses.replace(self.microbatch(start), counts=False)
             start += batch
 
     def microbatch(self, start: int) -> Batch:

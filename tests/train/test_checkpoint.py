@@ -1,21 +1,37 @@
 """A checkpoint is finished or absent; a damaged one is noticed; a full disk loses nothing."""
 
 import contextlib
+import dataclasses
 import errno
+import io
 import json
 import logging
 import os
 import pathlib
+import pickle
+import threading
+import time
 
 import pytest
 import safetensors
 import torch
 
 from swath.config import ConfigError
+from swath.nn.norm import BatchNorm2d
+from swath.optimizers.adamw import AdamW
+from swath.parallel.apply import spread
+from swath.parallel.mesh import Mesh
+from swath.parallel.replica import Replica
+from swath.parallel.settings import Parallel
 from swath.parallel.world import World
 from swath.train import files
+from swath.train import trainer as trainer_module
 from swath.train.checkpoint import Checkpoints
+from swath.train.ema import Average
 from swath.train.files import Damaged, check_folder, write_file, write_folder
+from swath.train.interrupt import Interrupted
+from swath.train.state import TrainState
+from swath.train.step import Diverged
 from tests.train.small import trainer, weights
 
 
@@ -46,6 +62,7 @@ def test_any_safetensors_reader_can_open_one(run):
     newest = run.checkpoints.path(12)
     assert sorted(p.name for p in newest.iterdir()) == [
         "average.safetensors",
+        "index.json",
         "manifest.json",
         "model.safetensors",
         "optimizer.safetensors",
@@ -56,7 +73,8 @@ def test_any_safetensors_reader_can_open_one(run):
 
 
 @pytest.mark.parametrize(
-    "name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
+    "name",
+    ["model.safetensors", "optimizer.safetensors", "index.json", "state.json", "manifest.json"],
 )
 def test_a_damaged_file_is_found_and_the_checkpoint_before_is_used(run, name, tmp_path, caplog):
     damage(run.checkpoints.path(12) / name)
@@ -98,7 +116,7 @@ def test_a_full_disk_is_said_and_older_checkpoints_stay(run, monkeypatch, tmp_pa
     def full(path, content):
         if path.name == "optimizer.safetensors":
             raise OSError(errno.ENOSPC, "No space left on device")
-        written(path, content)
+        return written(path, content)
 
     monkeypatch.setattr(files, "_write", full)
     run.state.progress.update = 13
@@ -232,26 +250,62 @@ def test_a_run_on_other_data_is_refused(run, tmp_path):
         other.restore(run.state)
 
 
-def save_on_ranks(folder: pathlib.Path) -> str:
+def save_on_ranks(folder: pathlib.Path, failing: int, number: int) -> str:
+    """Return what saving says if one rank cannot write."""
     made, _ = trainer(folder, World.start("cpu"))
+    before = files._write
 
     def full(path, content):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        if made.checkpoints.world.rank == failing:
+            raise OSError(number, os.strerror(number))
+        return before(path, content)
 
-    before = files._write
     files._write = full
     try:
         made.save()
-    except (ConfigError, RuntimeError) as error:
-        return str(error)
+    except (ConfigError, OSError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
     finally:
         files._write = before
     return "saved"
 
 
-def test_if_rank_0_cannot_save_no_rank_is_left_waiting(ranks, tmp_path):
-    first, second = ranks(2, save_on_ranks, tmp_path)
-    assert "the disk is full" in first and second == "rank 0 failed; its own message says why"
+@pytest.mark.parametrize("failing", [0, 1])
+def test_if_one_rank_cannot_save_all_say_so(ranks, failing, tmp_path):
+    answers = ranks(2, save_on_ranks, tmp_path, failing, errno.ENOSPC)
+    for answer in answers:
+        assert answer.startswith("ConfigError") and "0: cannot be saved, the disk is full" in answer
+    assert os.listdir(tmp_path / "checkpoints") == []
+
+
+def test_what_a_user_cannot_mend_names_the_rank(ranks, tmp_path):
+    first, second = ranks(2, save_on_ranks, tmp_path, 1, errno.EIO)
+    assert first == "RuntimeError: rank 1 failed: [Errno 5] Input/output error"
+    assert second.startswith("OSError")
+
+
+def damaged_on_ranks(folder: pathlib.Path) -> tuple[int, str]:
+    """Save twice, damage the second; return where a run goes on from, and the log."""
+    world = World.start("cpu")
+    made, _ = trainer(folder, world)
+    made.save()
+    made.state.progress.update = 1
+    made.save()
+    if world.first:
+        damage(next((folder / "checkpoints/00000001").glob("model-00001*")))
+    world.any(True)
+    lines = io.StringIO()
+    handler = logging.StreamHandler(lines)
+    logging.getLogger("swath").addHandler(handler)
+    again, _ = trainer(folder, world)
+    logging.getLogger("swath").removeHandler(handler)
+    return again.state.progress.update, lines.getvalue()
+
+
+def test_what_one_rank_finds_damaged_no_rank_uses(ranks, tmp_path):
+    """Each rank looks into its share of the files only."""
+    for update, told in ranks(2, damaged_on_ranks, tmp_path):
+        assert update == 0 and "model-00001.safetensors does not match its checksum" in told
 
 
 def restore_on_ranks(folder: pathlib.Path) -> str:
@@ -276,3 +330,236 @@ def test_if_rank_0_cannot_look_for_checkpoints_no_rank_is_left_waiting(ranks, tm
 def test_numbers_are_json(run):
     numbers = json.loads((run.checkpoints.path(12) / "state.json").read_text())
     assert numbers["samples"] == 96 and numbers["update"] == 12 and numbers["seconds"] > 0
+
+
+def test_a_checkpoint_of_an_older_release_has_no_index(run, tmp_path):
+    for update in run.checkpoints.updates():
+        path = run.checkpoints.path(update)
+        contents = {p.name: p.read_bytes() for p in path.iterdir()}
+        del contents["index.json"], contents["manifest.json"]
+        write_folder(path, contents)
+    again, _ = trainer(tmp_path)
+    assert again.state.progress == run.state.progress
+    for part, tensors in run.state.tensors().items():
+        for name, value in tensors.items():
+            assert torch.equal(value, again.state.tensors()[part][name]), name
+
+
+def test_nothing_is_unpickled(run, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("unpickled")
+
+    for module, name in ((pickle, "load"), (pickle, "loads"), (torch, "load")):
+        monkeypatch.setattr(module, name, refuse)
+    again, _ = trainer(tmp_path)
+    assert again.state.progress.update == 12
+    names = {p.suffix for p in run.checkpoints.path(12).iterdir()}
+    assert names == {".safetensors", ".json"}
+
+
+def test_a_model_of_other_shapes_is_refused(run):
+    run.state.model[3] = torch.nn.Conv2d(8, 3, 1).double()
+    with pytest.raises(ConfigError, match=r"model/3.weight is of shape \[2, 8, 1, 1\], the"):
+        run.checkpoints.restore(run.state)
+
+
+def test_a_model_that_lost_a_layer_is_refused(run):
+    run.state.model[3] = torch.nn.Identity()
+    del run.state.average.tensors["3.weight"], run.state.average.tensors["3.bias"]
+    with pytest.raises(ConfigError, match=r"the model has no model/3.weight \(10 such tensors"):
+        run.checkpoints.restore(run.state)
+
+
+class Normed:
+    """A run with batch statistics, and a parameter of one number, as ranks hold it."""
+
+    def __init__(self, parallel: Parallel, seed: int) -> None:
+        torch.manual_seed(seed)
+        world = World.start("cpu") if parallel.fixed > 1 else World.alone()
+        norm, scale = BatchNorm2d(3), torch.nn.Linear(1, 1, bias=False)
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), norm, scale).double()
+        norm.running_mean.copy_(torch.rand(3))
+        norm.num_batches_tracked.fill_(seed)
+        mesh = Mesh.of(world, parallel)
+        self.replica = Replica(spread(model, mesh, parallel), mesh)
+        self.model = self.replica.model
+        self.state = TrainState(self.model, AdamW().build(self.model), Average(self.model, 9))
+        for number, p in enumerate(self.model.parameters()):
+            p.grad = torch.full_like(p, seed + number)
+        self.state.optimizer.step()
+        self.state.average.update(self.model, 1)
+        self.state.progress.update = seed
+
+    def everything(self) -> dict[str, list]:
+        return {
+            f"{part}/{name}": (t.full_tensor() if hasattr(t, "full_tensor") else t).tolist()
+            for part, tensors in self.state.tensors().items()
+            for name, t in tensors.items()
+        }
+
+
+def save_normed(parallel: Parallel, folder: pathlib.Path) -> dict[str, list]:
+    made = Normed(parallel, seed=7)
+    Checkpoints(folder, 2, made.replica.world).save(made.state)
+    return made.everything()
+
+
+def load_normed(parallel: Parallel, folder: pathlib.Path) -> dict[str, list]:
+    made = Normed(parallel, seed=3)
+    assert Checkpoints(folder, 2, made.replica.world).restore(made.state)
+    return made.everything()
+
+
+def test_statistics_and_counters_travel_with_fewer_rows_than_ranks(ranks, tmp_path):
+    """Three channels on four ranks: the last holds nothing of them."""
+    for wrote, number in ((Parallel(shard=4), 4), (Parallel(), 1), (Parallel(shard=2), 2)):
+        folder = tmp_path / str(number)
+        saved = ranks(number, save_normed, wrote, folder)[0]
+        assert saved["model/1.num_batches_tracked"] == 7
+        assert saved["optimizer/1.weight/step"] == 1.0
+        for reads, count in ((Parallel(), 1), (Parallel(shard=4), 4), (Parallel(shard=3), 3)):
+            assert ranks(count, load_normed, reads, folder) == [saved] * count
+
+
+class Held:
+    """Lets checkpoints be written only as far as a test wants."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.go = threading.Event()
+        self.error: OSError | None = None
+        self.running = self.most = 0
+        write = files._write
+
+        def slow(path, content):
+            if path.suffix != ".safetensors":
+                return write(path, content)
+            self.running += 1
+            self.most = max(self.most, self.running)
+            assert self.go.wait(30), "never let go"
+            self.running -= 1
+            if self.error:
+                raise self.error
+            return write(path, content)
+
+        monkeypatch.setattr(files, "_write", slow)
+
+
+@pytest.fixture
+def behind(tmp_path, monkeypatch):
+    """A trainer that writes while it trains, and what holds its writing up."""
+    made, _ = trainer(tmp_path, evaluate_every=None, checkpoint_every=24, keep=3)
+    made.checkpoints.behind = True
+    held = Held(monkeypatch)
+    yield made, held
+    held.go.set()
+    made.checkpoints.move(made.checkpoints.world)  # its thread must not outlive the test
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(behind, tmp_path, monkeypatch):
+    made, held = behind
+    step = trainer_module.train_step
+    seen = []
+
+    def noted(state, *args):
+        seen.append((state.progress.update, made.checkpoints.updates()))
+        if state.progress.update == 5:  # two updates after the first save
+            held.go.set()
+        return step(state, *args)
+
+    monkeypatch.setattr(trainer_module, "train_step", noted)
+    made.run()
+    assert (5, []) in seen
+    assert made.checkpoints.updates() == [6, 9, 12]
+    for update in made.checkpoints.updates():
+        check_folder(made.checkpoints.path(update))
+    reached = weights(made.state.model)
+    again, _ = trainer(tmp_path, evaluate_every=None)
+    assert torch.equal(weights(again.state.model), reached)
+
+
+def test_what_is_written_behind_is_of_the_update_it_was_saved_at(behind, tmp_path):
+    made, held = behind
+    made._update()
+    before = weights(made.state.model)
+    made.save()
+    made._update()  # the first one with a rate above 0
+    assert not torch.equal(weights(made.state.model), before)
+    held.go.set()
+    made.checkpoints.finish()
+    again, _ = trainer(tmp_path)
+    assert torch.equal(weights(again.state.model), before)
+
+
+def test_two_are_never_written_at_once(behind):
+    made, held = behind
+    made.save()
+    threading.Timer(0.2, held.go.set).start()
+    made._update()
+    made.save()
+    made.checkpoints.finish()
+    assert held.most == 1 and made.checkpoints.updates() == [0, 1]
+
+
+def test_a_write_that_failed_behind_is_told_after_the_next_update(behind):
+    made, held = behind
+    made._update()
+    made.save()
+    made._update()
+    held.error = OSError(errno.ENOSPC, "No space left on device")
+    held.go.set()
+    with pytest.raises(ConfigError, match=r"00000001: cannot be saved, the disk is full"):
+        made.run()
+    assert made.state.progress.update <= 4 and made.checkpoints.updates() == []
+    assert os.listdir(made.checkpoints.folder) == []
+
+
+def test_a_run_that_diverges_keeps_what_it_was_writing(behind, monkeypatch):
+    made, held = behind
+    made.loader.spoiled = tuple(range(32, 40))
+    threading.Timer(0.3, held.go.set).start()
+    with pytest.raises(Diverged):
+        made.run()
+    assert made.checkpoints.updates() == [3]
+
+
+def test_asked_to_leave_it_waits_until_all_is_on_disk(behind):
+    made, held = behind
+    threading.Timer(0.3, held.go.set).start()
+    made.interrupts.pending = "SIGTERM"
+    with pytest.raises(Interrupted):
+        made.run()
+    assert made.checkpoints.updates() == [1]
+    check_folder(made.checkpoints.path(1))
+
+
+def write_half(folder: pathlib.Path) -> None:
+    """Train on from what is there; write half of the next checkpoint and wait to be killed."""
+    made, _ = trainer(folder)
+    made.checkpoints.behind = True
+
+    def half(path, content):
+        with open(path, "wb") as file:
+            file.write(next(iter(content)))
+            file.flush()
+            time.sleep(600)
+
+    files._write = half
+    made.settings = dataclasses.replace(made.settings, samples=10**6)
+    made.save()
+    while True:
+        made._update()
+        made.checkpoints.poll()
+
+
+def test_killed_in_the_middle_of_a_write_the_one_before_is_whole(run, ranks, tmp_path):
+    process = ranks.start(write_half, tmp_path)
+    deadline = time.monotonic() + 60
+    while not list(run.checkpoints.folder.glob(".*.part/*.safetensors")):
+        assert process.is_alive() and time.monotonic() < deadline, "nothing was written"
+        time.sleep(0.01)
+    time.sleep(0.1)
+    process.kill()
+    process.join(60)
+    assert run.checkpoints.updates() == [9, 10, 12]
+    again, _ = trainer(tmp_path)
+    assert torch.equal(weights(again.state.model), weights(run.state.model))

@@ -191,9 +191,12 @@ def test_every_setting_counts_but_those_of_the_machine(store, tmp_path):
         for name in place[:-1]:
             inside = inside[name]
         value = inside[place[-1]]
-        inside[place[-1]] = value + 1 if type(value) in (int, float) else f"{value}er"
+        if isinstance(value, bool):
+            inside[place[-1]] = not value
+        else:
+            inside[place[-1]] = value + 1 if isinstance(value, (int, float)) else f"{value}er"
         path.write_text(yaml.safe_dump(tree))
-        if place in FREE_PLACES or place[0] == "compute":
+        if place in FREE_PLACES or place[0] in ("compute", "parallel"):
             claim(tmp_path, settings)
             assert path.read_text() == whole
             continue

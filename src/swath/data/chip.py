@@ -108,3 +108,4 @@ class Batch:
     positions: Tensor  # (b,) int64: places in the endless run (in evaluation: sample indices)
     indices: Tensor  # (b,) int64: places in the store
     seed: int  # of everything random inside the model, such as dropout; keyed by position
+    counts: bool = True  # False: only keeps step with other ranks; no loss or score of it counts

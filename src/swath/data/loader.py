@@ -126,6 +126,10 @@ class Data:
         )
 
 
+Wanted = tuple[np.ndarray, np.ndarray, bool]
+"""Positions and indices of a microbatch's samples, and whether it counts."""
+
+
 class Loader:
     """Microbatches of one part of a store, endlessly in a drawn order, or once in the store's."""
 
@@ -154,36 +158,44 @@ class Loader:
             part = data.normalize.only([number for number, _ in run])
             self._runs.append((data.store.modality(name), [i for _, (_, i) in run], part))
 
-    def stream(self, start: int, batch: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
-        """Yield, without end, the training microbatches of replica ``rank`` of ``ranks``.
+    def stream(
+        self, start: int, batch: int, rank: int = 0, ranks: int = 1, *, even: bool = False
+    ) -> Iterator[Batch]:
+        """Yield, without end, the training microbatches of part ``rank`` of ``ranks``.
 
         start: position at which an update begins. batch: samples of an update. Microbatch ``i`` of
-        every update belongs to replica ``i % ranks``.
+        every update belongs to part ``i % ranks``. even: every part gets as many in each update;
+        what is too much is the update's first microbatch again, and does not count.
         """
         if batch % self.micro:
             raise ConfigError(f"batch={batch} is not a multiple of micro={self.micro}")
         order = Order(len(self.selection.indices), self.seed, self._repeats())
 
-        def starts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        def wanted() -> Iterator[Wanted]:
             for update in itertools.count(start, batch):
-                for first in range(update + rank * self.micro, update + batch, ranks * self.micro):
-                    positions = np.arange(first, first + self.micro)
-                    yield positions, self.selection.indices[order.index(positions)]
+                for first, counts in _dealt(batch, self.micro, rank, ranks, even):
+                    positions = np.arange(update + first, update + first + self.micro)
+                    yield positions, self.selection.indices[order.index(positions)], counts
 
-        return self._batches(starts(), self.augment)
+        return self._batches(wanted(), self.augment)
 
     def sweep(
-        self, rank: int = 0, ranks: int = 1, indices: Sequence[int] | np.ndarray | None = None
+        self,
+        rank: int = 0,
+        ranks: int = 1,
+        indices: Sequence[int] | np.ndarray | None = None,
+        *,
+        even: bool = False,
     ) -> Iterator[Batch]:
         """Yield every sample of the part (or ``indices``) once, in order, not augmented.
 
-        Microbatch ``i`` belongs to replica ``i % ranks``; the last one may be short. Positions are
-        the samples' indices.
+        Microbatch ``i`` belongs to part ``i % ranks``; the last one may be short. Positions are
+        the samples' indices. even: as in :meth:`stream`.
         """
         chosen = self.selection.indices if indices is None else np.asarray(indices, np.int64)
-        firsts = range(rank * self.micro, len(chosen), ranks * self.micro)
-        pieces = (chosen[first : first + self.micro] for first in firsts)
-        return self._batches(((piece, piece) for piece in pieces), None)
+        dealt = _dealt(len(chosen), self.micro, rank, ranks, even)
+        pieces = ((chosen[first : first + self.micro], counts) for first, counts in dealt)
+        return self._batches(((piece, piece, counts) for piece, counts in pieces), None)
 
     def _repeats(self) -> np.ndarray | None:
         balance, label = self.data.settings.balance, self.data.store.contents.label
@@ -196,9 +208,7 @@ class Loader:
             )
         return repeats(self.selection.sample_counts(), balance)
 
-    def _batches(
-        self, wanted: Iterable[tuple[np.ndarray, np.ndarray]], augment: Augment | None
-    ) -> Iterator[Batch]:
+    def _batches(self, wanted: Iterable[Wanted], augment: Augment | None) -> Iterator[Batch]:
         selection, labelled = self.selection, self.data.store.contents.label.kind != "none"
         by_pixel = selection.grouping if labelled and selection.part != "all" else None
         groups = () if by_pixel is None else (by_pixel,)
@@ -206,25 +216,21 @@ class Loader:
         ahead: deque = deque()
         while True:
             asked = time.perf_counter()
-            for positions, indices in itertools.islice(source, self.prefetch + 1 - len(ahead)):
-                reading = self.data.store.read(indices, self._modalities, groups=groups)
-                ahead.append((positions, indices, reading))
+            for one in itertools.islice(source, self.prefetch + 1 - len(ahead)):
+                ahead.append((one, self.data.store.read(one[1], self._modalities, groups=groups)))
             if not ahead:
                 return
-            positions, indices, reading = ahead.popleft()
-            batch = self._batch(positions, indices, reading.result(), augment)
+            one, reading = ahead.popleft()
+            batch = self._batch(one, reading.result(), augment)
             self.waited += time.perf_counter() - asked
             yield batch
 
     def _batch(
-        self,
-        positions: np.ndarray,
-        indices: np.ndarray,
-        found: dict[str, np.ndarray],
-        augment: Augment | None,
+        self, wanted: Wanted, found: dict[str, np.ndarray], augment: Augment | None
     ) -> Batch:
         import torch
 
+        positions, indices, counts = wanted
         image, observed = self._image(found)
         target = self._target(found)
         if augment is not None:
@@ -236,6 +242,7 @@ class Loader:
             positions=self._tensor(positions),
             indices=self._tensor(indices),
             seed=draw.key(self.seed, int(positions[0]), "model"),
+            counts=counts,
         )
 
     def _image(self, found: dict[str, np.ndarray]) -> tuple[Tensor, Tensor]:
@@ -268,6 +275,19 @@ class Loader:
         if torch.device(self.device).type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
+
+
+def _dealt(
+    samples: int, micro: int, rank: int, ranks: int, even: bool
+) -> Iterator[tuple[int, bool]]:
+    """Yield the first sample of each microbatch of part ``rank``, and whether it counts."""
+    step = ranks * micro
+    for start in range(0, samples, step):
+        first = start + rank * micro
+        if first < samples:
+            yield first, True
+        elif even:
+            yield 0, False
 
 
 def find_bands(store: Store, names: Sequence[str] | None) -> list[tuple[Modality, int]]:

@@ -1,39 +1,73 @@
 """Self-attention: each token asks all tokens.
 
-Source: Vaswani et al. 2017, arXiv:1706.03762. Names as in timm.
+Queries, keys and values are layers of their own, so that a rank can hold some heads of each; timm
+keeps them in one, ``qkv``, and such weights load here too.
+
+Source: Vaswani et al. 2017, arXiv:1706.03762. Other names as in timm.
 """
+
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+Heads = Float[Tensor, "b m n e"]
 
-class QKV(nn.Linear):
-    """Queries, keys and values of each token, one after the other; the keys' bias never learns.
+
+class Keys(nn.Linear):
+    """Keys of tokens; their bias never learns.
 
     It adds the same to all of a query's scores, and softmax drops it. So its gradient is rounding
-    noise, which Adam would blow up to full steps; detached it is 0.
+    noise, which Adam would blow up to full steps; detached it has none.
     """
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n e"]:
-        of_q, of_k, of_v = self.bias.chunk(3)
-        return F.linear(x, self.weight, torch.cat([of_q, of_k.detach(), of_v]))
+        return F.linear(x, self.weight, self.bias.detach())
+
+
+class Mix(nn.Module):
+    """Softmax attention of m heads, all tokens at hand; by torch's fused kernel."""
+
+    def forward(self, q: Heads, k: Heads, v: Heads) -> Heads:
+        return F.scaled_dot_product_attention(q, k, v)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention by torch's fused kernel."""
+    """Multi-head self-attention.
+
+    split: which layers hold some of the heads each where ranks share them. mix: may be replaced
+    where tokens are on several ranks.
+    """
+
+    split: ClassVar = {"q": "columns", "k": "columns", "v": "columns", "proj": "rows"}
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         assert width % heads == 0, f"width {width} is not a multiple of {heads} heads"
         self.head_width = width // heads
-        self.qkv = QKV(width, 3 * width)
+        self.q, self.k, self.v = (
+            nn.Linear(width, width),
+            Keys(width, width),
+            nn.Linear(width, width),
+        )
+        self.mix = Mix()
         self.proj = nn.Linear(width, width)
+        self.register_load_state_dict_pre_hook(_from_one_layer)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         # As many heads as the layer gives: it may hold only some of them, others another rank.
-        qkv = self.qkv(x).unflatten(2, (3, -1, self.head_width))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        out = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(out.transpose(1, 2).flatten(2))
+        q, k, v = (
+            layer(x).unflatten(2, (-1, self.head_width)).transpose(1, 2)
+            for layer in (self.q, self.k, self.v)
+        )
+        return self.proj(self.mix(q, k, v).transpose(1, 2).flatten(2))
+
+
+def _from_one_layer(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for kind in ("weight", "bias"):
+        whole = state.pop(f"{prefix}qkv.{kind}", None)
+        if whole is not None:
+            for name, part in zip("qkv", torch.chunk(whole, 3), strict=True):
+                state[f"{prefix}{name}.{kind}"] = part

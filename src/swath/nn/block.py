@@ -4,16 +4,20 @@ Sources: Vaswani et al. 2017, arXiv:1706.03762; norm first, Xiong et al. 2020, a
 drop path, Huang et al. 2016, arXiv:1603.09382. Names as in timm.
 """
 
-import torch
+from typing import ClassVar
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from swath.nn.attention import Attention
+from swath.nn.random import DropPath
 
 
 class Mlp(nn.Module):
     """Two linear layers with GELU between, on each token alone."""
+
+    split: ClassVar = {"fc1": "columns", "fc2": "rows"}
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -24,23 +28,10 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
-class DropPath(nn.Module):
-    """In training, silences a branch for some of the samples and makes up for it in the others."""
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        assert 0 <= share < 1, f"cannot drop a share of {share}"
-        self.share = share
-
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        if not self.training or not self.share:
-            return x
-        kept = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.share
-        return x * kept / (1 - self.share)
-
-
 class Block(nn.Module):
     """Attention among tokens, then a network on each; both add to what was there."""
+
+    unit = True
 
     def __init__(self, width: int, heads: int, hidden: int, drop_path: float = 0.0) -> None:
         super().__init__()

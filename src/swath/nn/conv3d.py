@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from swath.config import ConfigError
 from swath.nn.bands import check_bands
+from swath.nn.random import Dropout
 
 
 class Conv3d(nn.Module):
@@ -49,7 +50,7 @@ class Conv3d(nn.Module):
         self.hidden = nn.ModuleList(
             nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise((flat, *hidden))
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.head = nn.Linear((flat, *hidden)[-1], channels)
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:

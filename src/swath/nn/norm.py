@@ -9,7 +9,8 @@ dealt out anew.
 Source of batch norm: Ioffe & Szegedy 2015, arXiv:1502.03167.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -108,6 +109,18 @@ def forget(model: nn.Module) -> None:
     for norm in _norms(model):
         for gathered in (norm.sum_mean, norm.sum_var, norm.passes):
             gathered.zero_()
+
+
+@contextlib.contextmanager
+def unrecorded(model: nn.Module) -> Iterator[None]:
+    """Leave out the batch statistics of what passes through ``model`` inside the block."""
+    gathered = [t for n in _norms(model) for t in (n.sum_mean, n.sum_var, n.passes)]
+    before = [t.clone() for t in gathered]
+    try:
+        yield
+    finally:  # recomputing ends by an exception
+        for tensor, value in zip(gathered, before, strict=True):
+            tensor.copy_(value)
 
 
 def _norms(model: nn.Module) -> list[BatchNorm2d]:

@@ -11,7 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swath.nn.bands import check_bands
+from swath.nn.chain import Link, row
 from swath.nn.norm import BatchNorm2d
+from swath.nn.random import Dropout
 
 
 def _conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
@@ -27,6 +29,7 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut."""
 
+    unit = True
     expansion = 1
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
@@ -44,6 +47,7 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """A 3x3 convolution between two 1x1 ones that narrow and widen, beside a shortcut."""
 
+    unit = True
     expansion = 4
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
@@ -94,13 +98,17 @@ class Trunk(nn.Module):
 
     def features(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """Return what a decoder joins, finest first: at 1/2, 1/4, 1/8, 1/16, 1/32 of the size."""
-        check_bands(image, self.bands)
-        found = [F.relu(self.bn1(self.conv1(image)))]
+        found = [self.stem(image)]
         x = self.maxpool(found[0])
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = layer(x)
             found.append(x)
         return found
+
+    def stem(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 64 H W"]:
+        """Return the finest feature; ConfigError if the bands are not those of the model."""
+        check_bands(image, self.bands)
+        return F.relu(self.bn1(self.conv1(image)))
 
 
 class ResNetEncoder(Trunk):
@@ -115,10 +123,20 @@ class ResNet(Trunk):
 
     def __init__(self, bands: tuple[str, ...], depth: int, channels: int, dropout: float) -> None:
         super().__init__(bands, depth)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.fc = nn.Linear(self.channels[-1], channels)
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """Return a vector for each image; ConfigError if the bands are not those of the model."""
-        last = self.features(image)[-1]
+        return self._read(self.features(image)[-1])
+
+    def chain(self) -> list[Link]:
+        """Return the links from an image to the output."""
+        return [
+            Link(lambda x, _: self.maxpool(self.stem(x)), ("conv1", "bn1")),
+            *(link for n in range(1, 5) for link in row(self, f"layer{n}")),
+            Link(lambda x, _: self._read(x), ("fc",)),
+        ]
+
+    def _read(self, last: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         return self.fc(self.dropout(last.mean((2, 3))))

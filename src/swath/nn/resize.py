@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def pad_to_multiple(image: Float[Tensor, "b c h w"], multiple: int) -> Float[Tensor, "b c H W"]:
@@ -25,6 +25,13 @@ def double(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c H W"]:
     if image.device.type == "cpu":
         return F.interpolate(image, scale_factor=2.0, mode="bilinear", align_corners=False)
     return _double_by_convolution(image)
+
+
+class Double(nn.Module):
+    """:func:`double` as a layer, which may be replaced."""
+
+    def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c H W"]:
+        return double(image)
 
 
 def _double_by_convolution(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c H W"]:

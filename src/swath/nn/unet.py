@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from swath.nn.bands import check_bands
 from swath.nn.norm import group_norm
-from swath.nn.resize import double, pad_to_multiple
+from swath.nn.random import Dropout
+from swath.nn.resize import Double, pad_to_multiple
 
 
 class Encoder(Protocol):
@@ -31,11 +32,14 @@ class Encoder(Protocol):
     def __call__(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]: ...
 
 
-def conv_block(inputs: int, outputs: int) -> nn.Sequential:
-    """Return a 3x3 convolution, group norm and GELU."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), group_norm(outputs), nn.GELU()
-    )
+class ConvBlock(nn.Sequential):
+    """A 3x3 convolution, group norm and GELU."""
+
+    unit = True
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        super().__init__(convolution, group_norm(outputs), nn.GELU())
 
 
 class PlainEncoder(nn.Module):
@@ -46,9 +50,9 @@ class PlainEncoder(nn.Module):
         self.channels = [width * min(2**level, 4) for level in range(depth + 1)]
         self.strides = [2**level for level in range(depth + 1)]
         # Mixing the bands before any neighbourhood lets the first layer form spectral indices.
-        self.stem = nn.Sequential(nn.Conv2d(bands, width, 1), nn.GELU(), conv_block(width, width))
+        self.stem = nn.Sequential(nn.Conv2d(bands, width, 1), nn.GELU(), ConvBlock(width, width))
         self.levels = nn.ModuleList(
-            nn.Sequential(conv_block(above, here), conv_block(here, here))
+            nn.Sequential(ConvBlock(above, here), ConvBlock(here, here))
             for above, here in zip(self.channels, self.channels[1:], strict=False)
         )
 
@@ -70,15 +74,16 @@ class Decoder(nn.Module):
         while stride > 1:
             stride //= 2
             leaving = width * min(max(stride // 2, 1), 4)  # as many as the next finer feature has
-            levels.append(conv_block(coming + across.get(stride, 0), leaving))
+            levels.append(ConvBlock(coming + across.get(stride, 0), leaving))
             coming = leaving
         self.levels = nn.ModuleList(levels)
+        self.enlarge = Double()
         self.channels = coming
 
     def forward(self, features: list[Tensor]) -> Float[Tensor, "b c h w"]:
         *finer, image = features
         for level in self.levels:
-            image = double(image)
+            image = self.enlarge(image)
             if finer:  # an encoder that starts with a halving has no feature of full size
                 image = torch.cat([image, finer.pop()], 1)
             image = level(image)
@@ -87,6 +92,8 @@ class Decoder(nn.Module):
 
 class UNet(nn.Module):
     """Encoder, decoder and a linear head at every pixel; any image size, padded inside."""
+
+    spatial = True  # ranks may share the rows of an image, by whole numbers of ``multiple``
 
     def __init__(
         self,
@@ -103,7 +110,7 @@ class UNet(nn.Module):
         assert isinstance(encoder.strides, list) and isinstance(encoder.channels, list)
         self.multiple = encoder.strides[-1]
         self.decoder = Decoder(encoder.channels, encoder.strides, width)
-        self.dropout = nn.Dropout2d(dropout)
+        self.dropout = Dropout(dropout, channels=True)
         self.head = nn.Conv2d(self.decoder.channels, channels, 1)
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:

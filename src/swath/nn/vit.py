@@ -8,13 +8,14 @@ that sharded training would pad to the number of ranks.
 Source: Dosovitskiy et al. 2021, arXiv:2010.11929.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from swath.nn.block import Block
+from swath.nn.chain import Link, row
 from swath.nn.patch import PatchEmbed, SpectralPatchEmbed
 from swath.nn.position import kept_waves, resized
 from swath.nn.resize import pad_to_multiple
@@ -25,7 +26,10 @@ class ViT(nn.Module):
 
     size: height and width in pixels of a training sample; fixes the grid of learned positions.
     pool: what the head reads; None: every token writes its patch (dense output).
+    trunk: lists of layers that hand tokens on from one to the next, all of the same shape.
     """
+
+    trunk: ClassVar = ("blocks",)
 
     def __init__(
         self,
@@ -72,6 +76,15 @@ class ViT(nn.Module):
         self, image: Float[Tensor, "b c h w"], wavelengths: Float[Tensor, " n"] | None = None
     ) -> tuple[Float[Tensor, "b t d"], tuple[int, int]]:
         """Return the tokens after the last norm (the class token first) and the patches' grid."""
+        x = self.embedded(image, wavelengths)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x), self._grid_of(image)
+
+    def embedded(
+        self, image: Float[Tensor, "b c h w"], wavelengths: Float[Tensor, " n"] | None = None
+    ) -> Float[Tensor, "b t d"]:
+        """Return the tokens before the first block."""
         x = self.patch_embed(pad_to_multiple(image, self.patch), wavelengths)
         grid = (x.shape[2], x.shape[3])
         x = x.flatten(2).mT
@@ -84,9 +97,18 @@ class ViT(nn.Module):
         if self.cls_token is not None:
             first = self.cls_token if own is None else self.cls_token + own[0]
             x = torch.cat([first.expand(x.shape[0], 1, -1).to(x.dtype), x], 1)
-        for block in self.blocks:
-            x = block(x)
-        return self.norm(x), grid
+        return x
+
+    def chain(self) -> list[Link]:
+        """Return the links from an image, of the model's own bands, to the output."""
+        return [
+            Link(lambda x, _: self.embedded(x), ("patch_embed", "cls_token", "pos_embed")),
+            *row(self, "blocks"),
+            Link(lambda x, image: self._read(self.norm(x), image), ("norm", "head")),
+        ]
+
+    def _grid_of(self, image: Tensor) -> tuple[int, int]:
+        return -(-image.shape[-2] // self.patch), -(-image.shape[-1] // self.patch)
 
     @property
     def _places(self) -> int:
@@ -99,14 +121,18 @@ class ViT(nn.Module):
 
         wavelengths: centres of the bands in nm, for a sensor other than the one it was built for.
         """
-        height, width = image.shape[-2:]
-        tokens, (rows, cols) = self.tokens(image, wavelengths)
+        return self._read(self.tokens(image, wavelengths)[0], image)
+
+    def _read(
+        self, tokens: Float[Tensor, "b t d"], image: Float[Tensor, "b c h w"]
+    ) -> Float[Tensor, "b k"] | Float[Tensor, "b k h w"]:
         if self.pool == "token":
             return self.head(tokens[:, 0])
         if self.pool == "mean":
             return self.head(tokens.mean(1))
+        height, width = image.shape[-2:]
         patches = self.head(tokens).unflatten(2, (self.channels, self.patch, self.patch))
-        patches = patches.unflatten(1, (rows, cols)).permute(0, 3, 1, 4, 2, 5)
+        patches = patches.unflatten(1, self._grid_of(image)).permute(0, 3, 1, 4, 2, 5)
         return patches.flatten(4, 5).flatten(2, 3)[..., :height, :width]
 
 

@@ -1,24 +1,34 @@
 """One model as all ranks hold it, and the gradient of an update over all of them.
 
-An update is a fixed list of microbatches; each rank is handed some of them. What comes out is the
-gradient of (sum of losses) / (sum of weights) over *all* of them: sums are added up first, over
-microbatches and over ranks, and divided once. A mean of means would depend on how the microbatches
-were dealt out wherever weights differ (ignored pixels, ragged samples).
+An update is a fixed list of microbatches; each part of the ranks is handed some of them. What comes
+out is the gradient of (sum of losses) / (sum of weights) over *all* of them: sums are added up
+first, over microbatches and over ranks, and divided once. A mean of means would depend on how the
+microbatches were dealt out wherever weights differ (ignored pixels, ragged samples).
 
-Everything random inside the model (drop-out, drop path) draws from torch's generator, which is set
-from each microbatch's own seed, so that it does not matter who computes it or when.
+Ranks that share one sample (its tokens, its rows) each count a piece of its loss, so that here too
+the sum over ranks is the whole. Everything random inside the model is keyed by the microbatch.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from swath.data.chip import Batch
+from swath.nn.norm import settle, unrecorded
+from swath.nn.random import keyed, name_draws
+from swath.parallel.flat import Flats
+from swath.parallel.mesh import Mesh
+from swath.parallel.pipeline import Pipeline
+from swath.parallel.spatial import own_rows
+from swath.parallel.tensor import complete, pieces
 from swath.parallel.world import World
 
 Result = TypeVar("Result")
@@ -27,82 +37,160 @@ Loss = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
 
 
 class Replica:
-    """A model whose gradients are summed over ``world``; the world may be replaced between updates.
+    """A model spread over a mesh; a mesh of other ranks may take its place between updates.
 
-    autocast: dtype of the forward's matrix products; None leaves them in the parameters' dtype.
+    model: as :func:`swath.parallel.apply.spread` left it. autocast: dtype of the forward's matrix
+    products; None leaves them in the parameters' dtype. bucket: bytes of gradients sent at a time.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        world: World,
+        mesh: Mesh | World,
         *,
         autocast: torch.dtype | None = None,
+        bucket: int = 25 << 20,
     ) -> None:
         self.model = model
-        self.world = world
         self.autocast = autocast
         self.dtype = next(model.parameters()).dtype
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self._flats, self._views = _flat_gradients(self.parameters)
+        plain = [p for p in self.parameters if not isinstance(p, DTensor)]
+        self._flats = Flats(plain, bucket)
+        self._sharded = [p for p in self.parameters if isinstance(p, DTensor)]
+        self._pieces = pieces(model)
+        self._shards = [m for m in model.modules() if isinstance(m, FSDPModule)]
+        name_draws(model)
+        self.move(mesh)
 
-    def move(self, world: World) -> None:
-        """Go on with the ranks of ``world``; between two updates."""
-        self.world = world
+    def move(self, mesh: Mesh | World) -> None:
+        """Go on with the ranks of ``mesh``; between two updates."""
+        self.mesh = mesh if isinstance(mesh, Mesh) else Mesh.of(mesh)
+        self.world = self.mesh.world
 
-    def agree(self) -> None:
-        """Give every rank rank 0's parameters and buffers, so that all start from equal ones."""
-        with torch.no_grad():
-            self.world.share([*self.model.parameters(), *self.model.buffers()])
+    @property
+    def in_step(self) -> bool:
+        """Whether all parts must make equally many passes: they hold shares of one model."""
+        return bool(self._sharded)
+
+    def check(self, microbatches: int) -> None:
+        """Raise ConfigError, on all ranks, if an update of so many cannot be worked through."""
+        if isinstance(self.model, Pipeline):
+            most = -(-microbatches // self.mesh.parts)
+            fewest = most if self.in_step else microbatches // self.mesh.parts
+            for number in {fewest, most}:
+                self.model.check(number)
 
     def gradients(self, batches: Iterable[Batch], loss_of: Loss) -> tuple[Tensor, Tensor]:
         """Leave the gradient of the update's mean loss in the parameters.
 
-        batches: this rank's microbatches of the update; may be none. Returns (sum of losses, sum of
+        batches: this part's microbatches of the update; may be none. Returns (sum of losses, sum of
         weights), float64 and 0-d, over all microbatches of all ranks and equal on each. The
         parameters' gradients are zero, not None, where nothing flowed. A total weight of 0 (nothing
         labelled in the whole update) leaves zero gradients.
         """
-        for flat in self._flats:
-            flat.zero_()
-        for parameter, view in zip(self.parameters, self._views, strict=True):
-            parameter.grad = view
+        self._flats.clear()
+        for p in self._sharded:
+            p.grad = None
         totals = torch.zeros(2, dtype=torch.float64, device=self.world.device)
-        for batch in batches:
-            torch.manual_seed(batch.seed)
+        share = 1 / self.mesh.degrees.context  # each of them computes the whole loss
+        if isinstance(self.model, Pipeline):
+            totals += self.model.learn(list(batches), loss_of, self.call, share, self._send_next)
+            batches = []
+        for batch, last in _with_last(batches):
+            for module in self._shards:
+                module.set_requires_gradient_sync(last, recurse=False)
+            if last:
+                self._send_next()
             loss, weight = self.call(loss_of, batch)
-            loss.backward()
-            totals += torch.stack([loss.detach().double(), weight.detach().double()])
-        self.world.sum_all([*self._flats, totals])
-        scale = torch.where(totals[1] > 0, totals[1], 1.0)
-        for flat in self._flats:
-            flat.div_(scale.to(flat.dtype))
+            (loss * (share * batch.counts)).backward()
+            pair = torch.stack([loss.detach().double(), weight.detach().double()])
+            totals += pair * (share * batch.counts)
+        for p in self._sharded:
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        if self._pieces:
+            complete(self._pieces, self.mesh)
+        self._flats.sum(self.mesh.learners)
+        self.mesh.totals.sum_all([totals])
+        self._scale(1 / torch.where(totals[1] > 0, totals[1], 1.0))
         return totals[0], totals[1]
 
-    def norm(self) -> Tensor:
-        """Return the 2-norm of the gradient over all parameters, 0-d on the device."""
-        return torch.linalg.vector_norm(
-            torch.stack([torch.linalg.vector_norm(flat) for flat in self._flats])
-        )
+    def _send_next(self) -> None:
+        """Let gradients be exchanged as the next backward pass, the last one, finds them."""
+        self._flats.send_when_ready(self.mesh.learners)
 
-    def not_finite(self) -> list[str]:
-        """Return the names of the parameters with a gradient that is infinite or not a number."""
-        named = self.model.named_parameters()
-        return [n for n, p in named if p.grad is not None and not p.grad.isfinite().all()]
+    def norm(self) -> Tensor:
+        """Return the 2-norm of the gradient over all parameters, 0-d and equal on every rank."""
+        square = self._flats.square()
+        if not self._sharded and self.mesh.degrees.pipeline == 1:
+            return square.sqrt().to(self.dtype)
+        # Every number counts once, whatever the number of ranks that hold it.
+        square = square.to(self.world.device) / self._copies(None)
+        for p in self._sharded:
+            square += _local(p.grad).double().square().sum() / self._copies(p)
+        return self.world.sum(square).sqrt().to(self.dtype)
 
     def clip(self, norm: Tensor, limit: float) -> None:
         """Scale the gradient, whose norm is ``norm``, to at most ``limit``."""
-        factor = (limit / norm).clamp(max=1.0)
-        for flat in self._flats:
-            flat.mul_(factor)
+        self._scale((limit / norm).clamp(max=1.0))
+
+    def _scale(self, factor: Tensor) -> None:
+        for flat in self._flats.vectors:
+            flat.mul_(factor.to(flat.dtype))
+        for p in self._sharded:
+            _local(p.grad).mul_(factor.to(p.dtype))
+
+    def _copies(self, parameter: DTensor | None) -> int:
+        """Return how many ranks hold each number of ``parameter`` (None: of a plain one)."""
+        copies = self.world.ranks // self.mesh.degrees.pipeline
+        if parameter is not None:
+            for size, placement in zip(
+                parameter.device_mesh.shape, parameter.placements, strict=True
+            ):
+                copies //= 1 if placement.is_replicate() else size
+        return copies
+
+    def not_finite(self) -> list[str]:
+        """Return the names of the parameters with a gradient that is infinite or not a number, on
+        any rank; all ranks ask together."""
+        named = dict(self.model.named_parameters())
+        # Of a pipeline each rank has some; all must tell of the same ones.
+        names = self.model.names if isinstance(self.model, Pipeline) else list(named)
+        grads = [named[n].grad if n in named else None for n in names]
+        bad = self.world.any_of([g is not None and not _local(g).isfinite().all() for g in grads])
+        return [name for name, is_bad in zip(names, bad, strict=True) if is_bad]
+
+    def settle(self) -> None:
+        """Fold the update's batch statistics, of all learners, into the running ones."""
+        settle(self.model, self.mesh.learners.sum)
 
     def call(self, function: Callable[[nn.Module, Batch], Result], batch: Batch) -> Result:
-        """Return ``function(model, batch)``, computed in the replica's precision."""
-        cast = _in_dtype(batch, self.dtype)
+        """Return ``function(model, batch)``, in the replica's precision, its draws keyed."""
+        cast = own_rows(_in_dtype(batch, self.dtype), self.model, self.mesh)
+        torch.manual_seed(batch.seed)  # for modules that are not ours
+        aside = contextlib.nullcontext() if batch.counts else unrecorded(self.model)
+        with keyed(batch.seed), self._autocast(), aside:
+            return function(self.model, cast)
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
         if self.autocast is None:
-            return function(self.model, cast)
-        with torch.autocast(self.world.device.type, dtype=self.autocast):
-            return function(self.model, cast)
+            return contextlib.nullcontext()
+        return torch.autocast(self.world.device.type, dtype=self.autocast)
+
+
+def _with_last(batches: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
+    """Yield each of ``batches`` and whether it is the last."""
+    source = iter(batches)
+    batch = next(source, None)
+    while batch is not None:
+        after = next(source, None)
+        yield batch, after is None
+        batch = after
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """Return this rank's part of ``tensor``."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _in_dtype(batch: Batch, dtype: torch.dtype) -> Batch:
@@ -112,22 +200,3 @@ def _in_dtype(batch: Batch, dtype: torch.dtype) -> Batch:
     if target is not None and target.is_floating_point():
         target = target.to(dtype)
     return dataclasses.replace(batch, image=batch.image.to(dtype), target=target)
-
-
-def _flat_gradients(parameters: list[nn.Parameter]) -> tuple[list[Tensor], list[Tensor]]:
-    """Return one zero vector for each dtype, and each parameter's gradient as a view into one.
-
-    So clearing, summing over ranks, dividing and clipping are one operation each, with no copy.
-    """
-    flats: dict[torch.dtype, Tensor] = {}
-    used: dict[torch.dtype, int] = {}
-    for p in parameters:
-        used[p.dtype] = used.get(p.dtype, 0) + p.numel()
-    for kind, size in used.items():
-        flats[kind] = torch.zeros(size, dtype=kind, device=parameters[0].device)
-    views, used = [], dict.fromkeys(used, 0)
-    for p in parameters:
-        start = used[p.dtype]
-        used[p.dtype] = start + p.numel()
-        views.append(flats[p.dtype][start : start + p.numel()].view(p.shape))
-    return list(flats.values()), views

@@ -7,23 +7,26 @@ process group in a module-level variable or in a model. It knows no models, data
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.rendezvous import rendezvous
 
 from swath import here
-from swath.config import ConfigError
+from swath.config import ConfigError, plain
+from swath.parallel.end import RankFailed
+from swath.parallel.meet import Meeting, flat, meet
+from swath.parallel.settings import Parallel
+from swath.parallel.watch import Watch
+from swath.version import VERSION
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-_worlds = itertools.count()  # every rank opens as many, in the same order
+_met: list[str] = []  # names of meetings: every rank has as many, in the same order
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class World:
     ranks: int
     device: torch.device
     group: ProcessGroup | None = None  # None: alone, nothing is ever sent
-    opened: bool = False  # whether start() opened the group, rather than joined it
+    watch: Watch | None = None  # of the group that start() opened, not of one it joined
 
     @classmethod
     def alone(cls, device: str | torch.device = "cpu") -> World:
@@ -42,33 +45,73 @@ class World:
         return cls(0, 1, torch.device(device))
 
     @classmethod
-    def start(cls, device: str = "auto") -> World:
+    def start(
+        cls, device: str = "auto", parallel: Parallel | None = None, settings: Any = None
+    ) -> World:
         """Return the world that the launcher made: of one process unless it started several.
 
-        device: "auto" takes a GPU if there is one, "cpu" and "cuda" insist. A process group that
-        exists already is joined; otherwise one is opened over TCP, with NCCL on GPUs and gloo on
-        CPUs, and closed at the end of a ``with`` block. ConfigError if the device is not there.
+        device: "auto" takes a GPU if there is one, "cpu" and "cuda" insist. parallel: how long to
+        wait for ranks. settings: what has to be the same on all ranks, beside the versions.
+
+        A process group that exists already is joined; otherwise one is opened, with NCCL on GPUs
+        and gloo on CPUs, and closed at the end of a ``with`` block. If a rank is missing, differs
+        or cannot take part, all end: ConfigError on the one that tells the user, RankFailed on the
+        others. ConfigError too if the device is not there.
         """
+        if not dist.is_initialized() and here.ranks() > 1:
+            return cls._open(device, parallel or Parallel(), settings)
         chosen = pick_device(device)
         if dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size(), chosen, dist.group.WORLD)
-        if here.ranks() == 1:
-            return cls.alone(chosen)
+        return cls.alone(chosen)
+
+    @classmethod
+    def _open(cls, device: str, parallel: Parallel, settings: Any) -> World:
+        try:
+            chosen = pick_device(device)
+        except ConfigError as error:
+            raise refuse(str(error), parallel.start_seconds) from error
+        seconds = parallel.start_seconds
+        facts = {"swath": VERSION, "torch": torch.__version__, "device": chosen.type}
+        meeting = _meet(
+            {**facts, **flat(plain(settings))}, seconds=seconds, device=_device_id(chosen)
+        )
+        watch = Watch(meeting, parallel.lost_seconds)
         backend = "nccl" if chosen.type == "cuda" else "gloo"
-        rank, ranks = here.rank(), here.ranks()
-        met, _, _ = next(rendezvous("env://", rank, ranks))
-        # A launcher's meeting point outlives a group, and so do the addresses left in it.
-        fresh = dist.PrefixStore(f"world/{next(_worlds)}", met)
-        dist.init_process_group(backend, store=fresh, rank=rank, world_size=ranks)
-        return cls(rank, ranks, chosen, dist.group.WORLD, opened=True)
+        slow = (
+            f"{meeting.ranks} ranks met at {meeting.point.host}:{meeting.point.port}, but {backend}"
+            f" could not connect them within {seconds:g} s; is the network interface the right one "
+            f"({backend.upper()}_SOCKET_IFNAME)?"
+        )
+        rank, ranks = meeting.rank, meeting.ranks
+        try:
+            with watch.within(seconds, slow):
+                store = dist.PrefixStore("group", meeting.store)
+                dist.init_process_group(backend, store=store, rank=rank, world_size=ranks)
+                world = cls(rank, ranks, chosen, dist.group.WORLD, watch)
+                world.any(False)  # NCCL connects with the first exchange
+        except BaseException as error:
+            raise watch.fail(error) or error from error
+        return world
+
+    @property
+    def opened(self) -> bool:
+        """Whether start() opened the group, rather than joined it."""
+        return self.watch is not None
 
     def __enter__(self) -> World:
         return self
 
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        # After an error of one rank the others may be in an exchange; closing could wait for them.
-        if self.opened and error is None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if self.watch is None:
+            return
+        if error is None:
             dist.destroy_process_group(self.group)
+        # After an error of one rank the others may be in an exchange; closing could wait for them.
+        if error is None or isinstance(error, SystemExit):  # all ranks leave together
+            self.watch.leave()
+        elif (instead := self.watch.fail(error)) is not None:
+            raise instead from error
 
     @property
     def first(self) -> bool:
@@ -133,7 +176,36 @@ class World:
                 error = problem
         # The others must not walk into the next exchange alone.
         if self.any(error is not None):
-            raise error or RuntimeError("rank 0 failed; its own message says why")
+            raise error or RankFailed("rank 0 failed; its own message says why", told=True)
+
+
+def refuse(trouble: str, seconds: float = 60.0) -> ConfigError | RankFailed:
+    """Tell the other ranks that this one cannot begin; return what to raise, here and there.
+
+    seconds: for how long the others may keep it waiting.
+    """
+    try:
+        _meet({}, seconds=seconds, trouble=trouble)
+    except (ConfigError, RankFailed) as error:
+        return error
+    raise AssertionError("a rank with trouble was let in")
+
+
+def may_refuse() -> bool:
+    """Whether this is one of several ranks that have not met yet."""
+    return not _met and here.ranks() > 1
+
+
+def _meet(facts: dict[str, Any], **more: Any) -> Meeting:
+    _met.append(f"world/{len(_met)}")
+    return meet(_met[-1], facts, **more)
+
+
+def _device_id(device: torch.device) -> str | None:
+    """Return what tells this GPU from others of the node; None on a CPU, which many may share."""
+    if device.type != "cuda":
+        return None
+    return f"GPU {device.index}, {torch.cuda.get_device_properties(device).uuid}"
 
 
 def pick_device(name: str) -> torch.device:

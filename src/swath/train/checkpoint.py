@@ -1,7 +1,9 @@
-"""Checkpoints of a run: written whole, found again, pruned.
+"""Checkpoints of a run: each rank writes its share, any number of ranks reads them again.
 
-``checkpoints/00000120/`` is the state after update 120: tensors as safetensors, numbers as JSON, a
-checksum of each. A damaged one is noticed and the one before it is used. Nothing is unpickled.
+``checkpoints/00000120/`` is the state after update 120: tensors as safetensors, an index of their
+pieces and the numbers as JSON, a checksum of each file. How many ranks there were and what each of
+them held does not matter to those that go on with it. A damaged one is noticed and the one before
+it is used. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -10,30 +12,45 @@ import json
 import logging
 import pathlib
 import shutil
-from typing import Any
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-import safetensors.torch
-from torch import Tensor
+import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint import DefaultLoadPlanner, load
 
 from swath.config import ConfigError
 from swath.parallel.world import World
 from swath.train import job
-from swath.train.files import Damaged, check_folder, remove_leftovers, write_folder
+from swath.train.division import Division, Files
+from swath.train.files import (
+    Damaged,
+    Sum,
+    check_folder,
+    close_folder,
+    drop_folder,
+    open_folder,
+    remove_leftovers,
+    write_into,
+)
 from swath.train.state import TrainState
+from swath.train.tensors import INDEX, Index, Reader, pack, read_index
 
 log = logging.getLogger(__name__)
 
 NUMBERS = "state.json"
-Tensors = dict[str, dict[str, Tensor]]
-"""By file and name."""
+T = TypeVar("T")
 
 
 class Checkpoints:
-    """The checkpoints below ``folder``; rank 0 writes, every rank reads.
+    """The checkpoints below ``folder``; all ranks write them and read them together.
 
     keep: how many of the newest stay. run: facts of the run that a state belongs to (such as what
     its store held); a state of other facts is not restored. settings: the run's, a TrainJob; a
-    state of settings with another result is not restored either.
+    state of settings with another result is not restored either. behind: write while training goes
+    on, from a copy in the CPU's memory.
     """
 
     def __init__(
@@ -43,16 +60,23 @@ class Checkpoints:
         world: World,
         run: dict[str, Any] | None = None,
         settings: job.TrainJob | None = None,
+        behind: bool = False,
     ) -> None:
         self.folder = folder
         self.keep = keep
-        self.world = world
         self.run = run or {}
         self.settings = settings
+        self.behind = behind
+        self._writing: Writing | None = None
+        self.move(world)
 
     def move(self, world: World) -> None:
-        """Go on with the ranks of ``world``; between two saves."""
+        """Go on with the ranks of ``world``; a write under way is left unfinished, as by a kill."""
+        if self._writing is not None:
+            self._writing.join()
         self.world = world
+        self._division = Division(world)
+        self._writing = None
 
     def updates(self) -> list[int]:
         """Return the updates after which there is a checkpoint, ascending."""
@@ -65,27 +89,59 @@ class Checkpoints:
     def save(self, state: TrainState) -> None:
         """Write ``state``, then remove what is no longer kept. All ranks call it together.
 
-        ConfigError on all of them if it cannot be written; the checkpoints before are intact.
+        With ``behind`` it returns when ``state`` may change again; :meth:`poll` or :meth:`finish`
+        then say how it went. Only one is written at a time: another waits for the one before.
+        ConfigError on all ranks if it cannot be written; the checkpoints before are intact.
         """
-        whole = self._collect(state)
-        self.world.first_does(lambda: self._write(*whole))
-
-    def _collect(self, state: TrainState) -> tuple[Tensors, dict[str, Any]]:
-        """Return tensors and numbers of the whole state. All ranks call it: here each holds all,
-        but ranks that hold parts of a model must exchange them before one can write."""
+        self.finish()
         settings = None if self.settings is None else job.result(self.settings)
-        return state.tensors(), {"run": self.run, "settings": settings, **state.numbers()}
+        numbers = {"run": self.run, "settings": settings, **state.numbers()}
+        path = self.path(numbers["update"])
+        files = self._division.files(state.tensors(), copy=self.behind)
+        self.world.first_does(lambda: self._open(path))
+        self._writing = Writing(path, files)
+        if self.world.first:
+            self._writing.words = {
+                NUMBERS: json.dumps(numbers, indent=1).encode(),
+                INDEX: self._division.index,
+            }
+        if self.behind:
+            self._writing.start()
+        else:
+            self._writing.run()
+            self.finish()
 
-    def _write(self, tensors: Tensors, numbers: dict[str, Any]) -> None:
-        files = {
-            f"{part}.safetensors": safetensors.torch.save(
-                {name: value.detach().cpu().contiguous() for name, value in members.items()}
-            )
-            for part, members in tensors.items()
-        }
-        files[NUMBERS] = json.dumps(numbers, indent=1).encode()
+    def _open(self, path: pathlib.Path) -> None:
         remove_leftovers(self.folder)
-        write_folder(self.path(numbers["update"]), files)
+        open_folder(path)
+
+    def poll(self) -> None:
+        """Finish the write under way if all ranks are through with theirs. All ranks call it
+        together, between updates. ConfigError on all of them if it went wrong on one."""
+        if self._writing is not None and not self.world.any(self._writing.is_alive()):
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait until the write under way, if there is one, is on disk. Calls and errors as in
+        :meth:`poll`."""
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        try:
+            shares = _together(self.world, writing.result)
+        except Exception:
+            if self.world.first:
+                drop_folder(writing.path)
+            raise
+        sums = {name: entry for share in shares for name, entry in share.items()}
+        self.world.first_does(lambda: self._close(writing.path, sums))
+
+    def _close(self, path: pathlib.Path, sums: dict[str, Sum]) -> None:
+        try:
+            close_folder(path, sums)
+        except (OSError, ConfigError):
+            drop_folder(path)
+            raise
         self._prune()
 
     def _prune(self) -> None:
@@ -101,16 +157,10 @@ class Checkpoints:
     def restore(self, state: TrainState) -> bool:
         """Put the newest undamaged checkpoint into ``state``; return whether there was one.
 
-        ConfigError if it belongs to a run on other data or of other settings.
+        All ranks call it together. ConfigError if it belongs to a run on other data or of other
+        settings, or its tensors are not those of ``state``.
         """
-        newest = -1
-
-        def look() -> None:
-            nonlocal newest
-            newest = self._newest()
-
-        self.world.first_does(look)
-        update = self.world.number(newest)
+        update = self._newest()
         if update < 0:
             return False
         numbers = self._numbers(update)
@@ -124,17 +174,68 @@ class Checkpoints:
                     f"{self.path(update)}: the run began with {name} {found.get(name)}, now it is"
                     f" {value}; put the old one back or choose another run folder"
                 )
-        state.restore(self._tensors(update), numbers)
+        self._read(update, state)
+        state.take(numbers)
         return True
 
-    def load(self, update: int) -> tuple[Tensors, dict[str, Any]]:
-        """Return tensors and numbers after ``update``; Damaged if they are."""
-        check_folder(self.path(update))
-        return self._tensors(update), self._numbers(update)
+    def _read(self, update: int, state: TrainState) -> None:
+        """Fill the tensors of ``state``: each rank reads the pieces that it holds a part of."""
+        index = read_index(self.path(update))
+        state.make_room(_moments(index))
+        flat = {f"{part}/{n}": t for part, held in state.tensors().items() for n, t in held.items()}
+        self._compare(update, index, flat)
 
-    def _tensors(self, update: int) -> Tensors:
-        files = self.path(update).glob("*.safetensors")
-        return {file.stem: safetensors.torch.load_file(file) for file in files}
+        def read() -> None:
+            planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
+            with torch.no_grad(), warnings.catch_warnings():
+                # Each rank finds its pieces by itself, which torch takes for being alone.
+                warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+                reader = Reader(index[name] for name in flat)
+                load(flat, storage_reader=reader, planner=planner, no_dist=True)
+
+        _together(self.world, read)
+
+    def _compare(self, update: int, index: Index, held: dict[str, torch.Tensor]) -> None:
+        """Raise ConfigError on all ranks unless they hold what ``index`` tells, and no more."""
+
+        def mine() -> None:
+            for name, tensor in held.items():
+                stored = index.get(name)
+                if stored is None or stored.shape != tuple(tensor.shape):
+                    there = "not there" if stored is None else f"of shape {list(stored.shape)}"
+                    raise ConfigError(
+                        f"{self.path(update)}: {name} is {there}, the model's is of shape"
+                        f" {list(tensor.shape)}; the model's code has changed since. Put it back or"
+                        " choose another run folder"
+                    )
+
+        _together(self.world, mine)
+        # Some ranks hold some layers only, but somebody has to hold each.
+        held_here = torch.tensor([name in held for name in index], dtype=torch.float32)
+        nobody = self.world.sum(held_here.to(self.world.device)) == 0
+        left = [name for name, is_left in zip(index, nobody.tolist(), strict=True) if is_left]
+        if left:
+            raise ConfigError(
+                f"{self.path(update)}: the model has no {left[0]} ({len(left)} such tensors in"
+                " all); the model's code has changed since. Put it back or choose another run"
+                " folder"
+            )
+
+    def check(self, update: int) -> None:
+        """Raise Damaged, on all ranks, unless the checkpoint after ``update`` is as it was written.
+        Each rank looks into its share of the files."""
+        problem = self._problem(update)
+        if problem is not None:
+            raise Damaged(problem)
+
+    def load(self, update: int) -> tuple[dict[str, Index], dict[str, Any]]:
+        """Return the tensors after ``update``, by part and name and still on disk, and the
+        numbers."""
+        parts: dict[str, Index] = {}
+        for name, stored in read_index(self.path(update)).items():
+            part, _, own = name.partition("/")
+            parts.setdefault(part, {})[own] = stored
+        return parts, self._numbers(update)
 
     def _numbers(self, update: int) -> dict[str, Any]:
         try:
@@ -144,16 +245,89 @@ class Checkpoints:
 
     def _newest(self) -> int:
         """Return the newest update that can be gone on from; -1 if there is none."""
-        for update in reversed(self.updates()):
-            try:
-                check_folder(self.path(update))
+        there: list[int] = []
+        self.world.first_does(lambda: there.extend(self.updates()))
+        any_there = bool(self.world.number(len(there)))
+        while (update := self.world.number(there.pop() if there else -1)) >= 0:
+            problem = self._problem(update)
+            if problem is None:
                 best = self._numbers(update).get("best_update")
-                if best is not None:
-                    check_folder(self.path(best))
-            except Damaged as problem:
-                log.warning("checkpoint damaged: %s; the one before it is used", problem)
-                continue
-            return update
-        if self.updates():
+                problem = None if best is None else self._problem(best)
+            if problem is None:
+                return update
+            log.warning("checkpoint damaged: %s; the one before it is used", problem)
+        if any_there:
             log.warning("no checkpoint in %s is whole; the run starts anew", self.folder)
         return -1
+
+    def _problem(self, update: int) -> str | None:
+        """Return how the checkpoint after ``update`` is damaged, as any rank found; None if not."""
+
+        def look() -> str | None:
+            try:
+                check_folder(self.path(update), self.world.rank, self.world.ranks)
+            except Damaged as problem:
+                return str(problem)
+            return None
+
+        return next(filter(None, _together(self.world, look)), None)
+
+
+class Writing(threading.Thread):
+    """This rank's share of one checkpoint, on its way to disk."""
+
+    def __init__(self, path: pathlib.Path, files: Files) -> None:
+        # A process that leaves without asking how it went does not wait for it.
+        super().__init__(name="checkpoint", daemon=True)
+        self.path = path
+        self.files = files
+        self.words: dict[str, bytes] = {}
+        self._sums: dict[str, Sum] = {}
+        self._error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            for name, tensors in self.files.items():
+                self._sums[name] = write_into(self.path, name, pack(tensors))
+            for name, content in self.words.items():
+                self._sums[name] = write_into(self.path, name, content)
+        except Exception as error:
+            self._error = error
+
+    def result(self) -> dict[str, Sum]:
+        """Return the checksums of what was written, when it is; or raise what went wrong."""
+        if self.is_alive():
+            self.join()
+        if self._error is not None:
+            raise self._error
+        return self._sums
+
+
+def _moments(index: Index) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    split = [(name.partition("/"), stored) for name, stored in index.items()]
+    return {n: (s.dtype, s.shape) for (part, _, n), s in split if part == "optimizer"}
+
+
+def _together(world: World, action: Callable[[], T]) -> list[T]:
+    """Return what ``action`` returns on each rank; if it fails on one, raise on all."""
+    mine: Any = None
+    error: Exception | None = None
+    try:
+        mine = action()
+    except Exception as problem:
+        error = problem
+    if world.group is None:
+        if error is not None:
+            raise error
+        return [mine]
+    told: list = [None] * world.ranks
+    why = None if error is None else (isinstance(error, ConfigError), str(error))
+    dist.all_gather_object(told, (mine, why), group=world.group)
+    if error is not None:
+        raise error
+    failed = [(rank, *problem) for rank, (_, problem) in enumerate(told) if problem is not None]
+    if failed:
+        # What the user can mend comes first: others may have stumbled over it.
+        rank, mendable, text = max(failed, key=lambda entry: entry[1])
+        raise ConfigError(text) if mendable else RuntimeError(f"rank {rank} failed: {text}")
+    return [answer for answer, _ in told]

@@ -32,10 +32,14 @@ def evaluate(
         for batch in batches:
             if stopped := stop():
                 break
-            tally = tally + replica.call(objective.score, batch)
+            found = replica.call(objective.score, batch)
+            if batch.counts:
+                tally = tally + found
     if replica.world.any(stopped):
         return None
-    return over_ranks(tally, replica.world).finish()
+    return over_ranks(
+        tally if replica.mesh.speaks else objective.empty(), replica.mesh.totals
+    ).finish()
 
 
 def over_ranks(tally: Tally, world: World) -> Tally:

@@ -26,6 +26,7 @@ from swath.tasks import Objective, Task
 from swath.train.files import write_file
 from swath.train.heldout import Trained
 from swath.train.precision import AUTOCAST
+from swath.train.tensors import Stored, pack
 
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
 VERSION = 1
@@ -92,15 +93,14 @@ class LoadedModel:
         return self.about.normalize
 
 
-def save_model(folder: pathlib.Path, weights: Mapping[str, Tensor], about: About) -> None:
-    """Write weights and what they mean below ``folder``, replacing older ones."""
-    content = safetensors.torch.save(
-        {name: value.detach().cpu().contiguous() for name, value in weights.items()},
-        {"format": "pt"},
-    )
+def save_model(folder: pathlib.Path, weights: Mapping[str, Tensor | Stored], about: About) -> None:
+    """Write weights and what they mean below ``folder``, replacing older ones.
+
+    weights: whole; those of a checkpoint are read one after the other, so that any model fits.
+    """
+    written = write_file(folder / WEIGHTS, pack(weights, {"format": "pt"}))
     fields = {f.name: plain(getattr(about, f.name)) for f in dataclasses.fields(about)}
-    fields = {"version": VERSION, "sha256": hashlib.sha256(content).hexdigest(), **fields}
-    write_file(folder / WEIGHTS, content)
+    fields = {"version": VERSION, "sha256": written["sha256"], **fields}
     write_file(folder / ABOUT, json.dumps(fields, indent=1).encode())
 
 

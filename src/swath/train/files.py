@@ -1,8 +1,9 @@
 """Folders and files that are finished or absent, never torn.
 
 What is written goes aside first, is forced to disk, and is renamed into place: a kill or a power
-cut at any moment leaves the old content or the new one. A folder carries the checksum of
-each of its files in ``manifest.json``, so that later damage is noticed too.
+cut at any moment leaves the old content or the new one. A folder carries the checksum of each of
+its files in ``manifest.json``, so that later damage is noticed too. Many ranks may write the files
+of one folder, each its own; one opens it before and closes it after.
 """
 
 from __future__ import annotations
@@ -13,41 +14,73 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from swath.config import ConfigError
 
 MANIFEST = "manifest.json"
+Content = bytes | Iterable[bytes | memoryview]
+"""Of a file: whole, or in pieces as they come."""
+Sum = dict[str, int | str]
+"""Of a file: its length and checksum, as in the manifest: {"bytes": ..., "sha256": ...}."""
 
 
 class Damaged(ValueError):
     """A folder does not hold what was written; the message says which file and how."""
 
 
-def write_file(path: pathlib.Path, content: bytes) -> None:
+def write_file(path: pathlib.Path, content: Content) -> Sum:
     """Write one file; ConfigError if the disk is full, the old content then stands."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        _write(aside, content)
+        written = _write(aside, content)
         aside.replace(path)
         _sync(path.parent)
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise _explained(error, path) from error
+    return written
 
 
-def write_folder(path: pathlib.Path, files: Mapping[str, bytes]) -> None:
+def write_folder(path: pathlib.Path, files: Mapping[str, Content]) -> None:
     """Write a folder of ``files`` with their checksums, replacing one of that name.
 
     ConfigError if the disk is full; whatever stood there then still stands.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    open_folder(path)
+    try:
+        sums = {name: write_into(path, name, content) for name, content in files.items()}
+        close_folder(path, sums)
+    except (OSError, ConfigError):
+        drop_folder(path)
+        raise
+
+
+def open_folder(path: pathlib.Path) -> None:
+    """Begin to write the folder ``path``, aside; what stands there still stands."""
+    aside = _aside(path)
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        for name, content in files.items():
-            _write(aside / name, content)
-        sums = {n: {"bytes": len(c), "sha256": _sum(c)} for n, c in files.items()}
+    except OSError as error:
+        raise _explained(error, path) from error
+
+
+def write_into(path: pathlib.Path, name: str, content: Content) -> Sum:
+    """Write the file ``name`` of the folder ``path``, which is open; ConfigError as above."""
+    try:
+        return _write(_aside(path) / name, content)
+    except OSError as error:
+        raise _explained(error, path) from error
+
+
+def close_folder(path: pathlib.Path, sums: Mapping[str, Sum]) -> None:
+    """Put the folder ``path`` in its place, now that all its files are written.
+
+    sums: of each file, as :func:`write_into` returned them. ConfigError as above.
+    """
+    aside = _aside(path)
+    try:
         _write(aside / MANIFEST, json.dumps(sums, indent=1).encode())
         _sync(aside)
         if path.exists():  # only a damaged or repeated one: it stands until the new one is complete
@@ -60,18 +93,25 @@ def write_folder(path: pathlib.Path, files: Mapping[str, bytes]) -> None:
             aside.rename(path)
         _sync(path.parent)
     except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
         raise _explained(error, path) from error
 
 
-def check_folder(path: pathlib.Path) -> None:
-    """Raise Damaged unless every file of ``path`` is as :func:`write_folder` left it."""
+def drop_folder(path: pathlib.Path) -> None:
+    """Remove what was written for ``path`` since :func:`open_folder`."""
+    shutil.rmtree(_aside(path), ignore_errors=True)
+
+
+def check_folder(path: pathlib.Path, part: int = 0, parts: int = 1) -> None:
+    """Raise Damaged unless every file of ``path`` is as it was written.
+
+    Of ``parts`` callers each looks into some of the files: all of them together into all.
+    """
     try:
         sums = json.loads((path / MANIFEST).read_text())
         expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in sums.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"{path / MANIFEST} cannot be read: {error}") from error
-    for name, (size, digest) in expected.items():
+    for name, (size, digest) in list(expected.items())[part::parts]:
         try:
             found = (path / name).stat().st_size
         except OSError as error:
@@ -90,15 +130,20 @@ def remove_leftovers(parent: pathlib.Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _sum(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _aside(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f".{path.name}.part")  # the same for all that write into it
 
 
-def _write(path: pathlib.Path, content: bytes) -> None:
+def _write(path: pathlib.Path, content: Content) -> Sum:
+    digest, size = hashlib.sha256(), 0
     with open(path, "wb") as file:
-        file.write(content)
+        for piece in [content] if isinstance(content, bytes) else content:
+            file.write(piece)
+            digest.update(piece)
+            size += len(piece)
         file.flush()
         os.fsync(file.fileno())
+    return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 def _sync(folder: pathlib.Path) -> None:

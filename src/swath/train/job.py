@@ -26,6 +26,7 @@ from swath.data.loader import DataSettings
 from swath.models import Model
 from swath.optimizers import Optimizer
 from swath.optimizers.adamw import AdamW
+from swath.parallel.settings import Parallel
 from swath.tasks import Task
 from swath.train.files import write_file
 from swath.train.settings import FREE, Compute, TrainSettings
@@ -48,6 +49,7 @@ class TrainJob:
     schedule: Schedule = field(default_factory=Schedule)
     train: TrainSettings = field(default_factory=TrainSettings)
     compute: Compute = field(default_factory=Compute)
+    parallel: Parallel = field(default_factory=Parallel)
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from swath.config import ConfigError
 
-FREE = ("checkpoint_every", "checkpoint_seconds", "keep", "record_every")
+FREE = ("checkpoint_every", "checkpoint_seconds", "checkpoint_async", "keep", "record_every")
 """Fields of TrainSettings that may change when a run is resumed: they do not touch the result."""
 
 
@@ -41,6 +41,9 @@ class TrainSettings:
     """Samples between checkpoints; None: by time only. The end and a signal always save."""
     checkpoint_seconds: float | None = 600.0
     """Seconds of training between checkpoints; None: by samples only."""
+    checkpoint_async: bool = True
+    """Write checkpoints while training goes on, from a copy in the CPU's memory, which has to have
+    room for it. false: training waits until they are on disk."""
     keep: int = 2
     """Newest checkpoints kept; the best one is kept besides."""
     record_every: int = 0

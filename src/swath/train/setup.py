@@ -25,6 +25,9 @@ from swath.data.loader import Data
 from swath.data.split import Part
 from swath.lock import lock
 from swath.models import Inputs
+from swath.parallel.apply import spread
+from swath.parallel.fill import spread_hollow
+from swath.parallel.mesh import Mesh
 from swath.parallel.replica import Replica
 from swath.parallel.world import World
 from swath.train.checkpoint import Checkpoints
@@ -37,7 +40,6 @@ from swath.train.job import TrainJob, check, claim
 from swath.train.precision import AUTOCAST, DTYPES, arithmetic
 from swath.train.progress import ProgressLine
 from swath.train.record import Recorder, read
-from swath.train.settings import Compute, TrainSettings
 from swath.train.state import TrainState
 from swath.train.trainer import Figures, Trainer
 
@@ -52,7 +54,7 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
     together, Interrupted after a signal, Diverged if the gradient is not finite.
     """
     if world is None:
-        with World.start(job.compute.device) as world:
+        with World.start(job.compute.device, job.parallel, job) as world:
             return train(job, settings=settings, world=world)
     folder = pathlib.Path(job.folder)
     with (
@@ -82,6 +84,7 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
         chosen = progress.update
         if job.train.select == "best" and progress.best_update is not None:
             chosen = progress.best_update
+        trainer.checkpoints.check(chosen)
         world.first_does(lambda: _export(trainer.checkpoints, chosen, folder, about))
     lines = (figures for figures in reversed(read(folder)) if figures["update"] == chosen)
     return next(lines, {"update": chosen})  # its line may be gone from a run finished before
@@ -139,16 +142,16 @@ def assemble(
     job: TrainJob, data: Data, about: About, world: World, interrupts: Interrupts
 ) -> Trainer:
     """Return the trainer of ``job``, where the newest checkpoint of its folder left it."""
-    model = network(about, job.seed).to(world.device, DTYPES[job.train.precision])
-    replica = make_replica(model, job.train, job.compute, world)
-    replica.agree()
+    replica = _first_replica(about, job, world)
     # After the replica, which may put other parameters in place of the model's own.
     state = TrainState(replica.model, job.optim.build(replica.model))
     if job.train.ema is not None:
         state.average = Average(replica.model, job.train.ema)
     folder = pathlib.Path(job.folder) / "checkpoints"
     facts = {"store": fingerprint(data)}
-    checkpoints = Checkpoints(folder, job.train.keep, world, facts, job)
+    checkpoints = Checkpoints(
+        folder, job.train.keep, world, facts, job, behind=job.train.checkpoint_async
+    )
     checkpoints.restore(state)
     return Trainer(
         state=state,
@@ -171,13 +174,32 @@ def assemble(
     )
 
 
-def make_replica(
-    model: nn.Module, settings: TrainSettings, compute: Compute, world: World
-) -> Replica:
-    """Return ``model`` as the ranks of ``world`` hold it, in the precision of ``settings``."""
-    if compute.compile:
-        model.compile()
-    return Replica(model, world, autocast=AUTOCAST.get(settings.precision))
+def make_replica(model: nn.Module, job: TrainJob, world: World) -> Replica:
+    """Return ``model``, which each rank of ``world`` has whole, as they hold it together, with the
+    weights of rank 0."""
+    mesh = Mesh.of(world, job.parallel)
+    with torch.no_grad():
+        world.share([*model.parameters(), *model.buffers()])
+    return _replica(spread(model, mesh, job.parallel, compile=job.compute.compile), mesh, job)
+
+
+def _first_replica(about: About, job: TrainJob, world: World) -> Replica:
+    """Return the untrained network of ``about`` as the ranks of ``world`` hold it together."""
+    mesh = Mesh.of(world, job.parallel)
+
+    def build() -> nn.Module:
+        return network(about, job.seed).to(DTYPES[job.train.precision])
+
+    degrees = mesh.degrees
+    if degrees.shard * degrees.tensor * degrees.pipeline == 1:  # each rank has it whole anyway
+        return make_replica(build().to(world.device), job, world)
+    model = spread_hollow(build, mesh, job.parallel, compile=job.compute.compile)
+    return _replica(model, mesh, job)
+
+
+def _replica(model: nn.Module, mesh: Mesh, job: TrainJob) -> Replica:
+    autocast = AUTOCAST.get(job.train.precision)
+    return Replica(model, mesh, autocast=autocast, bucket=job.parallel.bucket << 20)
 
 
 def fingerprint(data: Data) -> str:
@@ -199,7 +221,7 @@ def score(job: TrainJob, part: Part = "test", *, world: World | None = None) -> 
     was trained on.
     """
     if world is None:
-        with World.start(job.compute.device) as world:
+        with World.start(job.compute.device, job.parallel, job) as world:
             return score(job, part, world=world)
     loaded = load_model(job.folder, world.device)
     with arithmetic(job.train.precision, job.compute):
@@ -211,8 +233,8 @@ def score(job: TrainJob, part: Part = "test", *, world: World | None = None) -> 
             raise ConfigError(f"{job.data.store}: the split has no {part} part; set split.{part}")
         known = held_out(loader.selection, loaded.about.trained)
         model = loaded.network.to(DTYPES[job.train.precision])
-        replica = make_replica(model, job.train, job.compute, world)
-        figures = evaluate(replica, loaded.objective, loader.sweep(world.rank, world.ranks))
+        replica = make_replica(model, job, world)
+        figures = evaluate(replica, loaded.objective, _sweep(loader, replica))
     assert figures is not None, "nothing can stop this evaluation"
     return {**figures, "samples": len(loader.selection.indices), **known}
 
@@ -245,7 +267,8 @@ def _validation(job: TrainJob, data: Data, replica: Replica) -> Any:
 
 
 def _sweep(loader: Any, replica: Replica) -> Iterator[Batch]:
-    return loader.sweep(replica.world.rank, replica.world.ranks)  # the ranks as they are now
+    mesh = replica.mesh  # the ranks as they are now
+    return loader.sweep(mesh.part, mesh.parts, even=replica.in_step)
 
 
 def _export(checkpoints: Checkpoints, update: int, folder: pathlib.Path, about: About) -> None:

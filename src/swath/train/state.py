@@ -6,6 +6,7 @@ the order of the samples, every random draw. Not here either: how it is saved, o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,7 +48,9 @@ class TrainState:
     progress: Progress = field(default_factory=Progress)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Return all tensors of the state, by file and name; they share the state's memory."""
+        """Return all tensors of the state, by part and full name; they share the state's memory.
+
+        Of a tensor spread over ranks this one has its piece."""
         parts = {"model": dict(self.model.state_dict()), "optimizer": self._moments()}
         if self.average is not None:
             parts["average"] = dict(self.average.tensors)
@@ -58,23 +61,33 @@ class TrainState:
         averaged = self.average.updates if self.average is not None else None
         return {**vars(self.progress), "averaged": averaged}
 
-    @torch.no_grad()
-    def restore(self, tensors: dict[str, dict[str, Tensor]], numbers: dict[str, Any]) -> None:
-        """Become the state that ``tensors`` and ``numbers`` were taken from."""
-        self.model.load_state_dict(tensors["model"])
+    def make_room(self, moments: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> None:
+        """Let the optimiser remember as much as after an update, of whatever values.
+
+        moments: type and whole shape of what it remembers, by parameter/moment; those of
+        parameters that are not held here are left out.
+        """
         named = dict(self.model.named_parameters())
         fused = {p for g in self.optimizer.param_groups if g.get("fused") for p in g["params"]}
         self.optimizer.state.clear()
-        for key, value in tensors["optimizer"].items():
+        for key, (dtype, shape) in moments.items():
             name, _, moment = key.rpartition("/")
-            parameter = named[name]
-            # Copied to where the optimiser itself would have made it: step counts stay on the CPU
-            # unless one kernel does all the arithmetic.
-            device = parameter.device if value.ndim or parameter in fused else value.device
-            self.optimizer.state[parameter][moment] = value.to(device)
+            parameter = named.get(name)
+            if parameter is None:
+                continue
+            if moment != "step" and shape == tuple(parameter.shape):
+                # Spread over ranks as the parameter is.
+                room = torch.zeros_like(parameter, dtype=dtype, requires_grad=False)
+            else:
+                # Where the optimiser itself would have made it: step counts stay on the CPU unless
+                # one kernel does all the arithmetic.
+                device = parameter.device if shape or parameter in fused else "cpu"
+                room = torch.zeros(shape, dtype=dtype, device=device)
+            self.optimizer.state[parameter][moment] = room
+
+    def take(self, numbers: dict[str, Any]) -> None:
+        """Go on from ``numbers``, now that the tensors have their values."""
         if self.average is not None:
-            for name, mine in self.average.tensors.items():
-                mine.copy_(tensors["average"][name])
             self.average.updates = numbers["averaged"]
         self.progress = Progress(**{name: numbers[name] for name in vars(Progress())})
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 
 from swath.data.chip import Batch
-from swath.nn.norm import forget, settle
+from swath.nn.norm import forget
 from swath.parallel.replica import Loss, Replica
 from swath.train.settings import TrainSettings
 from swath.train.state import TrainState
@@ -56,7 +56,7 @@ def train_step(
     for group in state.optimizer.param_groups:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * rate
     state.optimizer.step()
-    settle(state.model, replica.world.sum)
+    replica.settle()
     if state.average is not None:
         state.average.update(state.model, samples)
     return figures

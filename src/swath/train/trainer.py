@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from swath.batch.schedule import Schedule
 from swath.batch.size import BatchSize
 from swath.data.chip import Batch
+from swath.parallel.mesh import Mesh
 from swath.parallel.replica import Replica
 from swath.parallel.world import World
 from swath.tasks import Objective
@@ -21,7 +22,7 @@ from swath.train.evaluate import evaluate
 from swath.train.interrupt import Interrupted, Interrupts
 from swath.train.settings import TrainSettings
 from swath.train.state import TrainState
-from swath.train.step import train_step
+from swath.train.step import Diverged, train_step
 
 Figures = dict[str, Any]
 
@@ -32,7 +33,9 @@ class Stream(Protocol):
     waited: float
     """Seconds for which it kept its consumer waiting."""
 
-    def stream(self, start: int, batch: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]: ...
+    def stream(
+        self, start: int, batch: int, rank: int = 0, ranks: int = 1, *, even: bool = False
+    ) -> Iterator[Batch]: ...
 
 
 @dataclass(kw_only=True)
@@ -57,7 +60,7 @@ class Trainer:
         self._waited = self.loader.waited
         self._saved, self._recorded = self._moment, self.state.progress.samples
         self._clock = self._saved_at = self._recorded_at = time.perf_counter()
-        self.move(self.replica.world)
+        self.move(self.replica.mesh)
 
     def run(self) -> None:
         """Train to the end. Raises Interrupted, after saving, if a signal asked to leave."""
@@ -71,18 +74,24 @@ class Trainer:
             if self.finished:
                 break
             self._update()
+            self.checkpoints.poll()
             leave, late = self._asked()
             if leave:
                 self._leave()
         self._save_changes()
+        self.checkpoints.finish()
 
-    def move(self, world: World) -> None:
-        """Go on with the ranks of ``world`` from the next update; the curve does not notice."""
-        self.replica.move(world)
-        self.checkpoints.move(world)
-        self._passes = len(self.batch.mine(world.rank, world.ranks))
+    def move(self, mesh: Mesh | World) -> None:
+        """Go on with the ranks of ``mesh`` from the next update; the curve does not notice."""
+        self.replica.move(mesh)
+        self.checkpoints.move(self.replica.world)
+        mesh = self.replica.mesh
+        self.replica.check(self.batch.passes)
+        passes = len(self.batch.mine(mesh.part, mesh.parts))
+        even = self.replica.in_step
+        self._passes = -(-self.batch.passes // mesh.parts) if even else passes
         self._batches = self.loader.stream(
-            self.state.progress.samples, self.batch.samples, world.rank, world.ranks
+            self.state.progress.samples, self.batch.samples, mesh.part, mesh.parts, even=even
         )
 
     @property
@@ -95,15 +104,19 @@ class Trainer:
 
     def _update(self) -> None:
         factor = self.schedule.factor(self.state.progress.samples, self.settings.samples)
-        figures = train_step(
-            self.state,
-            itertools.islice(self._batches, self._passes),
-            self.objective.loss,
-            self.replica,
-            self.settings,
-            self.batch.samples,
-            factor,
-        )
+        try:
+            figures = train_step(
+                self.state,
+                itertools.islice(self._batches, self._passes),
+                self.objective.loss,
+                self.replica,
+                self.settings,
+                self.batch.samples,
+                factor,
+            )
+        except Diverged:  # on all ranks
+            self.checkpoints.finish()
+            raise
         every = self.settings.record_every
         if every == 0 or self._reached(every, self._recorded) or self.finished:
             self._record({**figures, **self._speed()})
@@ -170,6 +183,7 @@ class Trainer:
 
     def _leave(self) -> None:
         self._save_changes()
+        self.checkpoints.finish()
         raise Interrupted(
             f"{self.interrupts.pending or 'another rank'}: saved after update"
             f" {self.state.progress.update}; the same command goes on from there",

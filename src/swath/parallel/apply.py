@@ -1,0 +1,49 @@
+"""One function that spreads an innocent model over ranks, in one written order.
+
+A pipeline first cuts the model; then, for each piece: tensor, then context or spatial, then
+recompute, then compile, then shard. The models know nothing of it: they only hint at what can be
+split (``chain()``, ``split``, ``unit``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import nn
+
+from swath.parallel.context import share_tokens
+from swath.parallel.cut import cut
+from swath.parallel.mesh import Mesh
+from swath.parallel.pipeline import Pipeline
+from swath.parallel.recompute import recompute
+from swath.parallel.settings import Parallel
+from swath.parallel.shard import shard, units
+from swath.parallel.spatial import share_rows
+from swath.parallel.tensor import split
+
+
+def spread(model: nn.Module, mesh: Mesh, parallel: Parallel, *, compile: bool = False) -> nn.Module:
+    """Return ``model`` (whole, the same on all ranks) as this rank of ``mesh`` holds it.
+
+    ConfigError if the degrees do not fit the model, with the numbers.
+    """
+    degrees = mesh.degrees
+    if parallel.pipeline > 1:
+        one = dataclasses.replace(parallel, pipeline=1, schedule="1f1b", stages=1)
+        pieces = cut(model, mesh, parallel)
+        held = {n: spread(piece, mesh, one, compile=compile) for n, piece in pieces.items()}
+        return Pipeline(held, [n for n, _ in model.named_parameters()], mesh, parallel)
+    if degrees.tensor > 1:
+        split(model, mesh, parallel)
+    if degrees.context > 1:
+        share_tokens(model, mesh, parallel)
+    if degrees.spatial > 1:
+        share_rows(model, mesh)
+    if parallel.recompute != "none":
+        recompute(model, parallel.recompute)
+    if compile:
+        for module in units(model, "block") or [model]:
+            module.compile()
+    if degrees.shard > 1 or degrees.tensor > 1:
+        shard(model, mesh, parallel)
+    return model

@@ -1,0 +1,56 @@
+"""Parameters, gradients and the optimiser's memory shared among ranks: FSDP2.
+
+A rank holds a slice of each parameter along its first axis, gathers a unit's whole parameters when
+it computes with them, and lets them go. Gradients come back as sums over ranks, in slices.
+
+A module says with ``unit = True`` that it is to be gathered at once; what is in no unit is gathered
+for the whole forward and backward pass.
+
+Sources: Rajbhandari et al. 2020, arXiv:1910.02054; Zhao et al. 2023, arXiv:2304.11277; by single
+layers, Wang et al. 2024, arXiv:2404.14712 (Hybrid-STOP).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+
+from swath.config import ConfigError
+from swath.parallel.mesh import Mesh
+from swath.parallel.settings import Parallel
+
+
+def shard(model: nn.Module, mesh: Mesh, parallel: Parallel) -> None:
+    """Spread ``model`` over the mesh's shard axis, in place; copies along its replica axis."""
+    if parallel.offload and mesh.world.device.type == "cpu":
+        raise ConfigError(
+            "parallel.offload=true moves parameters from a GPU to the CPU, and this run is on the "
+            "CPU already; leave it out"
+        )
+    options: dict[str, Any] = {
+        "mesh": mesh.devices["replica", "shard"],
+        "reshard_after_forward": parallel.reshard,
+        "offload_policy": CPUOffloadPolicy() if parallel.offload else OffloadPolicy(),
+    }
+    for module in units(model, parallel.wrap):
+        fully_shard(module, **options)
+    fully_shard(model, **options)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)  # sums; they are divided once, by the weight
+            module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+
+
+def units(model: nn.Module, wrap: str) -> list[nn.Module]:
+    """Return the modules of ``model`` that are gathered at once, inner ones first."""
+    found = [m for m in model.modules() if getattr(m, "unit", False)]
+    if wrap == "matrix":
+        found += [
+            layer
+            for module in list(found)
+            for layer in module.modules()
+            if layer is not module and list(layer.parameters(recurse=False))
+        ]
+    return list(dict.fromkeys(reversed(found)))

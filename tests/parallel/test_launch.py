@@ -1,0 +1,188 @@
+"""One command, on one process, under --ranks, torchrun or srun, gives one curve, and ends well."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from swath import here
+from swath.config import ConfigError
+from swath.parallel import launch
+
+RECIPE = """\
+name: alone
+build:
+  dataset: {kind: synthetic, label: class, samples: 64, size: 16}
+data: {store: store}
+model: {kind: vit, width: 32, depth: 1, heads: 2, patch: 8}
+task: {kind: classify}
+batch: {samples: 8, micro: 2}
+train: {samples: 320, checkpoint_every: 80, precision: fp64}
+compute: {device: cpu, threads: 1}
+"""
+SWATH = [sys.executable, "-m", "swath", "train", "recipe.yaml"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def python(text: str) -> list[str]:
+    """Return a command that runs ``text``, which costs less than Swath to start."""
+    begin = "import os, signal, sys, time; rank = os.environ['RANK']; "
+    return [sys.executable, "-c", begin + text]
+
+
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 1.0)
+
+
+def test_ranks_are_told_who_they_are_and_their_words_are_kept(tmp_path):
+    """Those of the first are seen; where nobody says anything nothing is left behind."""
+    folder = tmp_path / "runs/a"
+    say = "rank == '0' or print(rank, os.environ['LOCAL_RANK'], os.environ['WORLD_SIZE'])"
+    assert launch.launch(python(say), 3, folder) == 0
+    words = {path.name: path.read_text() for path in (folder / "ranks").iterdir()}
+    assert words == {"1.log": "1 1 3\n", "2.log": "2 2 3\n"}
+    assert launch.launch(python("pass"), 2, tmp_path / "b") == 0
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_killed_rank_ends_the_others(tmp_path, short, capfd):
+    """Here they would not notice by themselves; after the time of grace they are killed."""
+    began = time.monotonic()
+    die = "rank == '1' and (print('ouch', flush=True), os.kill(os.getpid(), 9)); time.sleep(60)"
+    assert launch.launch(python(die), 3, tmp_path / "a") == 76
+    assert time.monotonic() - began < 30
+    said = capfd.readouterr().err
+    assert said.startswith("swath: rank 1 (pid ") and said.count("\n") == 1
+    log = tmp_path / "a/ranks/1.log"
+    assert f"was killed by SIGKILL; what it said is in {log}. The last checkpoint is good" in said
+
+
+def test_a_rank_that_ends_alone_is_named(tmp_path, short, capfd):
+    """As when a library is missing on one node: it ends before it could tell anybody."""
+    end = "rank == '1' and sys.exit('no such library'); time.sleep(60)"
+    assert launch.launch(python(end), 2, tmp_path / "a") == 1
+    said = capfd.readouterr().err
+    assert f"ended with exit code 1; what it said is in {tmp_path / 'a/ranks/1.log'}\n" in said
+
+
+def test_what_all_ranks_end_with_is_the_exit_code_and_the_first_has_said_why(tmp_path, capfd):
+    end = "sys.exit('no such file' if rank == '0' else 1)"
+    assert launch.launch(python(end), 2, tmp_path / "a") == 1
+    assert capfd.readouterr().err == "no such file\n"
+
+
+@pytest.mark.parametrize("number", launch.SIGNALS)
+def test_signals_reach_all_ranks_once(tmp_path, number):
+    """Each as a scheduler or Ctrl-C sends it to the one process that it knows of."""
+    count = (
+        f"n = []; signal.signal({int(number)}, lambda *_: n.append(1))\n"
+        "print('ready', flush=True)\n"
+        "while not n: time.sleep(0.01)\n"
+        "time.sleep(0.5); print(len(n)); sys.exit(75)"
+    )
+    logs = [tmp_path / f"a/ranks/{rank}.log" for rank in (1, 2)]
+
+    def send() -> None:
+        while not all(log.exists() and "ready" in log.read_text() for log in logs):
+            time.sleep(0.05)
+        time.sleep(0.5)  # the first rank has no log to read
+        os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    before = signal.getsignal(number)
+    assert launch.launch(python(count), 3, tmp_path / "a") == 75
+    sender.join()
+    assert [log.read_text() for log in logs] == ["ready\n1\n"] * 2
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_before_the_run_began_is_no_loss(tmp_path, capfd):
+    wait = "print('ready', flush=True); time.sleep(60)"
+    log = tmp_path / "a/ranks/1.log"
+
+    def send() -> None:
+        while not (log.exists() and "ready" in log.read_text()):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=send).start()
+    assert launch.launch(python(wait), 2, tmp_path / "a") == 128 + signal.SIGTERM
+    assert "swath: SIGTERM came before the run began" in capfd.readouterr().err
+
+
+def test_numbers_of_ranks_that_make_no_sense(monkeypatch):
+    with pytest.raises(ConfigError, match="--ranks 0 must be at least 1"):
+        launch.check(0)
+    monkeypatch.setattr(here, "ranks", lambda: 4)
+    with pytest.raises(ConfigError, match=r"--ranks 2 starts ranks of its own.* one of 4"):
+        launch.check(2)
+    launch.check(1)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> pathlib.Path:
+    """A folder with a recipe, and a run of one process."""
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    run(SWATH, folder)
+    return folder
+
+
+def run(command: list[str], folder: pathlib.Path, code: int = 0) -> str:
+    """Run ``command`` in ``folder`` and return what it said on stderr."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    assert done.returncode == code, done.stderr
+    return done.stderr
+
+
+def curve(folder: pathlib.Path, name: str) -> list[float]:
+    """Return the losses of run ``name``, one for each update, each there once."""
+    lines = (folder / f"runs/{name}/metrics.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [line["update"] for line in found if "loss" in line] == list(range(1, 41))
+    return [line["loss"] for line in found if "loss" in line]
+
+
+def test_ranks_started_here_killed_and_started_again_follow_one_curve(lab):
+    """kill -9 of one rank in mid-run: all end with its name, and the same command goes on."""
+    command = [*SWATH, "--ranks", "2", "name=here"]
+    metrics = lab / "runs/here/metrics.jsonl"
+    with subprocess.Popen(command, cwd=lab, stderr=subprocess.PIPE, text=True) as running:
+        while not (metrics.exists() and metrics.read_text().count("\n") >= 12):
+            assert running.poll() is None, running.stderr.read()
+            time.sleep(0.02)
+        children = pathlib.Path(f"/proc/{running.pid}/task/{running.pid}/children")
+        victim = next(
+            pid
+            for pid in children.read_text().split()
+            if b"RANK=1" in pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        )
+        os.kill(int(victim), signal.SIGKILL)
+        began = time.monotonic()
+        assert running.wait(60) == 76
+        assert time.monotonic() - began < 30
+        assert f"swath: rank 1 (pid {victim}) was killed by SIGKILL" in running.stderr.read()
+    run(command, lab)
+    assert curve(lab, "here") == pytest.approx(curve(lab, "alone"), rel=0, abs=1e-9)
+
+
+def test_torchrun_gives_the_curve_of_one_process(lab):
+    run([*TORCHRUN, "-m", *SWATH[2:], "name=torchrun"], lab)
+    assert curve(lab, "torchrun") == pytest.approx(curve(lab, "alone"), rel=0, abs=1e-9)
+
+
+def test_srun_gives_the_curve_of_one_process(lab):
+    """On a real SLURM, if one answers here."""
+    if shutil.which("srun") is None or subprocess.run(["sinfo"], capture_output=True).returncode:
+        pytest.skip("no SLURM answers here: srun and sinfo are not there, or no cluster is up")
+    run(["srun", "-n", "2", *SWATH, "name=srun"], lab)
+    assert curve(lab, "srun") == pytest.approx(curve(lab, "alone"), rel=0, abs=1e-9)

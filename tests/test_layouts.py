@@ -1,0 +1,252 @@
+"""Every layout follows one process: loss, gradient norm and parameters after five updates.
+
+A layout is a line in LAYOUTS: the ``parallel:`` settings and the models that they are for. All of
+them learn the same synthetic samples with drop path, clipping and moving averages, in float64.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from swath.batch.size import BatchSize
+from swath.data.chip import IGNORE, Batch, Label
+from swath.data.sensor import load_sensor
+from swath.models import Inputs, Model
+from swath.models.resnet import ResNet
+from swath.models.unet import UNet
+from swath.models.vit import ViT
+from swath.optimizers.adamw import AdamW
+from swath.parallel.apply import spread
+from swath.parallel.mesh import Mesh
+from swath.parallel.replica import Replica
+from swath.parallel.settings import Parallel
+from swath.parallel.world import World
+from swath.tasks import Objective, Task
+from swath.tasks.classify import Classify
+from swath.tasks.segment import Segment
+from swath.train.ema import Average
+from swath.train.settings import TrainSettings
+from swath.train.state import TrainState
+from swath.train.step import train_step
+
+BANDS = load_sensor("rgb").bands
+CLASSES = ("water", "forest", "town", "field")
+BATCH = BatchSize(samples=12, micro=2)
+UPDATES = 5
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, and what it learns."""
+
+    model: Model
+    task: Task
+    size: int
+    dense: bool
+
+    def objective(self) -> Objective:
+        label = Label(kind="mask" if self.dense else "class", classes=CLASSES)
+        return self.task.bind(label, np.array([30.0, 20.0, 10.0, 10.0]))
+
+    def network(self, dtype: torch.dtype) -> nn.Module:
+        torch.manual_seed(1)
+        outputs = self.objective().outputs
+        return self.model.build(Inputs(bands=BANDS, size=self.size), outputs).to(dtype)
+
+    def batch(self, first: int, counts: bool = True) -> Batch:
+        """Return the microbatch whose first sample is at position ``first``."""
+        draws = [np.random.default_rng([5, p]) for p in range(first, first + BATCH.micro)]
+        images = np.stack([d.normal(size=(len(BANDS), self.size, self.size)) for d in draws])
+        image = torch.from_numpy(images)
+        if self.dense:
+            target = image[:, :3].argmax(1)
+            hidden = [d.random((self.size, self.size)) < d.random() for d in draws]
+            target[torch.from_numpy(np.stack(hidden))] = IGNORE
+        else:
+            target = image.mean((2, 3)).argmax(1)
+            target[::3] = -1
+        at = torch.arange(first, first + BATCH.micro)
+        valid = torch.ones(BATCH.micro, self.size, self.size, dtype=torch.bool)
+        return Batch(
+            image=image,
+            valid=valid,
+            target=target,
+            positions=at,
+            indices=at,
+            seed=1000 + first,
+            counts=counts,
+        )
+
+
+SUBJECTS = {
+    "vit": Subject(
+        ViT(patch=4, width=32, depth=4, heads=4, pool="mean", drop_path=0.2),
+        Classify(smoothing=0.1), 16, dense=False,
+    ),
+    "vit-dense": Subject(
+        ViT(patch=4, width=32, depth=4, heads=4, drop_path=0.2), Segment(), 16, dense=True
+    ),
+    "vit-token": Subject(  # 17 tokens, which divide by no number of ranks
+        ViT(patch=4, width=32, depth=4, heads=4, pool="token", drop_path=0.2),
+        Classify(), 16, dense=False,
+    ),
+    "resnet": Subject(ResNet(depth=18, dropout=0.1), Classify(), 64, dense=False),
+    "unet": Subject(UNet(width=8, depth=2, dropout=0.2), Segment(), 16, dense=True),
+    "unet-resnet": Subject(UNet(encoder="resnet18", width=8), Segment(), 64, dense=True),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One line of the table."""
+
+    ranks: int
+    subjects: tuple[str, ...]
+    parallel: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        words = "-".join(f"{k}={v}" for k, v in self.parallel.items())
+        return f"{words or 'replicas'}-{self.ranks}"
+
+
+ALL = ("vit", "vit-dense", "resnet", "unet")
+TOKENS = ("vit", "vit-dense")
+KINDS = ("gather", "lss", "ring", "ulysses")
+LAYOUTS = [
+    Layout(1, ALL, {"recompute": "full"}),
+    Layout(1, TOKENS, {"recompute": "selective"}),
+    Layout(2, ALL),
+    Layout(3, ("vit", "resnet")),
+    Layout(4, ("vit", "resnet"), {"bucket": 1}),
+    Layout(2, ALL, {"shard": 2}),
+    Layout(3, ("vit",), {"shard": 3}),
+    Layout(4, ("vit", "resnet"), {"shard": 4}),
+    Layout(4, ("vit", "unet"), {"replicate": 2, "shard": 2}),
+    Layout(2, ("vit",), {"shard": 2, "reshard": False}),
+    Layout(2, ("vit", "resnet"), {"shard": 2, "wrap": "matrix", "recompute": "full"}),
+    Layout(2, TOKENS, {"tensor": 2}),
+    Layout(4, TOKENS, {"tensor": 4}),
+    Layout(2, TOKENS, {"tensor": 2, "sequence": True}),
+    Layout(4, TOKENS, {"tensor": 2, "shard": 2}),
+    Layout(4, TOKENS, {"tensor": 2, "shard": 2, "wrap": "matrix"}),
+    Layout(4, TOKENS, {"tensor": 2, "sequence": True}),
+    Layout(8, TOKENS, {"replicate": 2, "tensor": 2, "shard": 2}),
+    Layout(2, (*TOKENS, "resnet"), {"pipeline": 2}),
+    Layout(4, TOKENS, {"pipeline": 4}),
+    Layout(3, ("vit",), {"pipeline": 3}),
+    Layout(2, TOKENS, {"pipeline": 2, "schedule": "gpipe"}),
+    Layout(2, (*TOKENS, "resnet"), {"pipeline": 2, "schedule": "interleaved", "stages": 2}),
+    Layout(2, TOKENS, {"pipeline": 2, "recompute": "full"}),
+    Layout(4, TOKENS, {"pipeline": 2, "replicate": 2}),
+    Layout(4, TOKENS, {"pipeline": 2, "shard": 2}),
+    Layout(4, ("vit",), {"pipeline": 2, "shard": 2, "schedule": "interleaved", "stages": 2}),
+    Layout(4, ("vit",), {"pipeline": 2, "shard": 2, "reshard": False, "recompute": "selective"}),
+    Layout(4, TOKENS, {"pipeline": 2, "tensor": 2}),
+    Layout(4, TOKENS, {"pipeline": 2, "tensor": 2, "sequence": True}),
+    Layout(8, ("vit",), {"pipeline": 2, "shard": 2, "tensor": 2}),
+    *(Layout(2, (*TOKENS, "vit-token"), {"context": 2, "attention": kind}) for kind in KINDS),
+    *(Layout(4, (*TOKENS, "vit-token"), {"context": 4, "attention": kind}) for kind in KINDS),
+    Layout(3, ("vit-token",), {"context": 3, "attention": "ring", "recompute": "full"}),
+    Layout(2, TOKENS, {"context": 2, "recompute": "selective"}),
+    Layout(4, (*TOKENS, "vit-token"), {"context": 2, "shard": 2}),
+    Layout(4, ("vit-token",), {"context": 2, "shard": 2, "attention": "ring", "wrap": "matrix"}),
+    Layout(4, TOKENS, {"context": 2, "replicate": 2, "attention": "lss"}),
+    Layout(4, (*TOKENS, "vit-token"), {"context": 2, "tensor": 2, "attention": "ulysses"}),
+    Layout(4, ("vit",), {"context": 2, "tensor": 2, "attention": "ring", "sequence": True}),
+    Layout(4, ("vit-token",), {"context": 2, "pipeline": 2}),
+    Layout(8, ("vit",), {"context": 2, "shard": 2, "tensor": 2, "recompute": "full"}),
+    Layout(2, ("unet", "unet-resnet"), {"spatial": 2}),
+    Layout(3, ("unet",), {"spatial": 3, "recompute": "full"}),
+    Layout(4, ("unet",), {"spatial": 4, "recompute": "selective"}),
+    Layout(4, ("unet",), {"spatial": 2, "replicate": 2}),
+    Layout(4, ("unet",), {"spatial": 2, "shard": 2}),
+    Layout(8, ("unet",), {"spatial": 2, "replicate": 2, "shard": 2}),
+]
+
+
+def learned(subject: Subject, parallel: Parallel, dtype: torch.dtype) -> dict[str, Any]:
+    """Return losses, gradient norms, and weights (whole, by name) after the updates."""
+    mesh = Mesh.of(World.start("cpu"), parallel)
+    model = spread(subject.network(dtype), mesh, parallel)
+    replica = Replica(model, mesh, bucket=100_000)
+    # AdamW divides by the size of the gradient: where that is rounding noise, a small eps would
+    # blow it up to whole steps.
+    optimizer = AdamW(lr=1e-2, eps=1e-8 if dtype == torch.float64 else 1e-3).build(model)
+    state = TrainState(model, optimizer, Average(model, 24))
+    settings = TrainSettings(samples=BATCH.samples * UPDATES, clip=0.5)
+    objective, figures = subject.objective(), []
+    for update in range(UPDATES):
+        first = update * BATCH.samples
+        figures.append(
+            train_step(
+                state,
+                dealt(subject, first, mesh, replica.in_step),
+                objective.loss,
+                replica,
+                settings,
+                BATCH.samples,
+                1.0,
+            )
+        )
+    return {
+        "loss": [f["loss"] for f in figures],
+        "grad_norm": [f["grad_norm"] for f in figures],
+        "weights": whole(model.state_dict()),
+        "average": whole(state.average.tensors),
+    }
+
+
+def dealt(subject: Subject, first: int, mesh: Mesh, even: bool) -> list[Batch]:
+    """Return this rank's microbatches of the update that begins at ``first``."""
+    mine = []
+    for row in range(0, BATCH.passes, mesh.parts):
+        if row + mesh.part < BATCH.passes:
+            mine.append(subject.batch(first + (row + mesh.part) * BATCH.micro))
+        elif even:
+            mine.append(subject.batch(first, counts=False))
+    return mine
+
+
+def whole(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """Return whole tensors on every rank."""
+    return {
+        name: (t.full_tensor() if hasattr(t, "full_tensor") else t).detach().numpy().copy()
+        for name, t in tensors.items()
+    }
+
+
+@functools.cache
+def alone(name: str, dtype: torch.dtype) -> dict[str, Any]:
+    return learned(SUBJECTS[name], Parallel(), dtype)
+
+
+def compare(found: dict[str, Any], expected: dict[str, Any], tolerance: float) -> None:
+    np.testing.assert_allclose(found["loss"], expected["loss"], rtol=tolerance)
+    np.testing.assert_allclose(found["grad_norm"], expected["grad_norm"], rtol=tolerance)
+    for kind in ("weights", "average"):
+        assert set(found[kind]) <= set(expected[kind]) and found[kind]
+        for name, value in found[kind].items():
+            np.testing.assert_allclose(
+                value, expected[kind][name], rtol=tolerance, atol=tolerance, err_msg=name
+            )
+
+
+CASES = [(layout, name) for layout in LAYOUTS for name in layout.subjects]
+
+
+@pytest.mark.parametrize(("layout", "name"), CASES, ids=str)
+def test_a_layout_follows_one_process(ranks, layout, name):
+    expected = alone(name, torch.float64)
+    parallel = Parallel(**layout.parallel)
+    everywhere = ranks(layout.ranks, learned, SUBJECTS[name], parallel, torch.float64)
+    for found in everywhere:
+        compare(found, expected, 1e-9)
+    for kind in ("weights", "average"):  # a rank may hold some of the layers only
+        assert set().union(*(found[kind] for found in everywhere)) == set(expected[kind])
