@@ -80,7 +80,8 @@ class Dropout(Random):
     """In training, silences some of the values, or of the channels of images; one draw for each
     sample and channel if ``channels``.
 
-    Source: Srivastava et al. 2014, JMLR 15, 1929; of channels, Tompson et al. 2015, arXiv:1411.4280.
+    Sources: Srivastava et al. 2014, JMLR 15, 1929; of channels, Tompson et al. 2015,
+    arXiv:1411.4280.
     """
 
     def __init__(self, share: float, channels: bool = False) -> None:

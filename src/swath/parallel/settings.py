@@ -97,8 +97,8 @@ class Parallel:
             )
         if self.attention != "gather" and self.context == 1:
             raise ConfigError(
-                f"parallel.attention={self.attention} has no effect with context=1; set context=2 or "
-                "leave it out"
+                f"parallel.attention={self.attention} has no effect with context=1; set context=2 "
+                "or leave it out"
             )
         if self.bucket < 1:
             raise ConfigError(f"parallel.bucket={self.bucket} MiB must be at least 1")
@@ -125,8 +125,8 @@ class Parallel:
             hint = f"start {near} ranks" if unknown or near == fixed else f"start {fixed} ranks"
             raise ConfigError(
                 f"parallel: {asked or 'one rank'} needs "
-                f"{'a multiple of ' if unknown else ''}{fixed} ranks and there are {ranks}; {hint}, "
-                "or change a degree"
+                f"{'a multiple of ' if unknown else ''}{fixed} ranks and there are {ranks}; "
+                f"{hint}, or change a degree"
             )
         left = ranks // fixed
         return Degrees(
