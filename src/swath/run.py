@@ -293,23 +293,25 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def predict(run: Run, progress: bool = True) -> pathlib.Path:
-    """Map ``predict.scene``, or the scene the store was built from; return the map's file."""
+    """Map ``predict.scene``, or the scene the store was built from; return the map's file.
+
+    Ranks that the launcher started share its strips.
+    """
     from swath.parallel.world import pick_device
     from swath.predict.map import predict as mapped
     from swath.train.export import load_model
 
-    _one_process("predict")
     imagery = run.predict.scene or _built_from(run)
     model = load_model(run.place)
     device = pick_device(run.compute.device)
     with ExitStack() as stack:
         steps: list[Any] = []  # of the bar, which begins when the number of strips is known
-        known = 0
+        known, shown = 0, progress and here.rank() == 0
 
         def told(done: int, strips: int) -> None:
             nonlocal known
             if not steps:
-                steps.append(stack.enter_context(bar(progress, "strips", strips)))
+                steps.append(stack.enter_context(bar(shown, "strips", strips)))
             steps[0](done - known)
             known = done
 
