@@ -97,8 +97,8 @@ class Parallel:
             )
         if self.attention != "gather" and self.context == 1:
             raise ConfigError(
-                f"parallel.attention={self.attention} has no effect with context=1; set context=2 or "
-                "leave it out"
+                f"parallel.attention={self.attention} has no effect with context=1; set context=2 "
+                "or leave it out"
             )
         if self.bucket < 1:
             raise ConfigError(f"parallel.bucket={self.bucket} MiB must be at least 1")
