@@ -138,6 +138,7 @@ LAYOUTS = [
     Layout(4, TOKENS, {"tensor": 2, "shard": 2, "wrap": "matrix"}),
     Layout(4, TOKENS, {"tensor": 2, "sequence": True}),
     Layout(8, TOKENS, {"replicate": 2, "tensor": 2, "shard": 2}),
+    Layout(4, ("vit",), {"tensor": 2, "shard": 2, "sequence": True, "recompute": "selective"}),
     Layout(2, (*TOKENS, "resnet"), {"pipeline": 2}),
     Layout(4, TOKENS, {"pipeline": 4}),
     Layout(3, ("vit",), {"pipeline": 3}),

@@ -261,13 +261,12 @@ def predict(run: Run, progress: bool = True) -> pathlib.Path:
     """Map ``predict.scene``, or the scene the store was built from; return the map's file.
 
     ConfigError if there is no scene, the model cannot take it, or the run folder belongs to a model
-    of other settings.
+    of other settings. Ranks that the launcher started share its strips.
     """
     from swath.parallel.world import pick_device
     from swath.predict.map import predict as mapped
     from swath.train.export import load_model
 
-    _one_process("predict")
     imagery = _scene(run)
     if imagery is None:
         raise ConfigError(
@@ -276,7 +275,7 @@ def predict(run: Run, progress: bool = True) -> pathlib.Path:
         )
     if run.model is not None:
         check_trained(run.place, run)
-    with counter(progress, "strips") as told:
+    with counter(progress and not here.rank(), "strips") as told:
         files = mapped(
             load_model(run.place),
             imagery.open(),

@@ -347,16 +347,26 @@ def test_a_model_without_tokens_is_refused():
         _refused(model, Parallel(context=2))
 
 
+class Blocks(nn.Module):
+    trunk = ("blocks",)
+
+    def __init__(self, *blocks: nn.Module) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+
 def test_draws_for_each_token_are_refused():
-    class Soft(nn.Module):
-        trunk = ("blocks",)
+    soft = nn.Sequential(Block(8, 2, 16), Dropout(0.1))
+    with pytest.raises(ConfigError, match=r"context=2: 1.1 draws for each token"):
+        _refused(Blocks(Block(8, 2, 16), soft), Parallel(context=2))
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.blocks = nn.ModuleList([Block(8, 2, 16), nn.Sequential(Dropout(0.1))])
 
-    with pytest.raises(ConfigError, match=r"context=2: 1.0 draws for each token"):
-        _refused(Soft(), Parallel(context=2))
+def test_blocks_that_would_ask_their_own_tokens_only_are_refused():
+    other = nn.TransformerEncoderLayer(8, 2, 16)
+    with pytest.raises(
+        ConfigError, match=r"context=2: block 1 has no swath.nn.attention.Attention"
+    ):
+        _refused(Blocks(Block(8, 2, 16), other), Parallel(context=2))
 
 
 def test_a_kind_of_attention_that_has_no_effect_is_refused():

@@ -6,6 +6,7 @@ d = 32; the transformer has L = 4 blocks. Everything is in float64.
 
 from __future__ import annotations
 
+import pathlib
 from collections import Counter
 from dataclasses import dataclass
 
@@ -298,3 +299,18 @@ def test_hybrid_stop_against_sharding_alone_on_the_wire(four):
     rest = parameters() - 4 * four["hand"].matrices
     expected = (3 / 4 * parameters()) / (1 / 2 * (2 * four["hand"].matrices + rest))
     assert fewer == pytest.approx(expected, rel=WITHIN)
+
+
+def test_the_how_to_prints_what_was_counted(four):
+    page = (pathlib.Path(__file__).parents[2] / "docs/howto/parallel.md").read_text()
+    outside = parameters() - BLOCKS * size(SUBJECT.network(torch.float64).blocks[0])
+    for name, found in four.items():
+        volume, chain = found.volume, found.chain
+        cells = [
+            round(volume.wire["all_gather"]),
+            volume.calls["all_gather"],
+            round(chain.wire.get("all_reduce", 0)),
+            chain.calls["all_reduce"],
+            found.peak - (0 if name == "hand" else outside),
+        ]
+        assert " | ".join(f"{cell:,}" for cell in cells) in page, name

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import pathlib
 import re
 from typing import Any
 
@@ -25,7 +27,11 @@ from swath.parallel.settings import Degrees, Parallel
 from swath.parallel.world import World
 from swath.tasks.classify import Classify
 from swath.train.evaluate import evaluate
+from swath.train.setup import score, train
 from tests.test_layouts import SUBJECTS, Subject
+from tests.test_same_curve import assert_same, job, outcome, store
+
+__all__ = ["store"]  # a fixture
 
 INPUTS = Inputs(bands=load_sensor("rgb").bands, size=16)
 IMAGES = torch.randn(2, 3, 24, 20, generator=torch.Generator().manual_seed(3))
@@ -323,3 +329,24 @@ def spoiled(rank: int) -> list[str]:
 @pytest.mark.parametrize(("rank", "name"), [(0, "blocks.1.mlp.fc2.bias"), (1, "head.bias")])
 def test_every_rank_names_the_gradient_that_is_not_finite(ranks, rank, name):
     assert ranks(2, spoiled, rank) == [[name], [name]]
+
+
+# A whole run
+
+
+@pytest.mark.parametrize(
+    "parallel", [Parallel(pipeline=2, replicate=2), TURNS], ids=["2x2", "turns"]
+)
+def test_a_run_is_that_of_one_process(ranks, store, tmp_path, parallel):
+    """Its curve, its scores, the samples it saw, its checkpoints and the model it leaves."""
+    model = ViT(patch=4, width=16, depth=4, heads=2, drop_path=0.2)
+
+    def run(folder: pathlib.Path, parallel: Parallel, world: World | None) -> dict[str, Any]:
+        asked = dataclasses.replace(job(store, folder), model=model, parallel=parallel)
+        train(asked, world=world)
+        return score(asked, "test", world=world)
+
+    figures = run(tmp_path / "alone", Parallel(), World.alone())
+    everywhere = ranks(parallel.fixed, run, tmp_path / "shared", parallel, None)
+    assert everywhere == [pytest.approx(figures, rel=1e-9, nan_ok=True)] * parallel.fixed
+    assert_same(outcome(tmp_path / "shared"), outcome(tmp_path / "alone"), 1e-9)

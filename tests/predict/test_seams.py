@@ -45,8 +45,9 @@ def steps(p, borders):
 def ratios(scene, model, overlap):
     """Steps at borders over steps elsewhere: (probability, class), rows and columns together."""
     mapping = Mapping(model, scene, Predict(overlap=overlap), torch.device("cpu"))
-    p = np.concatenate([means.numpy() for _, means, _ in mapping.strips(0)], axis=1)
     plan, found = mapping.tiling, []
+    strips = mapping.strips(range(len(plan.rows)))
+    p = np.concatenate([means.numpy() for _, means, _ in strips], axis=1)
     for axis, starts in ((0, plan.rows), (1, plan.cols)):
         borders = {edge for s in starts for edge in (s, s + plan.tile)}
         found.append(steps(p if axis == 0 else p.transpose(0, 2, 1), sorted(borders)))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swath.config import ConfigError
-from swath.predict.tiles import TOTAL, Rows, raised_cosine, reflect, tiling, totals
+from swath.predict.tiles import TOTAL, Rows, deal, raised_cosine, reflect, tiling, totals
 
 sizes = st.integers(1, 70)
 overlaps = st.sampled_from([0.0, 0.25, 0.5, 0.75, 0.9])
@@ -72,3 +72,38 @@ def test_windows_that_would_leave_gaps_are_refused():
         tiling(100, 100, 16, 0.5, 5, True)
     with pytest.raises(ConfigError, match="edge=2 has no effect: this model answers once a window"):
         tiling(100, 100, 16, 0.5, 2, False)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes, st.integers(4, 24), overlaps, st.integers(1, 9), st.data())
+def test_strips_are_dealt_once_and_evenly(height, tile, overlap, ranks, data):
+    """Each to one rank, in order; and no other cuts give the busiest rank fewer rows of windows."""
+    plan = tiling(height, 9, tile, overlap, 0, True)
+    every = list(range(len(plan.rows)))
+    strips = sorted(data.draw(st.sets(st.sampled_from(every))))
+    shares = deal(plan, strips, ranks)
+    assert len(shares) == ranks
+    assert [strip for share in shares for run in share for strip in run] == strips
+
+    def rows(share):
+        return sum(run.stop - plan.needed_from(run.start) for run in share)
+
+    def runs(piece):
+        """Return ascending strips as runs."""
+        found = []
+        for strip in piece:
+            if found and found[-1].stop == strip:
+                found[-1] = range(found[-1].start, strip + 1)
+            else:
+                found.append(range(strip, strip + 1))
+        return found
+
+    if ranks == 2 and strips:
+        cuts = [(runs(strips[:i]), runs(strips[i:])) for i in range(len(strips) + 1)]
+        assert max(map(rows, shares)) == min(max(map(rows, cut)) for cut in cuts)
+
+
+def test_more_ranks_than_strips_leave_some_without():
+    plan = tiling(64, 64, 32, 0.5, 0, True)
+    shares = deal(plan, range(len(plan.rows)), 20)
+    assert [len(share) for share in shares] == [1] * len(plan.rows) + [0] * (20 - len(plan.rows))

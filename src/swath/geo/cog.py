@@ -1,7 +1,8 @@
 """Cloud-Optimised GeoTIFFs of any size, written window by window, finished or absent.
 
 Windows go to a plain file beside the target (raw pixels, channel after channel, with an ENVI
-header). What has been synced survives a kill, so writing can go on later. ``finish`` turns it
+header). What has been synced survives a kill, so writing can go on later, and several processes can
+write windows of their own at once. ``finish`` turns it
 into a COG with overviews, colour table, class names and no-data, compares the two, and renames.
 Class names are where GDAL and QGIS look for them, in ``<name>.tif.aux.xml``.
 """
@@ -55,14 +56,16 @@ class CogWriter:
         classes: Sequence[str] | None = None,
         tags: Mapping[str, str] | None = None,
         resume: bool = False,
+        join: bool = False,
     ) -> None:
         """transform: affine a..f of the outer corner of the upper left pixel; None: no place.
         crs: anything rasterio takes; None: none.
         descriptions: a name for each channel.
         colours: "#rrggbb" of pixel values 0, 1, ...; classes: their names. For uint8 and uint16.
         resume: go on with what an interrupted writer of the same raster has synced.
+        join: write into what another writer of the same raster has begun, which stays as it is.
 
-        Raises ConfigError if there is not the room for the raw pixels.
+        Raises ConfigError if there is not the room for the raw pixels, or nothing to join.
         """
         self.path = pathlib.Path(path)
         self.count, self.height, self.width = count, height, width
@@ -82,12 +85,18 @@ class CogWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         size = self.count * self.height * self.width * self.dtype.itemsize
         size = max(size, _LEAST_BYTES)
-        kept = resume and self.part.exists() and self.part.stat().st_size == size
+        kept = (resume or join) and self.part.exists() and self.part.stat().st_size == size
+        if join and not kept:
+            raise ConfigError(
+                f"{self.part}: the map that another process has begun is not there; those that "
+                "make a map together must all see the folder it lies in"
+            )
         self._file = os.open(self.part, os.O_RDWR | os.O_CREAT | (0 if kept else os.O_TRUNC))
         if not kept:
             with self._room(size):
                 os.posix_fallocate(self._file, 0, size)
-        self.part.with_name(self.part.name + ".hdr").write_text(self._header())
+        if not join:
+            self.part.with_name(self.part.name + ".hdr").write_text(self._header())
 
     def write(self, window: Window, pixels: np.ndarray) -> None:
         """Write ``pixels`` (count, h, w), or (h, w) of a single channel, at ``window``."""

@@ -94,6 +94,12 @@ def _told(forward: Callable[..., Any], mixes: Sequence[Gather]) -> Callable[...,
 
 def _check(blocks: nn.ModuleList, parallel: Parallel, mesh: Mesh) -> None:
     ranks, tensor = mesh.degrees.context, mesh.degrees.tensor
+    for name, block in blocks.named_children():
+        if not any(isinstance(m, Attention) for m in block.modules()):
+            raise ConfigError(
+                f"parallel.context={ranks}: block {name} has no swath.nn.attention.Attention, and "
+                "no other layer asks tokens on other ranks; use that, or set context=1"
+            )
     for name, module in blocks.named_modules():
         if isinstance(module, Dropout) and module.share:
             raise ConfigError(

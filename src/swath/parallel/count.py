@@ -148,7 +148,7 @@ def _group(values: tuple[Any, ...]) -> dist.ProcessGroup:
             return value
         if isinstance(value, torch.ScriptObject) and "ProcessGroup" in str(value._type()):
             return dist.ProcessGroup.unbox(value)
-    names = [value for value in values if isinstance(value, str)]
+    names: list[Any] = [value for value in values if isinstance(value, str)]
     return _resolve_process_group(names[-1])  # a reduction's own name comes before it
 
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from swath.config import ConfigError
 from swath.nn.chain import Link
-from swath.nn.random import name_draws
 from swath.parallel.mesh import Mesh
 from swath.parallel.settings import Parallel
 
@@ -39,7 +38,6 @@ def cut(model: nn.Module, mesh: Mesh, parallel: Parallel) -> dict[int, nn.Module
             f" set pipeline x stages to {len(units)} or less, or build it deeper"
         )
     _check(model, links)
-    name_draws(model)
     starts = [units[len(units) * piece // total] for piece in range(1, total)]
     bounds = [0, *starts, len(links)]
     mine = range(mesh.at("pipeline"), total, mesh.degrees.pipeline)

@@ -59,8 +59,10 @@ def part_back(
 
 def _flash(q: Tensor) -> bool:
     """Whether CUDA's fused kernel takes it."""
-    halves = torch.float16, torch.bfloat16
-    return q.is_cuda and q.dtype in halves and q.shape[3] % 8 == 0 and q.shape[3] <= 256
+    if not q.is_cuda or torch.cuda.get_device_capability(q.device) < (8, 0):
+        return False
+    width = q.shape[3]
+    return q.dtype in (torch.float16, torch.bfloat16) and width % 8 == 0 and width <= 256
 
 
 def plain_part(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,14 +2,18 @@
 
 The scene is read once, from north to south. Each row of windows goes through the model, its
 answers are blended, and the rows that no later window touches are written and ticked off in a
-ledger; interrupted, the map goes on after the last row ticked. At any time there are in memory the
-pixels and the sums of two rows of windows, whatever the height of the scene.
+ledger; interrupted, the map goes on with the strips that are not. At any time there are in memory
+the pixels and the sums of two rows of windows, whatever the height of the scene.
+
+Several ranks have strips of their own and write them into one file. The windows that reach from the
+strips of one into those of the next are computed by both, so that nothing has to be sent.
 
 The map is a function of model, scene, settings and arithmetic alone: not of the number of windows
-in one pass, of their order, or of where it was interrupted. Arithmetic is the precision, the kind
-of device, and whether the model is compiled; a map begun with another is begun anew, so that no map
-is half the one, half the other. The precision is that of training, by the same means (parameters in
-its type, matrix products in bfloat16 for bf16), so that a map and a run's own score are made alike.
+in one pass, of their order, of the ranks, or of where it was interrupted. Arithmetic is the
+precision, the kind of device, and whether the model is compiled; a map begun with another is begun
+anew, so that no map is half the one, half the other. The precision is that of training, by the same
+means (parameters in its type, matrix products in bfloat16 for bf16), so that a map and a run's own
+score are made alike.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import logging
 import pathlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,12 +36,14 @@ from swath.data.imagery import Scene
 from swath.geo.cog import CogWriter
 from swath.geo.window import Window
 from swath.lock import lock
+from swath.parallel.world import World
 from swath.predict.blend import Blend
 from swath.predict.forward import Forward
 from swath.predict.layers import Layer, layers_of, pixels_of
 from swath.predict.ledger import Ledger, checksum
 from swath.predict.settings import FREE, MODEL, Predict, stem
-from swath.predict.tiles import Rows, Tiling, tiling
+from swath.predict.tiles import Rows, Tiling, deal, tiling
+from swath.predict.together import check_alike, meet, patient
 from swath.train.export import LoadedModel, fingerprint
 from swath.train.precision import DTYPES, arithmetic
 from swath.train.settings import Compute
@@ -45,7 +52,7 @@ from swath.version import VERSION
 log = logging.getLogger("swath")
 
 Progress = Callable[[int, int], None]
-"""Told the strips done and the strips in all."""
+"""Told the strips done and the strips in all: those of this rank and those that were there."""
 
 
 def predict(
@@ -58,6 +65,7 @@ def predict(
     precision: str = "fp32",
     compute: Compute = Compute(),  # noqa: B008  (frozen)
     progress: Progress = lambda done, strips: None,
+    world: World | None = None,
 ) -> dict[str, pathlib.Path]:
     """Map ``scene`` and return the files written below ``folder``, by what they hold.
 
@@ -67,51 +75,121 @@ def predict(
 
     precision: as in train.precision; give the one that the model was trained in.
     compute: its threads and compile are used.
+    world: the ranks, each of which has a device; None: those that the launcher started.
 
-    Raises ConfigError if the scene lacks a band of the model, settings do not fit the model, or
-    another process maps this scene there.
+    Raises ConfigError if the scene lacks a band of the model, settings do not fit the model,
+    ranks would make different maps, or another process maps this scene there.
     """
-    alone = lock(pathlib.Path(folder) / f".{stem(scene.name)}.lock", "swath predict")
-    with alone, arithmetic(precision, compute):
+    if world is None:
+        with World.start("cpu") as world:
+            return predict(
+                model,
+                scene,
+                settings,
+                folder,
+                device=device,
+                precision=precision,
+                compute=compute,
+                progress=progress,
+                world=world,
+            )
+    folder = pathlib.Path(folder)
+    with ExitStack() as held, arithmetic(precision, compute), patient(world) as ranks:
+        file = folder / f".{stem(scene.name)}.lock"
+        ranks.first_does(lambda: held.enter_context(lock(file, "swath predict")))
         mapping = Mapping(model, scene, settings, torch.device(device), precision, compute.compile)
-        return _write(mapping, layers_of(model.label, settings), pathlib.Path(folder), progress)
+        return _write(mapping, layers_of(model.label, settings), folder, progress, ranks)
 
 
 def _write(
-    mapping: Mapping, layers: list[Layer], folder: pathlib.Path, progress: Progress
+    mapping: Mapping,
+    layers: list[Layer],
+    folder: pathlib.Path,
+    progress: Progress,
+    world: World,
 ) -> dict[str, pathlib.Path]:
-    name = stem(mapping.scene.name)
+    name, plan = stem(mapping.scene.name), mapping.plan(layers)
     paths: dict[str, pathlib.Path] = {
         layer.name: folder / f"{name}{layer.suffix}.tif" for layer in layers
     }
-    ledger = Ledger(folder / f".{name}.ledger", mapping.plan(layers))
-    if ledger.differs:
-        log.warning("the unfinished map in %s is begun anew: %s", folder, ledger.differs)
-    writers = [
-        _writer(paths[layer.name], layer, mapping, resume=bool(ledger.sums)) for layer in layers
-    ]
-    ledger.keep(_intact(ledger, writers, mapping.tiling))
-    if ledger.sums:
-        log.info("going on with the map after %d of its strips", len(ledger.sums))
-    strips = len(mapping.tiling.rows)
-    progress(len(ledger.sums), strips)
-    try:
-        for strip, means, observed in mapping.strips(len(ledger.sums)):
+    at = folder / f".{name}.ledger"
+
+    def writers(**how: bool) -> list[CogWriter]:
+        return [_writer(paths[layer.name], layer, mapping, **how) for layer in layers]
+
+    check_alike(world, {key: value for key, value in plan.items() if key != "files"})
+    done = torch.zeros(len(mapping.tiling.rows), dtype=torch.int64)
+    world.first_does(lambda: _begin(Ledger(at, plan), writers, mapping.tiling, done, folder))
+    world.share([done])
+    missing = (done == 0).nonzero().flatten().tolist()
+    mine = deal(mapping.tiling, missing, world.ranks)[world.rank]
+    before = len(done) - len(missing)
+    told = before + sum(map(len, mine))
+    progress(before, told)
+
+    ledger = Ledger(at, plan, world.rank)
+    with closing_all(writers(join=True)) as files:
+        for strip, means, observed in (strip for run in mine for strip in mapping.strips(run)):
             window = _window(mapping.tiling, strip)
             pixels = [pixels_of(layer, means, observed) for layer in layers]
             if window.height:
-                for writer, values in zip(writers, pixels, strict=True):
+                for writer, values in zip(files, pixels, strict=True):
                     writer.write(window, values)
                     writer.sync()
-            ledger.add(checksum(pixels))
-            progress(strip + 1, strips)
-    finally:
-        for writer in writers:
-            writer.close()
-    for layer in layers:
-        _writer(paths[layer.name], layer, mapping, resume=True).finish()
-    ledger.remove()
+            ledger.add(strip, checksum(pixels))
+            before += 1
+            progress(before, told)
+    meet(world)
+    world.first_does(lambda: _finish(Ledger(at, plan), writers, mapping.tiling))
     return paths
+
+
+def _begin(
+    ledger: Ledger,
+    writers: Callable[..., list[CogWriter]],
+    tiling: Tiling,
+    done: Tensor,
+    folder: pathlib.Path,
+) -> None:
+    """Make the files, or go on with those of an interrupted map; mark the strips they hold."""
+    if ledger.differs:
+        log.warning("the unfinished map in %s is begun anew: %s", folder, ledger.differs)
+    with closing_all(writers(resume=bool(ledger.sums))) as files:
+        damaged = _damaged(ledger, files, tiling)
+    for strip in damaged:
+        log.warning("strip %d of the unfinished map is damaged; it is made again", strip)
+    ledger.keep(ledger.sums.keys() - damaged)
+    if ledger.sums:
+        log.info(
+            "going on with the map: %d of its %d strips are there", len(ledger.sums), len(done)
+        )
+    done[list(ledger.sums)] = 1
+
+
+def _finish(ledger: Ledger, writers: Callable[..., list[CogWriter]], tiling: Tiling) -> None:
+    """Turn the raw pixels, which are whole now, into the files of the map."""
+    files = writers(join=True)
+    with closing_all(files):
+        lost = {*range(len(tiling.rows))} - ledger.sums.keys() | _damaged(ledger, files, tiling)
+        if lost:
+            raise ConfigError(
+                f"{ledger.path.parent}: {len(lost)} of the map's {len(tiling.rows)} strips are not "
+                f"as they were written, the first is {min(lost)}; ranks that make a map together "
+                "must write into one folder that all see. The same command makes them again"
+            )
+        for file in files:
+            file.finish()
+    ledger.remove()
+
+
+@contextmanager
+def closing_all(files: list[CogWriter]) -> Iterator[list[CogWriter]]:
+    """Close ``files`` after the block."""
+    try:
+        yield files
+    finally:
+        for file in files:
+            file.close()
 
 
 @dataclass
@@ -171,12 +249,13 @@ class Mapping:
             **made_of,
         }
 
-    def strips(self, first: int) -> Iterator[tuple[int, Tensor, np.ndarray]]:
-        """Yield strips from ``first`` on: number, means (k, rows, width), observed (rows, width).
+    def strips(self, run: range) -> Iterator[tuple[int, Tensor, np.ndarray]]:
+        """Yield the strips of ``run``: number, means (k, rows, width), observed (rows, width).
 
         Rows may be none; where not observed the means say nothing.
         """
-        begin, count = self.tiling.needed_from(first), len(self.tiling.rows)
+        first, count = run.start, run.stop
+        begin = self.tiling.needed_from(first)
         rows = Rows(self._read, self.tiling)
         blend = Blend(
             self.tiling, self.model.outputs.channels, begin, self.device, values=self.values
@@ -271,17 +350,16 @@ def _window(tiling: Tiling, strip: int) -> Window:
     return Window(first, 0, end - first, tiling.width)
 
 
-def _intact(ledger: Ledger, writers: list[CogWriter], tiling: Tiling) -> int:
-    """Return how many strips, from the first, hold what the ledger says."""
-    for strip, written in enumerate(ledger.sums):
-        window = _window(tiling, strip)
-        if checksum(writer.read(window) for writer in writers) != written:
-            log.warning("strip %d of the unfinished map is damaged; it is made again", strip)
-            return strip
-    return len(ledger.sums)
+def _damaged(ledger: Ledger, writers: list[CogWriter], tiling: Tiling) -> set[int]:
+    """Return the finished strips that do not hold what the ledger says."""
+    return {
+        strip
+        for strip, written in ledger.sums.items()
+        if checksum(writer.read(_window(tiling, strip)) for writer in writers) != written
+    }
 
 
-def _writer(path: pathlib.Path, layer: Layer, mapping: Mapping, *, resume: bool) -> CogWriter:
+def _writer(path: pathlib.Path, layer: Layer, mapping: Mapping, **how: bool) -> CogWriter:
     scene = mapping.scene
     return CogWriter(
         path,
@@ -301,5 +379,5 @@ def _writer(path: pathlib.Path, layer: Layer, mapping: Mapping, *, resume: bool)
             "SCENE": scene.name,
             **({"TIFFTAG_DATETIME": f"{scene.when:%Y:%m:%d %H:%M:%S}"} if scene.when else {}),
         },
-        resume=resume,
+        **how,
     )

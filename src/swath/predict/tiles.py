@@ -11,7 +11,8 @@ left pixel; in the padding they are negative.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +58,7 @@ class Tiling:
     def needed_from(self, strip: int) -> int:
         """Return the first row of windows that touches the rows finished by row ``strip``."""
         rows = self.rows
-        return next(i for i, row in enumerate(rows) if row + self.tile > rows[strip])
+        return bisect_right(rows, rows[strip] - self.tile)
 
 
 def tiling(height: int, width: int, tile: int, overlap: float, edge: int, dense: bool) -> Tiling:
@@ -90,6 +91,44 @@ def tiling(height: int, width: int, tile: int, overlap: float, edge: int, dense:
     bare = Tiling(height, width, tile, stride, (), pad)
     profile = _whole(smooth, (bare.rows, bare.cols))
     return Tiling(height, width, tile, stride, tuple(profile.tolist()), pad)
+
+
+def deal(tiling: Tiling, strips: Sequence[int], ranks: int) -> list[list[range]]:
+    """Return the runs of ``strips`` (ascending) that each rank makes; some ranks may have none.
+
+    A run begins with the rows of windows that reach into it from above, which are computed for the
+    run above too. So ranks have pieces of the list, cut where the rank with the most rows of
+    windows to compute has the fewest.
+    """
+    rows = tiling.rows
+    lead = {strip: strip - bisect_right(rows, rows[strip] - tiling.tile) for strip in strips}
+    least, most = 1, len(strips) + sum(lead.values())
+    while least < most:
+        limit = (least + most) // 2
+        if len(_pieces(strips, lead, limit)) <= ranks:
+            most = limit
+        else:
+            least = limit + 1
+    shares = _pieces(strips, lead, least)
+    return [*shares, *[[] for _ in range(ranks - len(shares))]]
+
+
+def _pieces(strips: Sequence[int], lead: dict[int, int], limit: int) -> list[list[range]]:
+    """Return ``strips`` cut into pieces of up to ``limit`` rows of windows, or of one strip."""
+    pieces: list[list[range]] = []
+    rows = 0
+    for strip in strips:
+        runs = pieces[-1] if pieces else []
+        if runs and runs[-1].stop == strip and rows + 1 <= limit:
+            runs[-1] = range(runs[-1].start, strip + 1)
+            rows += 1
+        elif runs and runs[-1].stop != strip and rows + lead[strip] + 1 <= limit:
+            runs.append(range(strip, strip + 1))
+            rows += lead[strip] + 1
+        else:
+            pieces.append([range(strip, strip + 1)])
+            rows = lead[strip] + 1
+    return pieces
 
 
 def raised_cosine(tile: int, overlap: int, edge: int) -> np.ndarray:
