@@ -126,7 +126,8 @@ def test_gradient_reaches_every_parameter(kind, dense):
     model = build(kind, dense)
     model(image()).square().sum().backward()
     silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert silent == []
+    # Keys' biases have no gradient: see swath/nn/attention.py.
+    assert [name for name in silent if not name.endswith(".attn.k.bias")] == []
 
 
 @every_output

@@ -39,7 +39,7 @@ def recompute(model: nn.Module, kind: Literal["selective", "full"]) -> None:
     """Let every unit of ``model`` recompute, in place; its parameters keep their names."""
     for module in model.modules():
         if getattr(module, "unit", False):
-            module.forward = _recomputing(module, kind)  # type: ignore[method-assign]
+            module.forward = _recomputing(module, kind)
 
 
 def _recomputing(module: nn.Module, kind: str) -> Any:

@@ -127,7 +127,7 @@ class Replica:
         # Every number counts once, whatever the number of ranks that hold it.
         square = square.to(self.world.device) / self._copies(None)
         for p in self._sharded:
-            square += _local(p.grad).double().square().sum() / self._copies(p)
+            square += _gradient(p).double().square().sum() / self._copies(p)
         return self.world.sum(square).sqrt().to(self.dtype)
 
     def clip(self, norm: Tensor, limit: float) -> None:
@@ -138,7 +138,7 @@ class Replica:
         for flat in self._flats.vectors:
             flat.mul_(factor.to(flat.dtype))
         for p in self._sharded:
-            _local(p.grad).mul_(factor.to(p.dtype))
+            _gradient(p).mul_(factor.to(p.dtype))
 
     def _copies(self, parameter: DTensor | None) -> int:
         """Return how many ranks hold each number of ``parameter`` (None: of a plain one)."""
@@ -186,6 +186,12 @@ def _with_last(batches: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
         after = next(source, None)
         yield batch, after is None
         batch = after
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    """Return this rank's part of the gradient of ``parameter``."""
+    assert parameter.grad is not None, "gradients come first"
+    return _local(parameter.grad)
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ The degrees multiply to the number of ranks. ``replicate`` and ``shard`` share o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from swath.config import ConfigError
 
-AUTO = "auto"
+AUTO: Final = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
