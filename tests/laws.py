@@ -165,9 +165,20 @@ def learned(
             tensors, numbers = copy.deepcopy(state.tensors()), json.dumps(state.numbers())
             objective, state = begun(case, dropout)
             torch.manual_seed(99)  # a new process has another generator
-            state.restore(tensors, json.loads(numbers))
+            put_back(state, tensors, json.loads(numbers))
     assert state.progress.update == UPDATES
     return nn.utils.parameters_to_vector(state.model.parameters()).detach()
+
+
+def put_back(state: TrainState, tensors: dict[str, dict[str, Tensor]], numbers: dict) -> None:
+    """Let ``state`` go on from what another said of itself, as a checkpoint does."""
+    moments = tensors["optimizer"].items()
+    state.make_room({name: (value.dtype, tuple(value.shape)) for name, value in moments})
+    with torch.no_grad():
+        for part, members in state.tensors().items():
+            for name, value in members.items():
+                value.copy_(tensors[part][name])
+    state.take(numbers)
 
 
 def begun(case: Case, dropout: float) -> tuple[Objective, TrainState]:

@@ -65,7 +65,7 @@ def test_the_way_from_scene_to_report(trained):
 @pytest.mark.parametrize("launcher", ["torchrun", "srun"])
 @pytest.mark.parametrize(
     "verb",
-    [["data", "build"], ["data", "show"], ["predict"], ["baseline"], ["report"]],
+    [["data", "build"], ["data", "show"], ["baseline"], ["report"]],
     ids=" ".join,
 )
 def test_a_verb_of_one_process_is_refused_to_several(inside, monkeypatch, verb, launcher):

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
@@ -126,7 +126,7 @@ class Data:
         )
 
 
-Wanted = tuple[np.ndarray, np.ndarray, bool]
+Wanted: TypeAlias = "tuple[np.ndarray, np.ndarray, bool]"
 """Positions and indices of a microbatch's samples, and whether it counts."""
 
 
