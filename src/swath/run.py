@@ -62,8 +62,8 @@ class BuildSettings:
     """Which parts are trained, validated and tested on; band statistics come from the training
     part alone."""
     compress: bool = True
-    """Pack pixels without loss: 38 % of the bytes for Sentinel-2, read at 2,800 samples/s (12 x 120
-    x 120) by 2 cores where unpacked ones come at 21,000 (benchmarks/loading.md)."""
+    """Pack pixels without loss: 38 % of the bytes for Sentinel-2, read at 6,700 samples/s (12 x 120
+    x 120) by 2 cores where unpacked ones come at 40,000 (benchmarks/loading.md)."""
     threads: int = 4
     """Samples read at a time. Machine only: the store is the same."""
 
