@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from swath.data.chip import Batch
 from swath.data.order import Order
@@ -26,6 +27,7 @@ from swath.parallel.settings import Parallel
 from swath.parallel.world import World
 from swath.train.checkpoint import Checkpoints
 from swath.train.ema import Average
+from swath.train.export import consolidate
 from swath.train.settings import TrainSettings
 from swath.train.state import TrainState
 from swath.train.step import train_step
@@ -172,6 +174,18 @@ def test_the_unbroken_run_learns_and_is_stopped_in_mid_epoch():
     curve = np.array(unbroken()["curve"])
     assert curve.shape == (END - STOP, 2) and np.isfinite(curve).all() and (curve > 0).all()
     assert 0 < STOP * BATCH.samples % ORDER.length < ORDER.length - BATCH.samples
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout_becomes_one_file_that_any_reader_opens(saved, layout, tmp_path):
+    (checkpoint,) = saved[layout].glob("0*")
+    consolidate(checkpoint, tmp_path / "weights.safetensors")
+    found = load_file(tmp_path / "weights.safetensors")
+    run = Run(Parallel())
+    run.to(STOP)
+    assert run.state.average is not None and found.keys() == run.state.model.state_dict().keys()
+    for name, value in run.state.average.tensors.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-9)
 
 
 def test_another_place_in_the_data_is_another_curve(saved):

@@ -31,6 +31,7 @@ from swath.models import Model
 from swath.models.unet import UNet
 from swath.nn.norm import BatchNorm2d
 from swath.optimizers.adamw import AdamW
+from swath.parallel.settings import Parallel
 from swath.parallel.world import World
 from swath.tasks.segment import Segment
 from swath.train.interrupt import EXIT_CODE, Interrupted
@@ -250,6 +251,21 @@ def test_killed_on_three_ranks_and_resumed_on_two(ranks, store, unbroken, tmp_pa
     answers = ranks(3, stopped_after, job(store, tmp_path), 5)
     assert answers == [EXIT_CODE] * 3
     ranks(2, train, job(store, tmp_path))
+    assert_same(outcome(tmp_path), unbroken(), 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(Parallel(shard=3), Parallel()), (Parallel(), Parallel(replicate=1, shard=2))],
+    ids=["shards", "replicas"],
+)
+def test_stopped_on_shards_or_replicas_and_resumed_on_the_other(
+    ranks, before, after, store, unbroken, tmp_path
+):
+    """Stopped in mid-epoch; with shards, no rank but the first ever builds the whole model."""
+    answers = ranks(3, stopped_after, job(store, tmp_path, parallel=before), 5)
+    assert answers == [EXIT_CODE] * 3
+    ranks(2, train, job(store, tmp_path, parallel=after))
     assert_same(outcome(tmp_path), unbroken(), 1e-9)
 
 

@@ -93,7 +93,7 @@ def evaluate(settings: Settings = None, ranks: Ranks = 1) -> None:
 
 
 @app.command(short_help="Map a scene.")
-def predict(settings: Settings = None) -> None:
+def predict(settings: Settings = None, ranks: Ranks = 1) -> None:
     """Map a scene with the trained model: a Cloud-Optimised GeoTIFF in the run folder's map/.
 
     Without predict.scene, the scene that the store was built from. Interrupted, the same command
@@ -101,7 +101,12 @@ def predict(settings: Settings = None) -> None:
     """
     from swath import run
 
-    print(run.predict(run.load(*settings or [])))
+    chosen = run.load(*settings or [])
+    if ranks != 1:
+        _ranks("predict", settings, ranks, chosen.place)
+    made = run.predict(chosen)
+    if not here.rank():
+        print(made)
 
 
 @app.command(short_help="Score what the model must beat.")

@@ -1,13 +1,15 @@
 """A rank that dies in mid-run ends the others, which say who it was; the same command goes on."""
 
 import os
+import pathlib
 import re
 import signal
+import time
 
 import pytest
 import torch
 
-from tests.parallel.starting import Started, training
+from tests.parallel.starting import QUICK, Started, training
 from tests.train.small import trainer, weights
 
 
@@ -59,6 +61,25 @@ def test_a_rank_that_hangs_is_lost_after_the_time_that_was_set(ranks, tmp_path):
     first, *others = started.words()
     assert re.match(r"swath: rank 2 \(\S+ pid \d+\) is lost: no sign of life for [4-9] s\.", first)
     assert others == ["", ""]
+
+
+def test_a_job_that_is_suspended_and_resumed_goes_on(ranks, tmp_path):
+    """As a scheduler does for a more urgent one: nobody showed a sign of life, nobody is lost."""
+    stop = [dying(signal.SIGSTOP, rank, update=4) for rank in range(2)]
+
+    def at(world, now: int) -> None:
+        stop[world.rank](world, now)
+
+    started = Started(ranks, tmp_path, [training(tmp_path, at=at)] * 2)
+    status = [pathlib.Path(f"/proc/{process.pid}/stat") for process in started.processes]
+    deadline = time.monotonic() + 40
+    while any(") T " not in path.read_text() for path in status):
+        assert time.monotonic() < deadline, "they have not come to update 4"
+        time.sleep(0.05)
+    time.sleep(QUICK.lost_seconds + 1)
+    for process in started.processes:
+        os.kill(process.pid, signal.SIGCONT)
+    assert (started.codes(40), started.words()) == ([0, 0], ["", ""])
 
 
 def failing(error: Exception, ranks: tuple[int, ...]):

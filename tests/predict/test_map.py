@@ -11,6 +11,7 @@ import torch
 from swath.config import ConfigError
 from swath.data.chip import Batch, Label
 from swath.geo.channel import File
+from swath.models.unet import UNet
 from swath.models.vit import ViT
 from swath.parallel.replica import Replica
 from swath.parallel.world import World
@@ -20,6 +21,7 @@ from swath.predict.settings import Predict
 from swath.tasks.multilabel import Multilabel
 from swath.tasks.regress import Regress
 from swath.train.precision import AUTOCAST
+from swath.train.settings import Compute
 from tests.predict.small import LAND, untrained, write_scene
 
 ALL = Predict(probabilities=True, uncertainty=True, overlap=0.5)
@@ -84,6 +86,22 @@ def test_windows_at_once_change_no_bit(scene, model, whole, tmp_path, at_once):
     again = predict(model, scene, dataclasses.replace(ALL, windows_at_once=at_once), tmp_path)
     for name, path in whole.items():
         np.testing.assert_array_equal(read(path), read(again[name]))
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+@pytest.mark.parametrize("at_once", [None, 3])
+def test_cores_change_no_bit(scene, tmp_path, threads, at_once):
+    """Kernels add up otherwise with other numbers of threads, 1x1 convolutions and norms among
+    them; two ranks on a computer have half of its cores each."""
+    maps = []
+    for number in (1, threads):
+        settings = dataclasses.replace(ALL, tile=64, windows_at_once=at_once)
+        wide = untrained(model=UNet(width=32), size=64)
+        compute = Compute(threads=number)
+        maps.append(predict(wide, scene, settings, tmp_path / str(number), compute=compute))
+    for name, path in maps[0].items():
+        np.testing.assert_array_equal(read(path), read(maps[1][name]))
+    assert torch.get_num_threads() == 1  # as it was
 
 
 def test_the_map_is_the_mean_of_the_models_answers(scene, model):

@@ -6,6 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from swath.nn.norm import BatchNorm2d
+from swath.parallel.apply import spread
+from swath.parallel.mesh import Mesh
+from swath.parallel.settings import Parallel
+from swath.parallel.world import World
 from swath.train.ema import Average
 
 
@@ -53,3 +58,38 @@ def test_worn_and_taken_off_the_model_has_its_own_weights_again():
         raise KeyError
     assert model.running_mean.tolist() == [5.0, 5.0]
     assert average.tensors["running_mean"].tolist() == [3.0, 3.0]
+
+
+def averaged(parallel: Parallel) -> dict[str, torch.Tensor]:
+    """Return what a model answers with its own and with averaged weights, and the average."""
+    world = World.start("cpu") if parallel.fixed > 1 else World.alone()
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.Conv2d(3, 5, 1), BatchNorm2d(5)).double().eval()
+    model = spread(model, Mesh.of(world, parallel), parallel)
+    average = Average(model, samples=40)
+    image = torch.ones(1, 3, 2, 2, dtype=torch.float64)
+    for update in range(4):
+        with torch.no_grad():
+            for value in model.state_dict().values():
+                value.add_(update) if value.is_floating_point() else value.add_(1)
+        average.update(model, 10)
+    own = model(image)
+    with torch.no_grad(), average.worn_by(model):  # gathered weights must not be those of before
+        worn = model(image)
+    answers = {"own": own, "worn": worn, "after": model(image), **average.tensors}
+    return {
+        name: (t.full_tensor() if hasattr(t, "full_tensor") else t).detach()
+        for name, t in answers.items()
+    }
+
+
+@pytest.mark.parametrize("reshard", [True, False])
+def test_on_shards_it_is_the_same_average_and_is_worn_whole(ranks, reshard):
+    """Five channels on three ranks; with reshard=false gathered weights stay about."""
+    alone = averaged(Parallel())
+    assert not torch.allclose(alone["own"], alone["worn"])
+    for found in ranks(3, averaged, Parallel(shard=3, reshard=reshard)):
+        assert found.keys() == alone.keys()
+        for name, expected in alone.items():
+            torch.testing.assert_close(found[name], expected)
+        assert torch.equal(found["after"], found["own"])

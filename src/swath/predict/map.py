@@ -3,13 +3,14 @@
 The scene is read once, from north to south. Each row of windows goes through the model, its
 answers are blended, and the rows that no later window touches are written and ticked off in a
 ledger; interrupted, the map goes on with the strips that are not. At any time there are in memory
-the pixels and the sums of two rows of windows, whatever the height of the scene.
+the pixels and the sums of two rows of windows, and on a processor what the model makes of a window
+for each core, whatever the height of the scene.
 
 Several ranks have strips of their own and write them into one file. The windows that reach from the
 strips of one into those of the next are computed by both, so that nothing has to be sent.
 
 The map is a function of model, scene, settings and arithmetic alone: not of the number of windows
-in one pass, of their order, of the ranks, or of where it was interrupted. Arithmetic is the
+in one pass, of their order, of ranks and cores, or of where it was interrupted. Arithmetic is the
 precision, the kind of device, and whether the model is compiled; a map begun with another is begun
 anew, so that no map is half the one, half the other. The precision is that of training, by the same
 means (parameters in its type, matrix products in bfloat16 for bf16), so that a map and a run's own
@@ -21,9 +22,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import pathlib
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,17 +33,16 @@ import torch
 from torch import Tensor
 
 from swath.config import ConfigError, plain
-from swath.data.chip import IGNORE
 from swath.data.imagery import Scene
-from swath.geo.cog import CogWriter
 from swath.geo.window import Window
 from swath.lock import lock
 from swath.parallel.world import World
 from swath.predict.blend import Blend
+from swath.predict.files import Files
 from swath.predict.forward import Forward
 from swath.predict.layers import Layer, layers_of, pixels_of
-from swath.predict.ledger import Ledger, checksum
-from swath.predict.settings import FREE, MODEL, Predict, stem
+from swath.predict.ledger import checksum
+from swath.predict.settings import FREE, Predict, stem
 from swath.predict.tiles import Rows, Tiling, deal, tiling
 from swath.predict.together import check_alike, meet, patient
 from swath.train.export import LoadedModel, fingerprint
@@ -50,6 +51,9 @@ from swath.train.settings import Compute
 from swath.version import VERSION
 
 log = logging.getLogger("swath")
+
+Group = list[tuple[int, int, np.ndarray]]
+"""Windows (c, tile, tile), each with its row of windows and the column it begins at."""
 
 Progress = Callable[[int, int], None]
 """Told the strips done and the strips in all: those of this rank and those that were there."""
@@ -97,99 +101,47 @@ def predict(
     with ExitStack() as held, arithmetic(precision, compute), patient(world) as ranks:
         file = folder / f".{stem(scene.name)}.lock"
         ranks.first_does(lambda: held.enter_context(lock(file, "swath predict")))
-        mapping = Mapping(model, scene, settings, torch.device(device), precision, compute.compile)
-        return _write(mapping, layers_of(model.label, settings), folder, progress, ranks)
+        where, threads = torch.device(device), torch.get_num_threads()
+        abreast = 1
+        if where.type == "cpu":
+            # Kernels add up otherwise with other numbers of threads. So each window has one, and
+            # as many windows go side by side: the map is the same on any number of cores.
+            torch.set_num_threads(1)
+            abreast = threads
+        mapping = Mapping(model, scene, settings, where, precision, compute.compile, abreast)
+        layers = layers_of(model.label, settings)
+        files = Files(
+            layers, folder, scene, mapping.fingerprint, mapping.tiling, mapping.plan(layers)
+        )
+        _write(mapping, files, progress, ranks)
+        return files.paths
 
 
-def _write(
-    mapping: Mapping,
-    layers: list[Layer],
-    folder: pathlib.Path,
-    progress: Progress,
-    world: World,
-) -> dict[str, pathlib.Path]:
-    name, plan = stem(mapping.scene.name), mapping.plan(layers)
-    paths: dict[str, pathlib.Path] = {
-        layer.name: folder / f"{name}{layer.suffix}.tif" for layer in layers
-    }
-    at = folder / f".{name}.ledger"
-
-    def writers(**how: bool) -> list[CogWriter]:
-        return [_writer(paths[layer.name], layer, mapping, **how) for layer in layers]
-
-    check_alike(world, {key: value for key, value in plan.items() if key != "files"})
+def _write(mapping: Mapping, files: Files, progress: Progress, world: World) -> None:
+    """Make the strips that are not there, this rank its own, and the files of all of them."""
+    check_alike(world, {key: part for key, part in files.plan.items() if key != "files"})
     done = torch.zeros(len(mapping.tiling.rows), dtype=torch.int64)
-    world.first_does(lambda: _begin(Ledger(at, plan), writers, mapping.tiling, done, folder))
+
+    def begin() -> None:
+        done[files.begin()] = 1
+
+    world.first_does(begin)
     world.share([done])
     missing = (done == 0).nonzero().flatten().tolist()
     mine = deal(mapping.tiling, missing, world.ranks)[world.rank]
-    before = len(done) - len(missing)
-    told = before + sum(map(len, mine))
-    progress(before, told)
-
-    ledger = Ledger(at, plan, world.rank)
-    with closing_all(writers(join=True)) as files:
+    there = len(done) - len(missing)
+    told = there + sum(map(len, mine))
+    progress(there, told)
+    ledger = files.ledger(world.rank)
+    with files.joined() as write:
         for strip, means, observed in (strip for run in mine for strip in mapping.strips(run)):
-            window = _window(mapping.tiling, strip)
-            pixels = [pixels_of(layer, means, observed) for layer in layers]
-            if window.height:
-                for writer, values in zip(files, pixels, strict=True):
-                    writer.write(window, values)
-                    writer.sync()
+            pixels = [pixels_of(layer, means, observed) for layer in files.layers]
+            write(strip, pixels)
             ledger.add(strip, checksum(pixels))
-            before += 1
-            progress(before, told)
+            there += 1
+            progress(there, told)
     meet(world)
-    world.first_does(lambda: _finish(Ledger(at, plan), writers, mapping.tiling))
-    return paths
-
-
-def _begin(
-    ledger: Ledger,
-    writers: Callable[..., list[CogWriter]],
-    tiling: Tiling,
-    done: Tensor,
-    folder: pathlib.Path,
-) -> None:
-    """Make the files, or go on with those of an interrupted map; mark the strips they hold."""
-    if ledger.differs:
-        log.warning("the unfinished map in %s is begun anew: %s", folder, ledger.differs)
-    with closing_all(writers(resume=bool(ledger.sums))) as files:
-        damaged = _damaged(ledger, files, tiling)
-    for strip in damaged:
-        log.warning("strip %d of the unfinished map is damaged; it is made again", strip)
-    ledger.keep(ledger.sums.keys() - damaged)
-    if ledger.sums:
-        log.info(
-            "going on with the map: %d of its %d strips are there", len(ledger.sums), len(done)
-        )
-    done[list(ledger.sums)] = 1
-
-
-def _finish(ledger: Ledger, writers: Callable[..., list[CogWriter]], tiling: Tiling) -> None:
-    """Turn the raw pixels, which are whole now, into the files of the map."""
-    files = writers(join=True)
-    with closing_all(files):
-        lost = {*range(len(tiling.rows))} - ledger.sums.keys() | _damaged(ledger, files, tiling)
-        if lost:
-            raise ConfigError(
-                f"{ledger.path.parent}: {len(lost)} of the map's {len(tiling.rows)} strips are not "
-                f"as they were written, the first is {min(lost)}; ranks that make a map together "
-                "must write into one folder that all see. The same command makes them again"
-            )
-        for file in files:
-            file.finish()
-    ledger.remove()
-
-
-@contextmanager
-def closing_all(files: list[CogWriter]) -> Iterator[list[CogWriter]]:
-    """Close ``files`` after the block."""
-    try:
-        yield files
-    finally:
-        for file in files:
-            file.close()
+    world.first_does(files.finish)
 
 
 @dataclass
@@ -202,6 +154,8 @@ class Mapping:
     device: torch.device
     precision: str = "fp32"
     compile: bool = False
+    abreast: int = 1
+    """Groups of windows that go through the model side by side, each in a thread of its own."""
 
     def __post_init__(self) -> None:
         model, scene, settings = self.model, self.scene, self.settings
@@ -219,6 +173,7 @@ class Mapping:
         self._normalize = dataclasses.replace(
             model.normalize, nodata=(_number(scene.sensor.nodata),) * len(self._bands)
         )
+        self._begun = False
         self._at_once = settings.windows_at_once or _at_once(self.tiling.tile, self.device.type)
         self._forward = Forward(
             self._answer,
@@ -270,28 +225,52 @@ class Mapping:
                 if strip >= first:
                     yield strip, means, seen
 
-        group: list[tuple[int, int, np.ndarray]] = []
+        for strip, col, answer in self._answered(self._groups(rows, range(begin, count), observed)):
+            yield from finished(strip)
+            blend.add(answer, col)
+        yield from finished(count)
+
+    def _groups(
+        self, rows: Rows, strips: range, observed: dict[int, np.ndarray]
+    ) -> Iterator[Group]:
+        """Yield the windows of ``strips``, as many as go at once; note what was observed."""
+        group: Group = []
         with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(rows.take, begin) if begin < count else None
-            for strip in range(begin, count):
+            ahead = reader.submit(rows.take, strips.start) if strips else None
+            for strip in strips:
                 assert ahead is not None, "a strip was not asked for"
                 pixels = ahead.result()
-                ahead = reader.submit(rows.take, strip + 1) if strip + 1 < count else None
+                ahead = reader.submit(rows.take, strip + 1) if strip + 1 < strips.stop else None
                 seen = np.logical_or.reduce(self.scene.observed(pixels))
                 observed[strip] = self._of_scene(seen, strip)
                 for col, window, known in self._windows(pixels, seen):
                     if known:  # windows without any data are not worth a look
                         group.append((strip, col, window))
                     if len(group) == self._at_once:
-                        for s, c, answer in self._answers(group):
-                            yield from finished(s)
-                            blend.add(answer, c)
+                        yield group
                         group = []
-            if group:
-                for s, c, answer in self._answers(group):
-                    yield from finished(s)
-                    blend.add(answer, c)
-            yield from finished(count)
+        if group:
+            yield group
+
+    def _answered(self, groups: Iterator[Group]) -> Iterator[tuple[int, int, Tensor]]:
+        """Yield (strip, col, answer) for each window of ``groups``, in their order."""
+        if self.abreast == 1:
+            for group in groups:
+                yield from self._answers(group)
+            return
+        pool = ThreadPoolExecutor(self.abreast, initializer=torch.set_num_threads, initargs=(1,))
+        waiting: deque[Future] = deque()
+        try:
+            for group in groups:
+                waiting.append(pool.submit(self._answers, group))
+                # The first alone: it may find that windows have to go one at a time, and compiles.
+                while len(waiting) > (self.abreast if self._begun else 0):
+                    yield from waiting.popleft().result()
+                    self._begun = True
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _windows(
         self, pixels: np.ndarray, seen: np.ndarray
@@ -300,13 +279,11 @@ class Mapping:
             across = slice(col - self.tiling.cols[0], col - self.tiling.cols[0] + self.tiling.tile)
             yield col, pixels[:, :, across], bool(seen[:, across].any())
 
-    def _answers(
-        self, group: list[tuple[int, int, np.ndarray]]
-    ) -> Iterator[tuple[int, int, Tensor]]:
+    def _answers(self, group: Group) -> list[tuple[int, int, Tensor]]:
         windows = torch.from_numpy(np.stack([window for _, _, window in group])).to(self.device)
         image, _ = self._normalize(windows)
-        for (strip, col, _), answer in zip(group, self._forward(image), strict=True):
-            yield strip, col, answer
+        answers = self._forward(image)
+        return [(s, c, answer) for (s, c, _), answer in zip(group, answers, strict=True)]
 
     def _answer(self, image: Tensor) -> Tensor:
         return self.model.answer(image, self.precision)
@@ -343,41 +320,3 @@ def _number(nodata: float | None) -> float | None:
 def _at_once(tile: int, device: str) -> int:
     """Return the windows that go through together: enough to be busy, few enough for memory."""
     return max(1, (2**16 if device == "cpu" else 2**20) // tile**2)
-
-
-def _window(tiling: Tiling, strip: int) -> Window:
-    first, end = tiling.finished(strip)
-    return Window(first, 0, end - first, tiling.width)
-
-
-def _damaged(ledger: Ledger, writers: list[CogWriter], tiling: Tiling) -> set[int]:
-    """Return the finished strips that do not hold what the ledger says."""
-    return {
-        strip
-        for strip, written in ledger.sums.items()
-        if checksum(writer.read(_window(tiling, strip)) for writer in writers) != written
-    }
-
-
-def _writer(path: pathlib.Path, layer: Layer, mapping: Mapping, **how: bool) -> CogWriter:
-    scene = mapping.scene
-    return CogWriter(
-        path,
-        count=layer.count,
-        height=scene.height,
-        width=scene.width,
-        dtype=layer.dtype,
-        transform=scene.ground.transform,
-        crs=scene.ground.crs,
-        nodata=IGNORE if layer.dtype == "uint8" else float("nan"),
-        descriptions=layer.descriptions,
-        colours=layer.colours,
-        classes=layer.classes,
-        tags={
-            "SOFTWARE": f"Swath {VERSION}",
-            MODEL: mapping.fingerprint,
-            "SCENE": scene.name,
-            **({"TIFFTAG_DATETIME": f"{scene.when:%Y:%m:%d %H:%M:%S}"} if scene.when else {}),
-        },
-        **how,
-    )

@@ -115,6 +115,11 @@ class Checkpoints:
         remove_leftovers(self.folder)
         open_folder(path)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a write is under way; the same on all ranks."""
+        return self._writing is not None
+
     def poll(self) -> None:
         """Finish the write under way if all ranks are through with theirs. All ranks call it
         together, between updates. ConfigError on all of them if it went wrong on one."""
@@ -147,7 +152,7 @@ class Checkpoints:
     def _prune(self) -> None:
         newest = self.updates()[-self.keep :]
         # The best of each kept one too: an older one may have to do if the newest is damaged.
-        kept = {*newest, *(self._numbers(update).get("best_update") for update in newest)}
+        kept = {*newest, *(self.numbers(update).get("best_update") for update in newest)}
         for update in self.updates():
             if update not in kept:
                 # Renamed first, so that a kill in the middle leaves no half checkpoint by its name.
@@ -163,7 +168,7 @@ class Checkpoints:
         update = self._newest()
         if update < 0:
             return False
-        numbers = self._numbers(update)
+        numbers = self.numbers(update)
         told, found = numbers.get("settings"), numbers["run"]
         if told is not None and self.settings is not None:
             where = self.path(update) / NUMBERS
@@ -228,20 +233,12 @@ class Checkpoints:
         if problem is not None:
             raise Damaged(problem)
 
-    def load(self, update: int) -> tuple[dict[str, Index], dict[str, Any]]:
-        """Return the tensors after ``update``, by part and name and still on disk, and the
-        numbers."""
-        parts: dict[str, Index] = {}
-        for name, stored in read_index(self.path(update)).items():
-            part, _, own = name.partition("/")
-            parts.setdefault(part, {})[own] = stored
-        return parts, self._numbers(update)
-
-    def _numbers(self, update: int) -> dict[str, Any]:
+    def numbers(self, update: int) -> dict[str, Any]:
+        """Return all that is no tensor in the checkpoint after ``update``; {} if it is damaged."""
         try:
             return json.loads((self.path(update) / NUMBERS).read_text())
         except (OSError, ValueError):
-            return {}  # damaged, which the checksum tells whoever wants to restore it
+            return {}
 
     def _newest(self) -> int:
         """Return the newest update that can be gone on from; -1 if there is none."""
@@ -251,7 +248,7 @@ class Checkpoints:
         while (update := self.world.number(there.pop() if there else -1)) >= 0:
             problem = self._problem(update)
             if problem is None:
-                best = self._numbers(update).get("best_update")
+                best = self.numbers(update).get("best_update")
                 problem = None if best is None else self._problem(best)
             if problem is None:
                 return update

@@ -23,10 +23,10 @@ from swath.data.chip import Label
 from swath.data.normalize import Normalizer
 from swath.models import Inputs, Model, Outputs
 from swath.tasks import Objective, Task
-from swath.train.files import write_file
+from swath.train.files import check_folder, write_file
 from swath.train.heldout import Trained
 from swath.train.precision import AUTOCAST
-from swath.train.tensors import Stored, pack
+from swath.train.tensors import Stored, pack, read_index
 
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
 VERSION = 1
@@ -102,6 +102,25 @@ def save_model(folder: pathlib.Path, weights: Mapping[str, Tensor | Stored], abo
     fields = {f.name: plain(getattr(about, f.name)) for f in dataclasses.fields(about)}
     fields = {"version": VERSION, "sha256": written["sha256"], **fields}
     write_file(folder / ABOUT, json.dumps(fields, indent=1).encode())
+
+
+def weights_of(checkpoint: str | pathlib.Path) -> dict[str, Stored]:
+    """Return the weights in a checkpoint's folder, by name and still on disk: those of the moving
+    average where there is one. How many ranks wrote it, and in which layout, does not matter."""
+    parts: dict[str, dict[str, Stored]] = {"model": {}, "average": {}}
+    for name, stored in read_index(pathlib.Path(checkpoint)).items():
+        part, _, own = name.partition("/")
+        parts.setdefault(part, {})[own] = stored
+    return {**parts["model"], **parts["average"]}
+
+
+def consolidate(checkpoint: str | pathlib.Path, path: str | pathlib.Path) -> None:
+    """Write the weights in a checkpoint's folder, whole, to the one safetensors file ``path``.
+
+    Damaged if the checkpoint is. Memory holds one tensor at a time.
+    """
+    check_folder(pathlib.Path(checkpoint))
+    write_file(pathlib.Path(path), pack(weights_of(checkpoint), {"format": "pt"}))
 
 
 def load_model(folder: str | pathlib.Path, device: str | torch.device = "cpu") -> LoadedModel:

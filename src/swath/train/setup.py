@@ -33,7 +33,7 @@ from swath.parallel.world import World
 from swath.train.checkpoint import Checkpoints
 from swath.train.ema import Average
 from swath.train.evaluate import evaluate
-from swath.train.export import About, LoadedModel, load_model, save_model
+from swath.train.export import About, LoadedModel, load_model, save_model, weights_of
 from swath.train.heldout import Trained, held_out
 from swath.train.interrupt import Interrupts
 from swath.train.job import TrainJob, check, claim
@@ -272,8 +272,6 @@ def _sweep(loader: Any, replica: Replica) -> Iterator[Batch]:
 
 
 def _export(checkpoints: Checkpoints, update: int, folder: pathlib.Path, about: About) -> None:
-    tensors, numbers = checkpoints.load(update)
-    weights = {**tensors["model"], **tensors.get("average", {})}
-    save_model(
-        folder, weights, dataclasses.replace(about, samples=numbers["samples"], update=update)
-    )
+    samples = checkpoints.numbers(update)["samples"]
+    reached = dataclasses.replace(about, samples=samples, update=update)
+    save_model(folder, weights_of(checkpoints.path(update)), reached)
