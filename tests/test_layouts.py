@@ -22,6 +22,8 @@ from swath.models import Inputs, Model
 from swath.models.resnet import ResNet
 from swath.models.unet import UNet
 from swath.models.vit import ViT
+from swath.nn.residual import ResNetEncoder
+from swath.nn.unet import UNet as UNetNetwork
 from swath.optimizers.adamw import AdamW
 from swath.parallel.apply import spread
 from swath.parallel.mesh import Mesh
@@ -85,6 +87,14 @@ class Subject:
         )
 
 
+class NarrowUNet(UNet):
+    """A U-Net on a ResNet-18 that is quick in float64."""
+
+    def build(self, inputs: Inputs, outputs: Outputs) -> nn.Module:
+        encoder = ResNetEncoder(tuple(band.name for band in inputs.bands), depth=18, width=8)
+        return UNetNetwork(encoder, encoder.bands, outputs.channels, width=8, dropout=0.2)
+
+
 SUBJECTS = {
     "vit": Subject(
         ViT(patch=4, width=32, depth=4, heads=4, pool="mean", drop_path=0.2),
@@ -97,9 +107,9 @@ SUBJECTS = {
         ViT(patch=4, width=32, depth=4, heads=4, pool="token", drop_path=0.2),
         Classify(), 16, dense=False,
     ),
-    "resnet": Subject(ResNet(depth=18, dropout=0.1), Classify(), 64, dense=False),
+    "resnet": Subject(ResNet(depth=18, width=16, dropout=0.1), Classify(), 64, dense=False),
     "unet": Subject(UNet(width=8, depth=2, dropout=0.2), Segment(), 16, dense=True),
-    "unet-resnet": Subject(UNet(encoder="resnet18", width=8), Segment(), 64, dense=True),
+    "unet-resnet": Subject(NarrowUNet(), Segment(), 64, dense=True),
 }  # fmt: skip
 
 
@@ -127,8 +137,8 @@ LAYOUTS = [
     Layout(4, ("vit",), {"bucket": 1}),
     Layout(2, ALL, {"shard": 2}),
     Layout(3, ("vit",), {"shard": 3}),
-    Layout(4, ("vit",), {"shard": 4}),
-    Layout(4, ("vit", "unet"), {"replicate": 2, "shard": 2}),
+    Layout(4, ("vit", "resnet"), {"shard": 4}),
+    Layout(4, ("vit", "resnet", "unet"), {"replicate": 2, "shard": 2}),
     Layout(2, ("vit",), {"shard": 2, "reshard": False}),
     Layout(2, ("vit", "resnet"), {"shard": 2, "wrap": "matrix", "recompute": "full"}),
     Layout(2, TOKENS, {"tensor": 2}),
@@ -140,7 +150,7 @@ LAYOUTS = [
     Layout(8, TOKENS, {"replicate": 2, "tensor": 2, "shard": 2}),
     Layout(4, ("vit",), {"tensor": 2, "shard": 2, "sequence": True, "recompute": "selective"}),
     Layout(2, (*TOKENS, "resnet"), {"pipeline": 2}),
-    Layout(4, TOKENS, {"pipeline": 4}),
+    Layout(4, (*TOKENS, "resnet"), {"pipeline": 4}),
     Layout(3, ("vit",), {"pipeline": 3}),
     Layout(2, TOKENS, {"pipeline": 2, "schedule": "gpipe"}),
     Layout(2, TOKENS, {"pipeline": 2, "schedule": "interleaved", "stages": 2}),

@@ -18,10 +18,15 @@ class ResNet(Model):
 
     depth: Literal[18, 34, 50] = 18
     """Layers with weights. At 3 bands and 1,000 classes: 11.7, 21.8 or 25.6 M parameters."""
+    width: int = 64
+    """Channels of the first of the four layers; each next one has twice as many. Time, memory and
+    parameters grow with its square."""
     dropout: float = 0.0
     """Share of the last features silenced in training, 0..1."""
 
     def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ConfigError(f"width={self.width} must be positive; published networks have 64")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout={self.dropout} must be at least 0 and below 1")
 
@@ -34,4 +39,4 @@ class ResNet(Model):
                 " choose model.kind unet or vit"
             )
         bands = tuple(band.name for band in inputs.bands)
-        return ResNet(bands, self.depth, outputs.channels, self.dropout)
+        return ResNet(bands, self.depth, outputs.channels, self.dropout, self.width)

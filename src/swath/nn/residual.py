@@ -76,20 +76,22 @@ PLANS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = 
 class Trunk(nn.Module):
     """The convolutions of a ResNet: five features, each half the size of the one before."""
 
-    def __init__(self, bands: tuple[str, ...], depth: int) -> None:
+    def __init__(self, bands: tuple[str, ...], depth: int, width: int = 64) -> None:
         super().__init__()
         self.bands = bands
         block, counts = PLANS[depth]
-        self.channels = [64] + [width * block.expansion for width in (64, 128, 256, 512)]
+        widths = [width * 2**layer for layer in range(len(counts))]
+        self.channels = [width] + [inner * block.expansion for inner in widths]
         self.strides = [2, 4, 8, 16, 32]
-        self.conv1, self.bn1 = nn.Conv2d(len(bands), 64, 7, 2, 3, bias=False), BatchNorm2d(64)
+        self.conv1 = nn.Conv2d(len(bands), width, 7, 2, 3, bias=False)
+        self.bn1 = BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        layers, inputs = [], 64
-        for layer, count in enumerate(counts):
-            width, blocks = 64 * 2**layer, []
+        layers, inputs = [], width
+        for layer, (count, inner) in enumerate(zip(counts, widths, strict=True)):
+            blocks = []
             for i in range(count):
-                blocks.append(block(inputs, width, stride=2 if layer and not i else 1))
-                inputs = width * block.expansion
+                blocks.append(block(inputs, inner, stride=2 if layer and not i else 1))
+                inputs = inner * block.expansion
             layers.append(nn.Sequential(*blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = layers
         for module in self.modules():
@@ -105,7 +107,7 @@ class Trunk(nn.Module):
             found.append(x)
         return found
 
-    def stem(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 64 H W"]:
+    def stem(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k H W"]:
         """Return the finest feature; ConfigError if the bands are not those of the model."""
         check_bands(image, self.bands)
         return F.relu(self.bn1(self.conv1(image)))
@@ -121,8 +123,10 @@ class ResNetEncoder(Trunk):
 class ResNet(Trunk):
     """A ResNet with a linear head on the mean of its last feature; any image size."""
 
-    def __init__(self, bands: tuple[str, ...], depth: int, channels: int, dropout: float) -> None:
-        super().__init__(bands, depth)
+    def __init__(
+        self, bands: tuple[str, ...], depth: int, channels: int, dropout: float, width: int = 64
+    ) -> None:
+        super().__init__(bands, depth, width)
         self.dropout = Dropout(dropout)
         self.fc = nn.Linear(self.channels[-1], channels)
 
