@@ -18,18 +18,19 @@ def decayed(name: str, dims: int) -> bool:
 
 
 def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the parameters that learn, in two named groups: "decayed" and "free".
+    """Return the parameters that learn, in groups named "decayed" and "free".
 
     Each keeps the order of ``named_parameters`` and the names themselves ("param_names" in the
-    optimiser's groups). A group without parameters is left out.
+    optimiser's groups). Of a name there are two groups where some parameters are spread over ranks
+    and others are not, as no kernel takes both. A group without parameters is left out.
     """
-    found: dict[str, list[tuple[str, nn.Parameter]]] = {"decayed": [], "free": []}
+    found: dict[tuple[str, type], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            found["decayed" if decayed(name, parameter.ndim) else "free"].append((name, parameter))
+            group = "decayed" if decayed(name, parameter.ndim) else "free"
+            found.setdefault((group, type(parameter)), []).append((name, parameter))
     decay = {"decayed": weight_decay, "free": 0.0}
     return [
         {"params": members, "name": group, "weight_decay": decay[group]}
-        for group, members in found.items()
-        if members
+        for (group, _), members in sorted(found.items(), key=lambda item: item[0][0])
     ]

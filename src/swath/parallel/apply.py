@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
 from torch import nn
 
 from swath.parallel.context import share_tokens
@@ -22,16 +23,27 @@ from swath.parallel.spatial import share_rows
 from swath.parallel.tensor import split
 
 
-def spread(model: nn.Module, mesh: Mesh, parallel: Parallel, *, compile: bool = False) -> nn.Module:
+def spread(
+    model: nn.Module,
+    mesh: Mesh,
+    parallel: Parallel,
+    *,
+    compile: bool = False,
+    narrow: torch.dtype | None = None,
+) -> nn.Module:
     """Return ``model`` (whole, the same on all ranks) as this rank of ``mesh`` holds it.
 
+    narrow: the type of matrix products under autocast; None: that of the parameters.
     ConfigError if the degrees do not fit the model, with the numbers.
     """
     degrees = mesh.degrees
     if parallel.pipeline > 1:
         one = dataclasses.replace(parallel, pipeline=1, schedule="1f1b", stages=1)
         pieces = cut(model, mesh, parallel)
-        held = {n: spread(piece, mesh, one, compile=compile) for n, piece in pieces.items()}
+        held = {
+            n: spread(piece, mesh, one, compile=compile, narrow=narrow)
+            for n, piece in pieces.items()
+        }
         return Pipeline(held, [n for n, _ in model.named_parameters()], mesh, parallel)
     if degrees.tensor > 1:
         split(model, mesh, parallel)
@@ -45,5 +57,5 @@ def spread(model: nn.Module, mesh: Mesh, parallel: Parallel, *, compile: bool = 
         for module in units(model, "block") or [model]:
             module.compile()
     if degrees.shard > 1 or degrees.tensor > 1:
-        shard(model, mesh, parallel)
+        shard(model, mesh, parallel, narrow)
     return model

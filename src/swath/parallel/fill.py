@@ -23,7 +23,12 @@ log = logging.getLogger(__name__)
 
 
 def spread_hollow(
-    build: Callable[[], nn.Module], mesh: Mesh, parallel: Parallel, *, compile: bool = False
+    build: Callable[[], nn.Module],
+    mesh: Mesh,
+    parallel: Parallel,
+    *,
+    compile: bool = False,
+    narrow: torch.dtype | None = None,
 ) -> nn.Module:
     """Return the model that ``build`` makes, with the values of rank 0, as this rank of ``mesh``
     holds it; like :func:`swath.parallel.apply.spread`, without a whole copy on the other ranks.
@@ -34,7 +39,7 @@ def spread_hollow(
     model = _hollow(build)
     tensors = [(name, t.shape, t.dtype) for name, t in _tensors(model)]
     values = dict(_tensors(build())) if mesh.world.first else {}
-    model = spread(model, mesh, parallel, compile=compile)
+    model = spread(model, mesh, parallel, compile=compile, narrow=narrow)
     _make_room(model, mesh.world.device, parallel.offload)
     held = dict(_tensors(model))
     with torch.no_grad():

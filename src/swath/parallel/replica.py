@@ -108,9 +108,9 @@ class Replica:
             totals += pair * (share * batch.counts)
         for p in self._sharded:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-        if self._pieces:
-            complete(self._pieces, self.mesh)
         self._flats.sum(self.mesh.learners)
+        if self._pieces:  # after the sum: until then plain gradients are under way
+            complete(self._pieces, self.mesh)
         self.mesh.totals.sum_all([totals])
         self._scale(1 / torch.where(totals[1] > 0, totals[1], 1.0))
         return totals[0], totals[1]

@@ -180,7 +180,7 @@ def make_replica(model: nn.Module, job: TrainJob, world: World) -> Replica:
     mesh = Mesh.of(world, job.parallel)
     with torch.no_grad():
         world.share([*model.parameters(), *model.buffers()])
-    return _replica(spread(model, mesh, job.parallel, compile=job.compute.compile), mesh, job)
+    return _replica(spread(model, mesh, job.parallel, **_how(job)), mesh, job)
 
 
 def _first_replica(about: About, job: TrainJob, world: World) -> Replica:
@@ -193,8 +193,11 @@ def _first_replica(about: About, job: TrainJob, world: World) -> Replica:
     degrees = mesh.degrees
     if degrees.shard * degrees.tensor * degrees.pipeline == 1:  # each rank has it whole anyway
         return make_replica(build().to(world.device), job, world)
-    model = spread_hollow(build, mesh, job.parallel, compile=job.compute.compile)
-    return _replica(model, mesh, job)
+    return _replica(spread_hollow(build, mesh, job.parallel, **_how(job)), mesh, job)
+
+
+def _how(job: TrainJob) -> dict[str, Any]:
+    return {"compile": job.compute.compile, "narrow": AUTOCAST.get(job.train.precision)}
 
 
 def _replica(model: nn.Module, mesh: Mesh, job: TrainJob) -> Replica:
