@@ -9,10 +9,9 @@ same), 130 interrupted without.
 
 import errno
 import importlib
-import pathlib
 import sys
 import types
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -21,6 +20,9 @@ from swath.config import ConfigError
 from swath.parallel import launch
 from swath.parallel.end import RankFailed
 from swath.train.interrupt import Interrupted
+
+if TYPE_CHECKING:
+    from swath.run import Run
 
 app = typer.Typer(
     name="swath",
@@ -70,7 +72,7 @@ def train(settings: Settings = None, ranks: Ranks = 1) -> None:
     if ranks != 1:
         launch.check(ranks)
         run.build(chosen)  # several processes could not
-        _ranks("train", settings, ranks, chosen.place)
+        _ranks("train", settings, ranks, chosen)
     _figures(run.train(chosen))
 
 
@@ -85,7 +87,7 @@ def evaluate(settings: Settings = None, ranks: Ranks = 1) -> None:
 
     chosen = run.load(*settings or [])
     if ranks != 1:
-        _ranks("evaluate", settings, ranks, chosen.place)
+        _ranks("evaluate", settings, ranks, chosen)
     for name, figures in run.evaluate(chosen).items():
         _figures(figures, "  ", f"{name}, on the held-out part:")
         if "confusion" in figures:
@@ -103,7 +105,7 @@ def predict(settings: Settings = None, ranks: Ranks = 1) -> None:
 
     chosen = run.load(*settings or [])
     if ranks != 1:
-        _ranks("predict", settings, ranks, chosen.place)
+        _ranks("predict", settings, ranks, chosen)
     made = run.predict(chosen)
     if not here.rank():
         print(made)
@@ -219,10 +221,10 @@ def _spare_numpy() -> None:
     sys.modules.setdefault("numpy", _WhenUsed("numpy"))
 
 
-def _ranks(verb: str, settings: list[str] | None, ranks: int, folder: pathlib.Path) -> NoReturn:
+def _ranks(verb: str, settings: list[str] | None, ranks: int, chosen: "Run") -> NoReturn:
     """Do ``verb`` in ``ranks`` processes on this computer, and end as they do."""
     command = [sys.executable, "-m", "swath", verb, *(settings or [])]
-    sys.exit(launch.launch(command, ranks, folder))
+    sys.exit(launch.launch(command, ranks, chosen.place, chosen.parallel))
 
 
 def _figures(figures: dict[str, Any], head: str = "", title: str = "") -> None:

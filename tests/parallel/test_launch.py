@@ -15,6 +15,7 @@ import pytest
 from swath import here
 from swath.config import ConfigError
 from swath.parallel import launch
+from swath.parallel.settings import Parallel
 
 RECIPE = """\
 name: alone
@@ -63,6 +64,35 @@ def test_a_killed_rank_ends_the_others(tmp_path, short, capfd):
     assert said.startswith("swath: rank 1 (pid ") and said.count("\n") == 1
     log = tmp_path / "a/ranks/1.log"
     assert f"was killed by SIGKILL; what it said is in {log}. The last checkpoint is good" in said
+
+
+RESIZE = Parallel(lost="resize")
+
+
+def test_with_resize_those_that_are_left_begin_again(tmp_path, short, capfd):
+    """The highest rank dies as often as there are more than two; the words of all starts stay."""
+    die = (
+        "n = int(os.environ['WORLD_SIZE']); print(n, flush=True); "
+        "int(rank) == n - 1 > 1 and os.kill(os.getpid(), 9); n == 2 or time.sleep(60)"
+    )
+    assert launch.launch(python(die), 4, tmp_path / "a", RESIZE) == 0
+    said = capfd.readouterr().err.splitlines()
+    assert [line.split(" (")[0] for line in said[::2]] == ["swath: rank 3", "swath: rank 2"]
+    assert said[1::2] == [
+        f"swath: going on with {n} of the {n} ranks that are left" for n in (3, 2)
+    ]
+    words = [(tmp_path / f"a/ranks/{rank}.log").read_text().split() for rank in (1, 2, 3)]
+    assert words == [["4", "3", "2"], ["4", "3"], ["4"]]
+
+
+def test_with_resize_degrees_decide_how_many_go_on(tmp_path, short, capfd):
+    die = (
+        "rank == '3' and os.kill(os.getpid(), 9); os.environ['WORLD_SIZE'] == '2' or time.sleep(60)"
+    )
+    assert launch.launch(python(die), 4, tmp_path / "a", Parallel(lost="resize", shard=2)) == 0
+    assert "going on with 2 of the 3 ranks that are left" in capfd.readouterr().err
+    assert launch.launch(python(die), 4, tmp_path / "b", Parallel(lost="resize", shard=4)) == 76
+    assert "do not fit the 3 ranks that are left" in capfd.readouterr().err
 
 
 def test_a_rank_that_ends_alone_is_named(tmp_path, short, capfd):
@@ -152,10 +182,10 @@ def curve(folder: pathlib.Path, name: str) -> list[float]:
     return [line["loss"] for line in found if "loss" in line]
 
 
-def test_ranks_started_here_killed_and_started_again_follow_one_curve(lab):
-    """kill -9 of one rank in mid-run: all end with its name, and the same command goes on."""
-    command = [*SWATH, "--ranks", "2", "name=here"]
-    metrics = lab / "runs/here/metrics.jsonl"
+def killed_in_mid_run(lab: pathlib.Path, command: list[str], name: str) -> tuple[int, str]:
+    """Return the exit code and the words of ``command``, whose rank 1 is killed by kill -9, and
+    the line that names it."""
+    metrics = lab / f"runs/{name}/metrics.jsonl"
     with subprocess.Popen(command, cwd=lab, stderr=subprocess.PIPE, text=True) as running:
         while not (metrics.exists() and metrics.read_text().count("\n") >= 12):
             assert running.poll() is None, running.stderr.read()
@@ -167,12 +197,25 @@ def test_ranks_started_here_killed_and_started_again_follow_one_curve(lab):
             if b"RANK=1" in pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         )
         os.kill(int(victim), signal.SIGKILL)
-        began = time.monotonic()
-        assert running.wait(60) == 76
-        assert time.monotonic() - began < 30
-        assert f"swath: rank 1 (pid {victim}) was killed by SIGKILL" in running.stderr.read()
+        code, said = running.wait(60), running.stderr.read()
+        assert f"swath: rank 1 (pid {victim}) was killed by SIGKILL" in said
+        return code, said
+
+
+def test_ranks_started_here_killed_and_started_again_follow_one_curve(lab):
+    """All end with the name of the lost one, and the same command goes on."""
+    command = [*SWATH, "--ranks", "2", "name=here"]
+    code, _ = killed_in_mid_run(lab, command, "here")
+    assert code == 76
     run(command, lab)
     assert curve(lab, "here") == pytest.approx(curve(lab, "alone"), rel=0, abs=1e-9)
+
+
+def test_with_resize_the_rank_that_is_left_follows_the_same_curve(lab):
+    command = [*SWATH, "--ranks", "2", "name=resized", "parallel.lost=resize"]
+    code, said = killed_in_mid_run(lab, command, "resized")
+    assert code == 0 and "going on with 1 of the 1 ranks that are left" in said
+    assert curve(lab, "resized") == pytest.approx(curve(lab, "alone"), rel=0, abs=1e-9)
 
 
 def test_torchrun_gives_the_curve_of_one_process(lab):

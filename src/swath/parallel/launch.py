@@ -25,6 +25,8 @@ from swath.parallel.end import GOES_ON, LOST, End, RankFailed, claim, ended
 if TYPE_CHECKING:
     from torch.distributed import Store
 
+    from swath.parallel.settings import Parallel
+
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 LOGS = "ranks"
 """Folder in the run folder with what each rank but the first said: 1.log and so on."""
@@ -60,20 +62,45 @@ def check(ranks: int) -> None:
         )
 
 
-def launch(command: Sequence[str], ranks: int, folder: pathlib.Path) -> int:
+def launch(
+    command: Sequence[str], ranks: int, folder: pathlib.Path, parallel: Parallel | None = None
+) -> int:
     """Run ``command`` as ``ranks`` ranks on this computer; return the exit code of the run.
 
     folder: the run folder, to which the ranks' words go; made if it is not there, and removed
-    again if nothing was written to it.
+    again if nothing was written to it. parallel: what to do if a rank is lost, and how many of
+    the others can go on; None: all end.
     """
     check(ranks)
+    with _logs(folder, ranks) as logs:
+        while True:
+            code, lost = _start(command, logs[:ranks], folder)
+            if not lost or parallel is None or parallel.lost == "end":
+                return code
+            left = parallel.most(ranks - lost)
+            if not left:
+                _say(f"the degrees of parallel: do not fit the {ranks - lost} ranks that are left")
+                return code
+            _say(f"going on with {left} of the {ranks - lost} ranks that are left")
+            ranks = left
+
+
+def _say(text: str) -> None:
+    print(f"swath: {text}", file=sys.stderr, flush=True)
+
+
+def _start(
+    command: Sequence[str], logs: Sequence[IO[bytes] | None], folder: pathlib.Path
+) -> tuple[int, int]:
+    """Run ``command`` once, a rank for each of ``logs``; return the exit code and how many ranks
+    were lost, if the others could go on without them."""
     children: list[subprocess.Popen] = []
-    with socket.socket() as port, _logs(folder, ranks) as logs, _handing_on(children) as heard:
+    with socket.socket() as port, _handing_on(children) as heard:
         port.bind(("127.0.0.1", 0))
-        port.listen(ranks)
+        port.listen(len(logs))
         try:
             for rank, log in enumerate(logs):
-                environment = here.child(rank, ranks, port.getsockname()[1])
+                environment = here.child(rank, len(logs), port.getsockname()[1])
                 children.append(
                     subprocess.Popen(
                         command,
@@ -84,7 +111,8 @@ def launch(command: Sequence[str], ranks: int, folder: pathlib.Path) -> int:
                         start_new_session=True,  # or Ctrl-C would reach them twice
                     )
                 )
-            return _look_after(children, _keep_store(port), heard, folder)
+            end = _look_after(children, _keep_store(port), heard, folder)
+            return end.code, 0 if heard else len(end.lost)
         finally:
             for child in children:
                 child.kill()
@@ -105,8 +133,8 @@ def _keep_store(port: socket.socket) -> Store:
 
 def _look_after(
     children: Sequence[subprocess.Popen], store: Store, heard: list[int], folder: pathlib.Path
-) -> int:
-    """Wait for all ranks to end, and return the exit code of the run."""
+) -> End:
+    """Wait for all ranks to end; return how the run ended, with its exit code."""
     end, odd_since = None, None
     while True:
         codes = [child.poll() for child in children]
@@ -121,9 +149,9 @@ def _look_after(
             if end is None and (blamed := killed or silent or (odd if late else [])):
                 end = claim(store, _blame(blamed[0], children[blamed[0]], heard, folder))
             if end is not None and end.speaker(len(children)):  # what rank 0 says is seen
-                print(f"swath: {end.text}", file=sys.stderr, flush=True)
+                _say(end.text)
         if over:
-            return end.code if end is not None else max(code or 0 for code in codes)
+            return end or End("", max(code or 0 for code in codes), -1)
         if odd_since is None and (odd or end is not None):
             odd_since = time.monotonic()
         if late:

@@ -56,9 +56,10 @@ class Parallel:
 
     start_seconds: float = 300.0
     """Within which all ranks have to come and be connected; else those that came end."""
-    lost: Literal["end"] = "end"
+    lost: Literal["end", "resize"] = "end"
     """What the others do when a rank is lost. end: all end, with exit code 76; the same command
-    goes on from the last checkpoint."""
+    goes on from the last checkpoint. resize: as many of those that are left as the degrees allow
+    go on from it by themselves; with --ranks, which starts them anew."""
     lost_seconds: float = 60.0
     """Without a sign of life of its process for so long, a rank is lost. An exchange that breaks
     tells sooner."""
@@ -132,6 +133,12 @@ class Parallel:
         return Degrees(
             **{n: left if getattr(self, n) == AUTO else getattr(self, n) for n in DEGREES}
         )
+
+    def most(self, ranks: int) -> int:
+        """Return how many of ``ranks`` ranks the degrees can use; 0: too few for any."""
+        if AUTO in (self.replicate, self.shard):
+            return ranks - ranks % self.fixed
+        return self.fixed if self.fixed <= ranks else 0
 
     def _set(self, name: str) -> bool:
         return getattr(self, name) not in (1, AUTO)
