@@ -12,4 +12,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")  # small tensors run slower on man
 
 # Fixtures; after the hook is installed.
 from tests.lab import inside, lab, trained  # noqa: E402, F401
+from tests.parallel.commands import alone  # noqa: E402, F401
 from tests.ranks import ranks  # noqa: E402, F401
+from tests.slurm.cluster import slurm  # noqa: E402, F401

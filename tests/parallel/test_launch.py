@@ -1,9 +1,9 @@
-"""One command, on one process, under --ranks, torchrun or srun, gives one curve, and ends well."""
+"""One command, on one process, under --ranks or torchrun, gives one curve, and ends well.
 
-import json
+Under srun: test_slurm.py."""
+
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,19 +16,8 @@ from swath import here
 from swath.config import ConfigError
 from swath.parallel import launch
 from swath.parallel.settings import Parallel
+from tests.parallel.commands import SWATH, run, same_curve, updates
 
-RECIPE = """\
-name: alone
-build:
-  dataset: {kind: synthetic, label: class, samples: 64, size: 16}
-data: {store: store}
-model: {kind: vit, width: 32, depth: 1, heads: 2, patch: 8}
-task: {kind: classify}
-batch: {samples: 8, micro: 2}
-train: {samples: 320, checkpoint_every: 80, precision: fp64}
-compute: {device: cpu, threads: 1}
-"""
-SWATH = [sys.executable, "-m", "swath", "train", "recipe.yaml"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
@@ -158,36 +147,11 @@ def test_numbers_of_ranks_that_make_no_sense(monkeypatch):
     launch.check(1)
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory) -> pathlib.Path:
-    """A folder with a recipe, and a run of one process."""
-    folder = tmp_path_factory.mktemp("lab")
-    (folder / "recipe.yaml").write_text(RECIPE)
-    run(SWATH, folder)
-    return folder
-
-
-def run(command: list[str], folder: pathlib.Path, code: int = 0) -> str:
-    """Run ``command`` in ``folder`` and return what it said on stderr."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
-    assert done.returncode == code, done.stderr
-    return done.stderr
-
-
-def curve(folder: pathlib.Path, name: str) -> list[float]:
-    """Return the losses of run ``name``, one for each update, each there once."""
-    lines = (folder / f"runs/{name}/metrics.jsonl").read_text().splitlines()
-    found = [json.loads(line) for line in lines]
-    assert [line["update"] for line in found if "loss" in line] == list(range(1, 41))
-    return [line["loss"] for line in found if "loss" in line]
-
-
-def killed_in_mid_run(lab: pathlib.Path, command: list[str], name: str) -> tuple[int, str]:
+def killed_in_mid_run(folder: pathlib.Path, command: list[str], name: str) -> tuple[int, str]:
     """Return the exit code and the words of ``command``, whose rank 1 is killed by kill -9, and
     the line that names it."""
-    metrics = lab / f"runs/{name}/metrics.jsonl"
-    with subprocess.Popen(command, cwd=lab, stderr=subprocess.PIPE, text=True) as running:
-        while not (metrics.exists() and metrics.read_text().count("\n") >= 12):
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as running:
+        while updates(folder, name) < 12:
             assert running.poll() is None, running.stderr.read()
             time.sleep(0.02)
         children = pathlib.Path(f"/proc/{running.pid}/task/{running.pid}/children")
@@ -197,35 +161,27 @@ def killed_in_mid_run(lab: pathlib.Path, command: list[str], name: str) -> tuple
             if b"RANK=1" in pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         )
         os.kill(int(victim), signal.SIGKILL)
-        code, said = running.wait(60), running.stderr.read()
+        code, said = running.wait(120), running.stderr.read()
         assert f"swath: rank 1 (pid {victim}) was killed by SIGKILL" in said
         return code, said
 
 
-def test_ranks_started_here_killed_and_started_again_follow_one_curve(lab):
+def test_ranks_started_here_killed_and_started_again_follow_one_curve(alone):
     """All end with the name of the lost one, and the same command goes on."""
     command = [*SWATH, "--ranks", "2", "name=here"]
-    code, _ = killed_in_mid_run(lab, command, "here")
+    code, _ = killed_in_mid_run(alone, command, "here")
     assert code == 76
-    run(command, lab)
-    assert curve(lab, "here") == pytest.approx(curve(lab, "alone"), rel=0, abs=1e-9)
+    run(command, alone)
+    same_curve(alone, "here")
 
 
-def test_with_resize_the_rank_that_is_left_follows_the_same_curve(lab):
+def test_with_resize_the_rank_that_is_left_follows_the_same_curve(alone):
     command = [*SWATH, "--ranks", "2", "name=resized", "parallel.lost=resize"]
-    code, said = killed_in_mid_run(lab, command, "resized")
+    code, said = killed_in_mid_run(alone, command, "resized")
     assert code == 0 and "going on with 1 of the 1 ranks that are left" in said
-    assert curve(lab, "resized") == pytest.approx(curve(lab, "alone"), rel=0, abs=1e-9)
+    same_curve(alone, "resized")
 
 
-def test_torchrun_gives_the_curve_of_one_process(lab):
-    run([*TORCHRUN, "-m", *SWATH[2:], "name=torchrun"], lab)
-    assert curve(lab, "torchrun") == pytest.approx(curve(lab, "alone"), rel=0, abs=1e-9)
-
-
-def test_srun_gives_the_curve_of_one_process(lab):
-    """On a real SLURM, if one answers here."""
-    if shutil.which("srun") is None or subprocess.run(["sinfo"], capture_output=True).returncode:
-        pytest.skip("no SLURM answers here: srun and sinfo are not there, or no cluster is up")
-    run(["srun", "-n", "2", *SWATH, "name=srun"], lab)
-    assert curve(lab, "srun") == pytest.approx(curve(lab, "alone"), rel=0, abs=1e-9)
+def test_torchrun_gives_the_curve_of_one_process(alone):
+    run([*TORCHRUN, "-m", *SWATH[2:], "name=torchrun"], alone)
+    same_curve(alone, "torchrun")

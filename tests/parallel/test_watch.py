@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import resource
 import signal
 import time
 
@@ -98,6 +99,23 @@ def test_a_rank_out_of_memory_ends_the_others(ranks, tmp_path):
     first, second, third = started.words()
     assert first == "swath: rank 1: MemoryError: 3 GiB asked, 1 GiB left\n"
     assert second.rstrip().endswith("MemoryError: 3 GiB asked, 1 GiB left") and third == ""
+
+
+def hungry(world, now: int) -> None:
+    """Ask, on rank 1, for more memory than the system lets it have."""
+    if (world.rank, now) == (1, 3):
+        used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.RLIM_INFINITY))
+        torch.ones(1 << 28)
+
+
+def test_memory_that_the_system_refuses_ends_all(ranks, tmp_path):
+    """Torch reports it by an error of its own, in the middle of a run."""
+    started = Started(ranks, tmp_path, [training(tmp_path, at=hungry)] * 3)
+    assert started.codes(40) == [1, 1, 1]
+    first, second, third = started.words()
+    assert first.startswith("swath: rank 1: RuntimeError: ") and "can't allocate memory" in first
+    assert first.count("\n") == 1 and "can't allocate memory" in second and third == ""
 
 
 def test_what_all_ranks_find_is_said_once(ranks, tmp_path):
