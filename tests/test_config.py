@@ -178,6 +178,37 @@ def test_a_choice_keeps_its_class_until_a_new_kind_is_written(written):
     assert config.load(Whole, [file], ["shape.radius=5"]).shape == Circle(radius=5)
 
 
+def test_braces_in_a_word_replace_all_of_what_they_name(written, caplog):
+    """`key={...}` reads as "key is this": no field of the file's may stay behind in it, unsaid.
+    A dotted word sets its field alone, before and after."""
+    file = written("part:\n  steps: 7\n  bands: [B02]\n")
+    with caplog.at_level("INFO", "swath"):
+        assert config.load(Whole, [file], ["part.steps=8"]).part == Part(steps=8, bands=("B02",))
+        assert not caplog.messages
+        assert config.load(Whole, [file], ["part={steps: 8}"]).part == Part(steps=8)
+    (said,) = caplog.messages
+    assert f"{{...}} replaces all of part, so that bands ({file}:3) no longer hold" in said
+    assert said.endswith("part.steps=... would set one field")
+    assert config.load(Whole, [file], ["part={}"]).part == Part()
+    words = ["part={steps: 8}", "part.lr=0.5"]
+    assert config.load(Whole, [file], words).part == Part(steps=8, lr=0.5)
+    assert config.load(Whole, [file, written("part: {lr: 0.5}", "two.yaml")]).part == Part(
+        steps=7, bands=("B02",), lr=0.5
+    )
+
+
+def test_braces_that_leave_out_what_is_needed_say_so(written):
+    """The kind that a file chose must not turn into the default's, nor a message puzzle."""
+    file = written("shape: {kind: box, width: 1}\nmaybe: {kind: box, width: 3}\n")
+    with pytest.raises(ConfigError) as error:
+        config.load(Whole, [file], ["shape={width: 2}"])
+    assert "{...} replaces all of shape, which" in str(error.value)
+    assert f"{file}:1 makes a box: write kind: box in it as well" in str(error.value)
+    assert str(error.value).endswith("as in shape.width=...")
+    with pytest.raises(ConfigError, match=r"Box needs 'width'; \{...\} replaces all of maybe, mayb"):
+        config.load(Whole, [file], ["maybe={kind: box}"])
+
+
 def test_a_class_of_the_users_own_is_named_by_import_path():
     """No registry: `module:Class` is enough, and dumps as it was written."""
     module = types.ModuleType("mylab_shapes")

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="swath",
     help="Deep learning for Earth observation: from a scene to a map.\n\n"
-    "A verb takes YAML files, then key=value words that win over them; or a run folder.\n\n"
+    "A verb takes YAML files, then key=value words that win over them; or a run folder. "
+    "key=value sets one field; key={...} replaces all of key, whatever the files say there.\n\n"
     "The whole way: swath train recipe.yaml, swath predict recipe.yaml, swath evaluate "
     "recipe.yaml, swath baseline recipe.yaml, swath report recipe.yaml.",
     epilog="What can be set: swath show --docs. What there is to choose from: swath show --kinds.",
@@ -47,7 +48,8 @@ Settings = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[FILE.yaml | RUN_FOLDER]... [KEY=VALUE]...",
-        help="settings files or a run folder, then words such as seed=1 or optim.lr=1e-3",
+        help="settings files or a run folder, then words such as seed=1 or optim.lr=1e-3; "
+        "predict.scene={path: a.tif} replaces all of predict.scene",
         show_default=False,
     ),
 ]

@@ -1,7 +1,8 @@
 """Turn YAML files and ``key=value`` words into one checked tree of frozen dataclasses.
 
-Precedence, weakest first: field defaults, each file in order, each word in order. Every value
-remembers where it was written, so an error can point at the line:
+Precedence, weakest first: field defaults, each file in order, each word in order. Files are laid
+over one another field by field; a word sets one field, or with braces all of what it names. Every
+value remembers where it was written, so an error can point at the line:
 
     run.yaml:14: optim.lrr: AdamW has no field 'lrr' (did you mean 'lr'?)
 
@@ -12,7 +13,6 @@ is no registry: a collection is its folder. Values are checked by pydantic, fiel
 
 import ast
 import dataclasses
-import difflib
 import enum
 import functools
 import importlib
@@ -30,7 +30,7 @@ from typing import Any, ClassVar, TypeVar
 import pydantic
 
 from swath.text import ConfigError as ConfigError
-from swath.text import Node, as_yaml, merge, read_file, read_word
+from swath.text import Node, as_yaml, merge, near, read_file, read_word
 
 T = TypeVar("T")
 
@@ -114,10 +114,10 @@ def find(choice: type[Choice], kind: str) -> type[Choice]:
         if error.name is None or not (module + ".").startswith(error.name + "."):
             raise  # the module exists; something that it imports does not
         raise ConfigError(
-            f"no {choice.__name__.lower()} {kind!r}{_near(kind, kinds(choice))}"
+            f"no {choice.__name__.lower()} {kind!r}{near(kind, kinds(choice))}"
         ) from error
     if attribute and not hasattr(found, attribute):
-        raise ConfigError(f"{module} has no class {attribute!r}{_near(attribute, vars(found))}")
+        raise ConfigError(f"{module} has no class {attribute!r}{near(attribute, vars(found))}")
     own = [c for c in vars(found).values() if isinstance(c, type) and c.__module__ == module]
     fitting = (
         [getattr(found, attribute)] if attribute else [c for c in own if issubclass(c, choice)]
@@ -248,18 +248,12 @@ def _said(error: Any, node: Node) -> str:
     text = error["msg"].replace("Input should be", "expected").replace("a valid ", "")
     if error["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))
-        text += _near(str(node.value), allowed).split(";")[0]
+        text += near(str(node.value), allowed).split(";")[0]
     return f"{text}, got {_shown(node)}"
 
 
 def _shown(node: Node) -> str:
     return type(node.value).__name__ if isinstance(node.value, dict | list) else repr(node.value)
-
-
-def _near(name: str, names: typing.Iterable[str]) -> str:
-    names = [n for n in names if not n.startswith("_")]
-    near = difflib.get_close_matches(name, names, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else f"; there are {', '.join(names)}"
 
 
 def _written(node: Node) -> Any:
@@ -287,7 +281,7 @@ def _build_settings(cls: type, node: Node, path: str) -> Any:
     for name, child in given.items():
         below = f"{path}.{name}".lstrip(".")
         if name not in fields:
-            _fail(child, below, f"{cls.__name__} has no field {name!r}{_near(name, fields)}")
+            _fail(child, below, f"{cls.__name__} has no field {name!r}{near(name, fields)}")
         values[name] = _build(_settled(hints[name], fields[name], child), child, below)
     missing = [
         f.name
@@ -297,7 +291,9 @@ def _build_settings(cls: type, node: Node, path: str) -> Any:
         and f.default_factory is dataclasses.MISSING
     ]
     if missing:
-        _fail(node, path, f"{cls.__name__} needs {', '.join(repr(m) for m in missing)}")
+        way = f"; {{...}} replaces all of {path}, {path}.NAME=... sets one field"
+        needs = f"{cls.__name__} needs {', '.join(repr(m) for m in missing)}"
+        _fail(node, path, needs + (way if node.whole else ""))
     try:
         return cls(**values)
     except ValueError as error:

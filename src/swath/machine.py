@@ -9,13 +9,13 @@ direction.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import pathlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from swath.config import ConfigError, load
+from swath.text import near
 
 FOLDER = pathlib.Path(__file__).parent / "machines"
 
@@ -123,7 +123,7 @@ class Machine:
         for named, source in self.sources.items():
             if not any(_inside(path, named) for path in known):
                 raise ConfigError(
-                    f"{self.name}: sources.{named} is of no fact{_near(named, known)}"
+                    f"{self.name}: sources.{named} is of no fact{near(named, known, 0.5)}"
                 )
             if not source.strip():
                 raise ConfigError(f"{self.name}: sources.{named} is empty")
@@ -136,7 +136,7 @@ class Machine:
         """Return where the fact ``path`` comes from; ConfigError if it is not known."""
         known = [name for name, _ in self.facts()]
         if path not in known:
-            raise ConfigError(f"{self.name}: {path} is not known{_near(path, known)}")
+            raise ConfigError(f"{self.name}: {path} is not known{near(path, known, 0.5)}")
         # The closest one: of the fact itself, else of the smallest part that it is in.
         return self.sources[max((s for s in self.sources if _inside(path, s)), key=len)]
 
@@ -152,7 +152,7 @@ def load_machine(name: str | pathlib.Path) -> Machine:
     if file.suffix not in (".yaml", ".yml"):
         file = FOLDER / f"{name}.yaml"
         if not file.exists():
-            raise ConfigError(f"no machine {str(name)!r}{_near(str(name), machines())}")
+            raise ConfigError(f"no machine {str(name)!r}{near(str(name), machines(), 0.5)}")
     return load(Machine, [file])
 
 
@@ -167,8 +167,3 @@ def _facts(part: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def _inside(path: str, part: str) -> bool:
     return path == part or path.startswith(f"{part}.")
-
-
-def _near(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0.5)
-    return f" (did you mean {near[0]!r}?)" if near else f"; there are {', '.join(names)}"

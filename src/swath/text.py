@@ -4,16 +4,32 @@ Every value remembers the file and line, or the word, that wrote it, so that who
 can say where. What values mean is left to :mod:`swath.config`.
 """
 
+import difflib
+import logging
 import pathlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 
+log = logging.getLogger(__name__)
+
+
 class ConfigError(ValueError):
     """Something the user can fix; the message says what was asked, what is so, what to do."""
+
+
+def near(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return the end of a message about an unknown ``name``: the one of ``names`` that was meant,
+    whatever its case, or what there is. ``cutoff``: how alike they must be, 0..1."""
+    folded = {n.casefold(): n for n in names if not n.startswith("_")}
+    found = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=cutoff)
+    there = list(folded.values())
+    shown = ", ".join(there[:20]) + (", ..." if len(there) > 20 else "")
+    return f" (did you mean {folded[found[0]]!r}?)" if found else f"; there are {shown}"
 
 
 @dataclass(frozen=True)
@@ -22,6 +38,7 @@ class Node:
 
     value: Any  # dict[str, Node], list[Node] or a scalar
     where: str
+    whole: bool = False  # all of what it names, so nothing is kept of what was written before
 
 
 class _Yaml(yaml.SafeLoader):
@@ -90,27 +107,55 @@ def parse(text: str, source: str, lines: bool) -> Node:
 
 
 def read_word(word: str) -> Node:
-    """Return ``optim.lr=1e-3`` as the tree {optim: {lr: 0.001}}."""
+    """Return ``optim.lr=1e-3`` as the tree {optim: {lr: 0.001}}. What is written in braces is all
+    of it: ``predict.scene={path: a}`` keeps no other field of a scene in a file."""
     key, eq, value = word.partition("=")
     if not eq or not key:
         raise ConfigError(f"{word!r}: expected key=value, such as optim.lr=1e-3, or a YAML file")
     node = parse(value, f"{word!r}", lines=False) if value else Node(None, f"{word!r}")
+    node = Node(node.value, node.where, whole=isinstance(node.value, dict))
     for part in reversed(key.split(".")):
         node = Node({part: node}, node.where)
     return node
 
 
-def merge(under: Node, over: Node) -> Node:
-    """Lay ``over`` on ``under``. A new ``kind`` discards the settings of the old one."""
+def merge(under: Node, over: Node, path: str = "") -> Node:
+    """Lay ``over`` on ``under``. A new ``kind`` discards the settings of the old one, and a word
+    with braces all that was there, which is then said; ConfigError if it leaves out the kind."""
     if not (isinstance(under.value, dict) and isinstance(over.value, dict)):
         return over
     written = [node.value["kind"].value for node in (under, over) if "kind" in node.value]
     if len(set(written)) == 2:
         return over
+    if over.whole:
+        _replaced(under, over, path)
+        return over
     joined = dict(under.value)
     for key, node in over.value.items():
-        joined[key] = merge(joined[key], node) if key in joined else node
+        below = f"{path}.{key}".lstrip(".")
+        joined[key] = merge(joined[key], node, below) if key in joined else node
     return Node(joined, over.where)
+
+
+def _replaced(under: Node, over: Node, path: str) -> None:
+    """Say what the word ``over`` takes away from ``path``, where that is easily overlooked."""
+    lost = [key for key in under.value if key not in over.value]
+    if "kind" in lost:
+        kind = under.value["kind"]
+        raise ConfigError(
+            f"{over.where}: {{...}} replaces all of {path}, which {kind.where} makes a "
+            f"{kind.value}: write kind: {kind.value} in it as well, or set one field, as in "
+            f"{path}.{next(iter(over.value), 'name')}=..."
+        )
+    if lost:
+        log.info(
+            "%s: {...} replaces all of %s, so that %s no longer hold; %s.%s=... would set one field",
+            over.where,
+            path,
+            ", ".join(f"{key} ({under.value[key].where})" for key in lost),
+            path,
+            next(iter(over.value), lost[0]),
+        )
 
 
 def as_yaml(value: Any, flow: bool = False) -> str:

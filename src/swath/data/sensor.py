@@ -7,12 +7,12 @@ A sensor is a YAML file in ``swath/sensors``; a user's own file works the same. 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import pathlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from swath.config import ConfigError, load
+from swath.text import near
 
 FOLDER = pathlib.Path(__file__).parent.parent / "sensors"
 
@@ -67,7 +67,7 @@ class Sensor:
             raise ConfigError(f"sensor {self.name}: no band is selected")
         for name in names:
             if name not in known:
-                raise ConfigError(f"{self.name} has no band {name!r}{_near(name, known)}")
+                raise ConfigError(f"{self.name} has no band {name!r}{near(name, known)}")
         if len(set(names)) < len(names):
             raise ConfigError(f"bands {', '.join(names)}: one is named twice")
         return dataclasses.replace(
@@ -100,13 +100,5 @@ def load_sensor(name: str | pathlib.Path) -> Sensor:
     if file.suffix not in (".yaml", ".yml"):
         file = FOLDER / f"{name}.yaml"
         if not file.exists():
-            raise ConfigError(f"no sensor {str(name)!r}{_near(str(name), sensors())}")
+            raise ConfigError(f"no sensor {str(name)!r}{near(str(name), sensors())}")
     return load(Sensor, [file])
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    names = list(names)
-    folded = {n.casefold(): n for n in names}
-    near = difflib.get_close_matches(name.casefold(), folded, n=1)
-    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return f" (did you mean {folded[near[0]]!r}?)" if near else f"; there are {shown}"
