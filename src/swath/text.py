@@ -14,7 +14,6 @@ from typing import Any
 
 import yaml
 
-
 log = logging.getLogger(__name__)
 
 
@@ -149,7 +148,8 @@ def _replaced(under: Node, over: Node, path: str) -> None:
         )
     if lost:
         log.info(
-            "%s: {...} replaces all of %s, so that %s no longer hold; %s.%s=... would set one field",
+            "%s: {...} replaces all of %s, so that %s no longer hold; "
+            "%s.%s=... would set one field",
             over.where,
             path,
             ", ".join(f"{key} ({under.value[key].where})" for key in lost),

@@ -243,7 +243,7 @@ def test_what_cannot_be_scored_is_said(stores, tmp_path):
     """Balance without classes, a part without samples, a store without labels."""
     with pytest.raises(ConfigError, match="balanced=true has no effect on quantities"):
         fit_and_score(Forest(balanced=True), stores("value"))
-    with pytest.raises(ConfigError, match="the part 'val' of the split by=block is empty"):
+    with pytest.raises(ConfigError, match=r"the val part of the split is empty: split.val is 0"):
         fit_and_score(Majority(), stores("mask"), Split(val=0.0), part="val")
     bare = build(Synthetic(samples=9, label="none"), tmp_path / "bare", SPLIT, progress=False)
     with pytest.raises(ConfigError, match="has no labels, so there is no baseline to fit"):

@@ -243,10 +243,10 @@ def test_an_unknown_grouping_is_refused_before_anything_is_packed(tmp_path):
 
 def test_other_bad_input_is_named(tmp_path):
     """Unknown grouping, labels outside the class map, all no-data, a dataset that changed."""
-    with pytest.raises(ConfigError, match="not grouped by 'polygon'; there are random, given, bl"):
+    with pytest.raises(ConfigError, match="not grouped by 'polygon'; there are random, bl"):
         made(tmp_path / "a", Split(by="polygon"))
     with pytest.raises(ConfigError, match="were published without a split"):
-        made(tmp_path / "b", Split(by="given"))
+        select(made(tmp_path / "b"), Split(by="given"), "train")
 
     def changed(**attributes):
         class Changed(Synthetic):
@@ -284,6 +284,80 @@ def test_other_bad_input_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConfigError, match="is a file; a store is a folder"):
         made(tmp_path / "file")
+
+
+def test_a_split_that_nobody_published_is_found_before_packing(tmp_path):
+    """Packing may take hours; what the files say of the split is known before."""
+    said = (
+        r"split.by=given: this dataset was published without a split to train on \(nothing says "
+        r"the part of a sample\); set build.split.by=block"
+    )
+    with pytest.raises(ConfigError, match=said):
+        made(tmp_path / "s", Split(by="given"))
+    assert not (tmp_path / "s").exists()
+
+    class Tested(Synthetic):
+        announced = ("test",)
+
+        def open(self):
+            source = super().open()
+            chip = source.chip
+            source.contents = dataclasses.replace(source.contents, given=self.announced)
+            source.chip = lambda index: dataclasses.replace(chip(index), given="test")
+            return source
+
+    with pytest.raises(ConfigError, match=r"\(it names samples for test only\)"):
+        build(Tested(**SMALL), tmp_path / "s", Split(by="given"), progress=False)
+    assert not (tmp_path / "s").exists()
+    Tested.announced = ()
+    with pytest.raises(ConfigError, match=r"sample 0 .* is published as test, which its contents"):
+        build(Tested(**SMALL), tmp_path / "s", Split(), progress=False, threads=1)
+
+
+def test_pixels_cannot_be_grouped_where_they_have_no_label(tmp_path):
+    """A dataset of one's own may announce it; found before packing, not as a traceback after."""
+
+    class Wrong(Synthetic):
+        def open(self):
+            source = super().open()
+            source.contents = dataclasses.replace(source.contents, grouped_pixels=("block",))
+            return source
+
+    with pytest.raises(ConfigError, match="groups pixels by block, but its label is a none"):
+        build(Wrong(**SMALL, label="none"), tmp_path / "s", Split(), progress=False)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_an_empty_part_is_said_when_the_store_is_built(tmp_path, caplog, groups):
+    """With one group a class is only trained on, with two not validated; asked for, it is said."""
+
+    class Few(Synthetic):
+        def open(self):
+            source = super().open()
+            chip = source.chip
+
+            def grouped(index):
+                found = chip(index)
+                block = found.label * groups + index % groups
+                return dataclasses.replace(found, groups={"block": block})
+
+            source.chip = grouped
+            return source
+
+    with caplog.at_level(logging.WARNING, "swath"):
+        store = build(Few(**SMALL, label="class"), tmp_path / "s", Split(), progress=False)
+    told = "\n".join(caplog.messages)
+    only = f"but there are only {3 * groups} groups by block"
+    assert f"the val part is empty: split.val=0.1, {only}" in told
+    tested = f"the test part is empty: split.test=0.2, {only}"
+    assert (tested in told) == (groups == 1)
+    if groups == 1:
+        assert "for 3 classes, and a class needs two groups to be tested on" in told
+        assert "make groups smaller, join classes, or choose another split.by" in told
+    caplog.clear()
+    select(store, Split(val=0.0), "train")
+    assert not caplog.messages
 
 
 def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path, monkeypatch):

@@ -98,8 +98,8 @@ def test_pictures_without_places_are_split_at_random_or_as_given(tmp_path):
     assert chip.images["image"].shape == (3, 16, 16)
     assert abs(int(chip.images["image"].mean()) - 80) < 3  # JPEG
     said = (
-        r"not grouped by 'block' \(its images have no place on the Earth\); there are random, "
-        "given; set build.split.by=random"
+        r"not grouped by 'block' \(its images have no place on the Earth\); there are random; "
+        "set build.split.by=random"
     )
     with pytest.raises(ConfigError, match=said):
         build(dataset, tmp_path / "s", Split(), progress=False)

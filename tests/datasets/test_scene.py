@@ -8,8 +8,10 @@ import shapely
 from pyproj import Transformer
 
 from swath.config import ConfigError, load
+from swath.data.build import build
 from swath.data.chip import IGNORE
 from swath.data.imagery import Imagery
+from swath.data.split import Split, select
 from swath.datasets._labels import Labels
 from swath.datasets.scene import Scene
 from swath.geo.window import Window
@@ -121,6 +123,25 @@ def test_chips_cover_the_scene_and_overlap_as_asked(folder):
     assert rows == [0, 8, 16, 24, 32, 34]
     assert len(source) == len(rows) * len([*range(0, 54, 8), 54])
     assert source.chip(3).name == "test_0_24"
+
+
+def test_a_scene_without_labels_is_built_and_split_by_blocks(folder):
+    """Pretraining needs no labels. A chip goes, whole, with the block under its middle."""
+    source = scene(folder, labels={}, block=20, chip=16, stride=8).open()
+    assert source.contents.groupings == ("block",) and not source.contents.grouped_pixels
+    for i in range(len(source)):
+        chip = source.chip(i)
+        middle = (chip.where.row + 8) // 20 * 4 + (chip.where.col + 8) // 20
+        assert chip.groups == {"block": middle} and chip.label is None
+    dataset = scene(folder, labels={}, block=16)
+    store = build(dataset, folder / "store", Split(), progress=False)
+    parts = [select(store, None, part) for part in ("train", "val", "test")]
+    assert all(part.size for part in parts)
+    assert sum(part.size for part in parts) == len(dataset.open())
+    blocks = store.column("groups/block")
+    whole = {int(b) for b in blocks[parts[0].indices]} & {int(b) for b in blocks[parts[2].indices]}
+    assert not whole
+    assert 0 <= parts[2].share_touching() < 1
 
 
 def test_blocks_are_squares_of_the_scene(folder):
@@ -256,10 +277,50 @@ def test_labels_outside_the_class_map(folder):
          labels | {"classes": {"corn": "corn"}, "others": "ignore"})  # fmt: skip
     path = write(folder / "cover.tif", RNG.integers(1, 6, (50, 70), dtype=np.uint8))
     raster = {"raster": str(path), "classes": {"1": "a", "2": "b"}}
-    says(r"cover.tif: channel 1 has values outside the class map: 3, 4, 5", folder, raster)
+    says(
+        r"cover.tif: channel 1 has values outside the class map: 3, 4, 5; add them to classes or, "
+        r"if they mean that the class is not known, set others: ignore beside classes",
+        folder,
+        raster,
+    )
     label = scene(folder, raster | {"others": "ignore"}, chip=50).open().chip(0).label
     assert set(np.unique(label)) == {0, 1, IGNORE}
     says(r"labels.classes: 'one' is not a pixel value", folder, raster | {"classes": {"one": "a"}})
+
+
+def test_a_column_that_is_no_class_is_refused(folder, tmp_path):
+    """A class for each area would all be trained on, and nothing tested; so for each number or
+    name of a field. Who means it says so with classes."""
+    labels = {"column": "kind"}
+    few = [(shape, 100.5 + i) for i, (shape, _) in enumerate(FIELDS)]
+    labels["file"] = str(vectors(tmp_path / "area.gpkg", few))
+    says(
+        r"area.gpkg: column kind has 4 different values in 4 features \(100.5, 101.5, 102.5, "
+        r"...\), which are numbers with fractions, .*say with classes .*"
+        r"\{100.5: first, 103.5: second\}.*"
+        r"gdal_rasterize -a kind.*quantity: kind",
+        folder,
+        labels,
+    )
+    named = labels | {"classes": {"100.5": "small"}, "others": "ignore"}
+    assert scene(folder, named).open().contents.label.classes == ("small",)
+    spots = [(square(2 * i, 2 * j, 1, 1), f"field {i} {j}") for i in range(5) for j in range(5)]
+    labels["file"] = str(vectors(tmp_path / "names.gpkg", spots))
+    says(r"has 25 different values in 25 features .*names features rather than", folder, labels)
+    doubled = [(shape, name[:-2]) for shape, name in spots]  # 5 values, each of 5 features
+    labels["file"] = str(vectors(tmp_path / "rows.gpkg", doubled))
+    assert len(scene(folder, labels).open().contents.label.classes) == 5
+    codes = [(shape, f"1.{i}") for i, (shape, _) in enumerate(FIELDS)]  # text, not numbers
+    labels["file"] = str(vectors(tmp_path / "codes.gpkg", codes))
+    assert scene(folder, labels).open().contents.label.classes == ("1.0", "1.1", "1.2", "1.3")
+    many = [(square(i // 25, i % 25, 1, 1), i // 2) for i in range(600)]
+    labels["file"] = str(vectors(tmp_path / "many.gpkg", many))
+    says(r"has 300 different values in 600 features .*at most 255 classes fit", folder, labels)
+    says(
+        r"labels: 2 colours, but column kind of .* has 3 values: crop, pond, wood",
+        folder,
+        {"file": str(folder / "fields.gpkg"), "column": "kind", "colours": ("#000000", "#ffffff")},
+    )
 
 
 def test_vector_files_that_do_not_serve(folder, tmp_path):

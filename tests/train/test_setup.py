@@ -241,7 +241,7 @@ def test_a_run_with_sparse_records_ends_with_the_figures_of_its_last_update(stor
 def test_a_part_that_is_empty_cannot_be_scored(done, store):
     folder, _ = done
     data = DataSettings(store=store, split=Split(by="random", test=0.0))
-    with pytest.raises(ConfigError, match=r"the split has no test part; set split.test"):
+    with pytest.raises(ConfigError, match=r"the split has no test part: split.test is 0; set spli"):
         score(job(store, folder, data=data))
 
 

@@ -29,8 +29,7 @@ def fit_and_score(
     train, other = select(store, split, "train"), select(store, split, part)
     if not len(other.indices):
         raise ConfigError(
-            f"{store.path}: the part {part!r} of the split by={other.split.by} is empty; give it a"
-            " share, or score another part"
+            f"{store.path}: the {part} part of the split is empty: {other.why_empty()}"
         )
     tables = Tables(store, baseline.sees, bands)
     table, seen = fit(Sample(baseline.at_most, seed), tables.shards(train))

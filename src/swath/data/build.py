@@ -29,11 +29,12 @@ from swath import here
 from swath.config import ConfigError, kind_of, plain
 from swath.data import layout, stats
 from swath.data.census import SAMPLES, CensusFold, pack, unpack
-from swath.data.chip import IGNORE, Chip, Contents
+from swath.data.check import check_bands, check_chip, check_contents, check_split, warn_of_parts
+from swath.data.chip import IGNORE, Chip
 from swath.data.dataset import Dataset, Source
 from swath.data.fold import fit
 from swath.data.shards import is_address
-from swath.data.split import TEST, Selection, Split, select
+from swath.data.split import Split, select
 from swath.data.store import Store
 from swath.lock import lock
 from swath.log import bar
@@ -69,7 +70,8 @@ def build(
         kind = kind_of(type(dataset))
         log.info("%s: there is no store yet%s; building it, kind %s", out, _nearby(out), kind)
     source = dataset.open()
-    _check_split(split, source.contents)
+    check_contents(source.contents)
+    check_split(split, source.contents)
     if Store.exists(out):
         store = _begin(dataset, source, out, split, compress, options)
         if store.done and not store.missing():
@@ -120,13 +122,13 @@ def _go_on(store: Store, source: Source, split: Split, threads: int | None, prog
         )
     store.update(split=plain(split), census=census)
     train = select(store, split, "train")
-    _warn_untested(store, train)
+    warn_of_parts(store, train)
     with bar(progress, "statistics", len(store.contents.modalities)) as step:
         bands = {}
         for modality in store.contents.modalities:
             bands[modality.name] = stats.modality_statistics(train, modality)
             step()
-    _check_bands(store, bands)
+    check_bands(store, bands)
     store.finish(stats=stats.plain(bands), checksum=store.sum())
 
 
@@ -193,7 +195,7 @@ def _write(
 
         def chip(index: int) -> Chip:
             found = source.chip(index)
-            _check_chip(found, store.contents, index)
+            check_chip(found, store.contents, index)
             step()
             return _unlabelled_where_unseen(found, store)
 
@@ -230,56 +232,6 @@ def _unlabelled_where_unseen(chip: Chip, store: Store) -> Chip:
     known = np.asarray(chip.label)
     nothing = known.dtype.type(IGNORE if label == "mask" else np.nan)
     return dataclasses.replace(chip, label=np.where(seen, known, nothing))
-
-
-def _check_chip(chip: Chip, contents: Contents, index: int) -> None:
-    """Raise ConfigError if a label or place of ``chip`` is not within ``contents``; the store
-    itself checks shapes and types."""
-    label, classes = contents.label, len(contents.label.classes)
-    who = f"sample {index} ({chip.name})"
-    found: np.ndarray = np.asarray(chip.label) if chip.label is not None else np.zeros(0)
-    if label.kind in ("class", "mask"):
-        known = found[found != IGNORE] if label.kind == "mask" else found[found != -1]
-        wrong = np.unique(known[(known < 0) | (known >= classes)])
-        if len(wrong):
-            raise ConfigError(
-                f"{who}: label {', '.join(map(str, wrong.tolist()))} is outside the class map of "
-                f"{classes} classes (0..{classes - 1})"
-            )
-    if label.kind == "flags" and not np.isin(found, (0, 1)).all():
-        raise ConfigError(f"{who}: flags must be 0 or 1, are {np.unique(found).tolist()}")
-    if chip.where is not None and not 0 <= chip.where.ground < len(contents.grounds):
-        raise ConfigError(f"{who}: is on ground {chip.where.ground}, which is not in its contents")
-
-
-def _check_split(split: Split, contents: Contents) -> None:
-    known = ("random", "given", *contents.groupings)
-    if split.by not in known:
-        placed = contents.grounds or split.by != "block"
-        why = "" if placed else " (its images have no place on the Earth)"
-        better = contents.groupings[0] if contents.groupings else "random"
-        raise ConfigError(
-            f"split.by={split.by}: this dataset is not grouped by {split.by!r}{why}; there are "
-            f"{', '.join(known)}; set build.split.by={better}"
-        )
-
-
-def _warn_untested(store: Store, train: Selection) -> None:
-    """Say which classes the split cannot score; too few groups are no error, but not a score."""
-    tested = train.table.counts[train.parts == TEST].sum(0)
-    lost = np.flatnonzero((tested == 0) & (train.table.counts.sum(0) > 0))
-    if len(lost) and (train.parts == TEST).any():
-        named = ", ".join(store.contents.label.classes[i] for i in lost)
-        log.warning("split by=%s: nothing to test on of %s", train.split.by, named)
-
-
-def _check_bands(store: Store, bands: dict[str, list[stats.BandStats]]) -> None:
-    empty = [b.name for found in bands.values() for b in found if not b.pixels]
-    if empty:
-        raise ConfigError(
-            f"{store.path}: band {', '.join(empty)} is no-data in every training sample; leave "
-            "the band out, or correct the sensor's no-data value"
-        )
 
 
 def take_census(store: Store, progress: bool = False) -> dict[str, str]:

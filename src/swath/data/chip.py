@@ -65,6 +65,7 @@ class Contents:
     grounds: tuple[Ground, ...] = ()
     groupings: tuple[str, ...] = ()  # names of the ways in which samples are grouped for splits
     grouped_pixels: tuple[str, ...] = ()  # those of the groupings that group pixels, not samples
+    given: tuple[str, ...] = ()  # the parts (train, val, test) of a published split, if any
     centred: bool = False  # a sample is a window, and its label is that of its centre pixel alone
     licence: str = ""
     source: str = ""  # attribution, as the licence wants it

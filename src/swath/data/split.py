@@ -168,6 +168,23 @@ class Selection:
     def _mine(self) -> np.ndarray:
         return self.parts == PARTS[self.part] if self.part != "all" else self.parts == self.parts
 
+    def why_empty(self) -> str:
+        """Return, if this part holds nothing, why that is so and what to do."""
+        split, part = self.split, self.part
+        if split.by == "given":
+            return f"the publisher named no sample for it; {_way_out(split)}"
+        share = getattr(split, part)
+        if not share:
+            return f"split.{part} is 0; set split.{part} to a share above 0"
+        strata = len(np.unique(self.table.classes)) if split.stratify else 1
+        things = f"{strata} classes" if self.table.counts.shape[1] and split.stratify else "all"
+        least = "two groups to be tested on" if part == "test" else "three groups to be validated"
+        return (
+            f"split.{part}={share:g}, but there are only {len(self.table.ids)} groups by "
+            f"{split.by} for {things}, and a class needs {least}, for the first is trained on; "
+            "make groups smaller, join classes, or choose another split.by"
+        )
+
     def sample_counts(self) -> np.ndarray:
         """Return this part's labelled things of each class in each of ``indices``, (m, k) int64."""
         mine = self._mine[np.searchsorted(self.table.ids, self.census.group)]

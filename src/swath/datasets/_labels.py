@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 
+_FEW = 20  # values of a column that may each be a class, however few features have them
+
+
 @dataclass(frozen=True, kw_only=True)
 class Labels:
     """What is known on the ground: a vector file, or a raster."""
@@ -44,13 +47,15 @@ class Labels:
 
     classes: dict[str, str] | None = None
     """Value -> class name, in the order of the class ids; several values may share a class.
-    None: each value of a vector column is a class, in alphabetical order."""
+    None: each value of a vector column is a class, in alphabetical order; a column of measurements,
+    or of names that hardly any two features share, is refused."""
 
     colours: tuple[str, ...] = ()
     """Colour "#rrggbb" of each class; empty: chosen."""
 
     others: Literal["error", "ignore"] = "error"
-    """Values that ``classes`` does not name are an error, or unlabelled."""
+    """Values that ``classes`` does not name are an error, or unlabelled: "ignore" is for a raster
+    in which 0, say, means that nothing is known."""
 
     all_touched: bool = False
     """Burn every pixel that a feature touches, not only those whose centre it covers."""
@@ -120,16 +125,17 @@ class Burn:
         import shapely
 
         self._grid, self._all_touched = grid, labels.all_touched
-        shapes, values = _features(labels, grid)
+        shapes, values, real = _features(labels, grid)
         names = labels.names
         known = dict(labels.classes or {})
         found = sorted(set(values.tolist()))
         if labels.classes is None:
+            _check_classes(labels, found, len(values), real)
             names, known = tuple(found), {value: value for value in found}
-            if len(names) > IGNORE or (labels.colours and len(labels.colours) != len(names)):
+            if labels.colours and len(labels.colours) != len(names):
                 raise ConfigError(
-                    f"{labels.file}: column {labels.column} has {len(names)} values; say with "
-                    "classes which classes they stand for, and give one colour for each"
+                    f"labels: {len(labels.colours)} colours, but column {labels.column} of "
+                    f"{labels.file} has {len(names)} values: {', '.join(names[:12])}"
                 )
         _check_values(f"{labels.file}: column {labels.column}", found, known, labels.others)
         keep = np.array([value in known for value in values.tolist()], bool)
@@ -206,8 +212,9 @@ class Raster:
         return np.where(known, self._to[place], np.uint8(IGNORE))
 
 
-def _features(labels: Labels, grid: GeoBox) -> tuple[np.ndarray, np.ndarray]:
-    """Return the geometries in the CRS of ``grid`` and, as text, the values of the column."""
+def _features(labels: Labels, grid: GeoBox) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Return the geometries in the CRS of ``grid``, the values of the column as text, and whether
+    they are real numbers in the file."""
     import pyogrio
     import pyproj
     import shapely
@@ -243,7 +250,8 @@ def _features(labels: Labels, grid: GeoBox) -> tuple[np.ndarray, np.ndarray]:
         shapes = shapely.transform(
             shapes, lambda points: np.column_stack(move.transform(*points.T))
         )
-    return shapes, np.array([_text(value) for value in values], dtype=object)
+    real = values.dtype.kind == "f"
+    return shapes, np.array([_text(value) for value in values], dtype=object), real
 
 
 def _text(value: Any) -> str:
@@ -274,14 +282,38 @@ def _values(channel: Channel) -> list[float]:
     return sorted(found)
 
 
+def _check_classes(labels: Labels, found: list[str], features: int, real: bool) -> None:
+    """Raise ConfigError if the values of a column cannot be classes: they are measurements
+    (``real``, with fractions), or names of features. With ``classes``, a user says that they are.
+    """
+    fractions = [text for text in found if real and not float(text).is_integer()]
+    unique = len(found) > _FEW and 2 * len(found) > features
+    if not fractions and not unique and len(found) <= IGNORE:
+        return
+    why = f"and at most {IGNORE} classes fit"
+    if fractions:
+        why = "which are numbers with fractions, not classes"
+    elif unique:
+        why = "which names features rather than classes"
+    some = ", ".join([*fractions, *found][:3])
+    raise ConfigError(
+        f"{labels.file}: column {labels.column} has {len(found)} different values in {features} "
+        f"features ({some}, ...), {why}. Name another column, or say "
+        f"with classes which class each value stands for ({{{found[0]}: first, {found[-1]}: "
+        "second}). To regress numbers, burn them into a raster (gdal_rasterize -a "
+        f"{labels.column}) and give {{raster: FILE, quantity: {labels.column}}}"
+    )
+
+
 def _check_values(where: str, found: list, known: dict, others: str) -> None:
     strange = [value for value in found if value not in known]
     if strange and others == "error":
         shown = ", ".join(_text(value) for value in strange[:12])
         more = f" and {len(strange) - 12} more" if len(strange) > 12 else ""
         raise ConfigError(
-            f"{where} has values outside the class map: {shown}{more}; add them to classes, or set "
-            "others: ignore"
+            f"{where} has values outside the class map: {shown}{more}; add them to classes or, if "
+            f"{'it means' if len(strange) == 1 else 'they mean'} that the class is not known, set "
+            "others: ignore beside classes"
         )
     if not any(value in known for value in found):
         raise ConfigError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +27,12 @@ PARTS: dict[str, Literal["train", "val", "test"]] = {
     "testing": "test",
 }
 """What publishers call the parts of their split, in names of folders and in lists."""
+
+
+def parts_in(given: Iterable[str | None]) -> tuple[str, ...]:
+    """Return which parts there are among those of all samples, in the usual order."""
+    there = set(given)
+    return tuple(part for part in ("train", "val", "test") if part in there)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from swath.data.chip import Chip, Contents, Label, Modality
 from swath.data.dataset import Dataset
 from swath.data.sensor import load_sensor
 from swath.datasets._corine import CLASSES_19, CLASSES_43, TO_19
-from swath.datasets._places import PARTS, Place, blocks, lay, read_lists
+from swath.datasets._places import PARTS, Place, blocks, lay, parts_in, read_lists
 
 S2 = {
     "s2_10m": (("B02", "B03", "B04", "B08"), 120),
@@ -127,6 +127,7 @@ class BigEarthNetSource:
                 "scene",
                 *(("country",) if countries else ()),
             ),
+            given=parts_in(patch.given for patch in self._patches),
             licence="CDLA-Permissive-1.0",
             source="BigEarthNet; contains modified Copernicus Sentinel data",
         )

@@ -21,7 +21,7 @@ from swath.data.chip import Chip, Contents, Label, Modality
 from swath.data.dataset import Dataset
 from swath.data.imagery import Imagery, mark, no_data
 from swath.data.sensor import load_sensor
-from swath.datasets._places import PARTS, Place, blocks, lay, read_lists
+from swath.datasets._places import PARTS, Place, blocks, lay, parts_in, read_lists
 from swath.geo.window import Window
 
 
@@ -96,6 +96,7 @@ class FolderSource:
             label=Label(kind="class", classes=classes),
             grounds=grounds,
             groupings=("block",) if grounds else (),
+            given=parts_in(self._given.values()),
             licence=settings.licence,
             source=settings.source,
         )

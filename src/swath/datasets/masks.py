@@ -21,7 +21,7 @@ from swath.data.chip import IGNORE, Chip, Contents, Ground, Label, Modality, Whe
 from swath.data.dataset import Dataset
 from swath.data.imagery import Imagery, mark, no_data
 from swath.data.sensor import load_sensor
-from swath.datasets._places import PARTS
+from swath.datasets._places import PARTS, parts_in
 from swath.geo.channel import Channel, File
 from swath.geo.raster import crs_name
 from swath.geo.window import Window, windows
@@ -172,6 +172,7 @@ class Pairs:
             label=Label(kind="mask", classes=settings.names, colours=settings.shown),
             grounds=grounds,
             groupings=("block", "image"),
+            given=parts_in(map(_given, self._names)),
             licence=settings.licence,
             source=settings.source,
         )
@@ -190,14 +191,13 @@ class Pairs:
             values, observed = channel.pixels(window)
             bands.append(mark(values.astype(self._dtype), observed, self._nodata, channel))
         next(iter(channels.values())).file.close()
-        folders = pathlib.Path(name).parts[:-1]
         return Chip(
             name=f"{name}:{window.row}:{window.col}",
             images={"image": np.stack(bands)},
             label=self._label(number, window),
             groups={"block": self._squares[index], "image": number},
             where=Where(number, window.row, window.col, window.height, window.width),
-            given=next((PARTS[f.lower()] for f in folders if f.lower() in PARTS), None),
+            given=_given(name),
         )
 
     def _channels(self, name: str) -> dict[str, Channel]:
@@ -310,8 +310,8 @@ class Pairs:
             form = "#{:06x}" if self.settings.painted else "{}"
             shown = ", ".join(form.format(value) for value in strange[:12].tolist())
             raise ConfigError(
-                f"{path}: values outside the class map: {shown}; add them to classes, or set "
-                "others: ignore"
+                f"{path}: values outside the class map: {shown}; add them to classes or, if they "
+                "mean that the class is not known, set others: ignore"
             )
         return label
 
@@ -331,6 +331,12 @@ def _files(root: pathlib.Path, pattern: str) -> list[str]:
         for found in root.glob(pattern)
         if found.suffix.lower() in files.SUFFIXES
     )
+
+
+def _given(name: str) -> Literal["train", "val", "test"] | None:
+    """Return the part that a folder on the way to an image tells."""
+    folders = (folder.lower() for folder in pathlib.Path(name).parts[:-1])
+    return next((PARTS[folder] for folder in folders if folder in PARTS), None)
 
 
 def _literal(path: object) -> str:

@@ -28,7 +28,8 @@ class Scene(Dataset):
     """The files of the scene and the grid that they are brought to."""
 
     labels: Labels | None = None
-    """Where the labels are; None: chips without labels, for pretraining."""
+    """Where the labels are; None: chips without labels, for pretraining. A split in space then
+    deals out whole chips, by the block that their middle lies in."""
 
     chip: int = 64
     """Height and width of a chip in px."""
@@ -107,7 +108,7 @@ class Chips:
             label=self._marks.label if self._marks else Label(kind="none"),
             grounds=(image.ground,),
             groupings=groupings,
-            grouped_pixels=groupings,
+            grouped_pixels=groupings if self._marks else (),
             licence=settings.licence,
             source=settings.source,
         )
@@ -120,6 +121,9 @@ class Chips:
         window = self._windows[index]
         groups: dict[str, np.ndarray | int] = {"block": self._blocks(window)}
         label = None
+        if self._marks is None:  # a chip as a whole is in one part: in that of its middle
+            middle = Window(window.row + window.height // 2, window.col + window.width // 2, 1, 1)
+            groups["block"] = int(self._blocks(middle)[0, 0])
         if isinstance(self._marks, Burn):
             label, groups["polygon"] = self._marks.read(window)
         elif self._marks is not None:

@@ -233,7 +233,8 @@ def score(job: TrainJob, part: Part = "test", *, world: World | None = None) -> 
             part, micro=job.batch.micro, prefetch=job.compute.prefetch, device=world.device
         )
         if not len(loader.selection.indices):
-            raise ConfigError(f"{job.data.store}: the split has no {part} part; set split.{part}")
+            why = loader.selection.why_empty()
+            raise ConfigError(f"{job.data.store}: the split has no {part} part: {why}")
         known = held_out(loader.selection, loaded.about.trained)
         model = loaded.network.to(DTYPES[job.train.precision])
         replica = make_replica(model, job, world)
@@ -264,7 +265,8 @@ def _validation(job: TrainJob, data: Data, replica: Replica) -> Any:
     if job.train.evaluate_every is not None:
         raise ConfigError(
             f"train.evaluate_every={job.train.evaluate_every} has no effect: the split of"
-            f" {job.data.store} has no validation part; set split.val, or leave it out"
+            f" {job.data.store} has no validation part: {loader.selection.why_empty()}; or leave"
+            " evaluate_every out"
         )
     return None
 
