@@ -198,7 +198,7 @@ def test_help_says_what_a_verb_does(verb):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train", "no.yaml"], "swath: no.yaml: cannot be read: No such file or directory"),
+        (["train", "no.yaml"], "swath: no.yaml: there is no such file; looked for /"),
         (["train"], "swath: name a settings file, such as"),
         (["train", "trian"], "swath: 'trian' is neither a file, nor a run folder, nor key=value"),
         (["train", "recipe.yaml", "optim.lrr=1"], "swath: 'optim.lrr=1': optim.lrr: AdamW has no"),

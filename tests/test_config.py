@@ -69,6 +69,7 @@ class Whole:
     maybe: Shape | None = None
     shapes: tuple[Shape, ...] = ()
     named: dict[str, Part] = field(default_factory=dict)
+    titles: dict[str, str] = field(default_factory=dict)
 
 
 @pytest.fixture(autouse=True)
@@ -243,12 +244,32 @@ def test_a_class_of_the_users_own_is_named_by_import_path():
         ),
         ("part:\n  bands:\n  - B02\n  - 3\n", ":4: part.bands"),
         ("flag: 1", ":1: flag: expected boolean, got 1"),
-        ("part: 3", ":1: part: expected the settings of Part, got 3"),
+        (
+            "part: 3",
+            ":1: part: expected the settings of Part, such as part: {lr: ...}, got 3",
+        ),
+        (
+            "shape: bix",
+            ":1: shape: expected the settings of Shape, such as shape: {kind: box}, got 'bix'",
+        ),
+        ("part: {steps: 2k}", ":1: part.steps: expected integer, got '2k'; write 2000"),
+        ("part: {steps: 2e3}", ":1: part.steps: expected integer, got 2000.0; write 2000"),
+        ("part: {lr: 1.5M}", ":1: part.lr: expected number, got '1.5M'; write 1500000"),
+        ("part: {folder: 3}", ":1: part.folder: Part has no field 'folder'; there are lr, steps"),
+        (
+            "part: {learning_rate: 3}",
+            ":1: part.learning_rate: Part has no field 'learning_rate' (did you mean 'lr'?)",
+        ),
+        (
+            "titles: [water, land]",
+            ":1: titles: expected pairs, such as {1: water, 2: land}, got a list",
+        ),
+        ("titles: 3", ":1: titles: expected pairs, such as {1: water, 2: forest}, got 3"),
         ("shape: {kind: bx, width: 1}", ":1: shape.kind: no shape 'bx' (did you mean 'box'?)"),
         ("maybe: {width: 1}", ":1: maybe: needs a 'kind': box, broken, circle, or module:Class"),
         ("maybe: {kind: box}", ":1: maybe: Box needs 'width'"),
         ("name: a\nmaybe: {kind: box, width: -1}", ":2: maybe: width=-1.0 is negative"),
-        ("shapes: {kind: box}", ":1: shapes: expected a list, got dict"),
+        ("shapes: {kind: box}", ":1: shapes: expected a list, got settings"),
         ("shape: {kind: 'nowhere.at.all:Box'}", "no shape 'nowhere.at.all:Box'"),
         ("shape: {kind: 'shapes_for_tests.box:Bax'}", "has no class 'Bax' (did you mean 'Box'?)"),
         ("shape: {kind: 'pathlib:Path'}", "'pathlib:Path' is not one Shape"),
@@ -273,9 +294,12 @@ def test_a_mistake_in_a_word_is_told_with_the_word():
 
 def test_an_unreadable_file_is_told(tmp_path):
     """A file that is not there is the commonest mistake of all."""
-    assert told([tmp_path / "no.yaml"]).endswith(
-        "no.yaml: cannot be read: No such file or directory"
+    assert told([tmp_path / "no.yaml"]).endswith("no.yaml: there is no such file")
+    assert told(["no.yaml"]) == (
+        f"no.yaml: there is no such file; looked for {pathlib.Path.cwd()}/no.yaml: relative paths "
+        "are taken from the folder that swath is started in"
     )
+    assert "cannot be read: Is a directory" in told([tmp_path])
 
 
 def test_a_collection_file_that_lacks_a_library_says_which():
@@ -335,3 +359,24 @@ def test_settings_are_frozen():
     """A run's settings cannot drift from the file that made them."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         Whole().name = "other"
+
+
+def test_what_is_needed_is_told_with_what_it_is():
+    """Nobody knows a field by its name alone; and at the root, where to read on."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Root:
+        """All of it."""
+
+        box: Box | None = None
+        part: Part
+
+    with pytest.raises(ConfigError) as caught:
+        config.load(Root, words=["box={kind: box}"])
+    assert str(caught.value).endswith("box: Box needs 'width' (In m)")
+    with pytest.raises(ConfigError) as caught:
+        config.load(Root)
+    assert str(caught.value) == (
+        "defaults: Root needs 'part' (written part: {...}); swath show --docs tells every setting, "
+        "swath show --kinds what there is to choose from"
+    )

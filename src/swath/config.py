@@ -31,8 +31,26 @@ import pydantic
 
 from swath.text import ConfigError as ConfigError
 from swath.text import Node, as_yaml, merge, near, read_file, read_word
+from swath.text import no_such as no_such
 
 T = TypeVar("T")
+
+_ALIASES = {
+    "batch_size": ("samples", "micro"),
+    "dir": ("path", "folder"),
+    "directory": ("path", "folder"),
+    "epochs": ("samples",),
+    "file": ("path", "image"),
+    "folder": ("path",),
+    "learning_rate": ("lr",),
+    "num_classes": ("classes",),
+    "root": ("path", "folder"),
+    "steps": ("samples",),
+    "type": ("kind",),
+}
+"""What fields of this meaning are called elsewhere, and here."""
+
+_HELP = "; swath show --docs tells every setting, swath show --kinds what there is to choose from"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +107,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, pathlib.PurePath):
         return str(value)
     return value.value if isinstance(value, enum.Enum) else value
+
+
+def default_of(field: dataclasses.Field) -> Any:
+    """Return the default of a settings field; ``dataclasses.MISSING`` if it has to be given."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
 def kind_of(cls: type[Choice]) -> str:
@@ -246,14 +271,30 @@ def _descend(node: Node, loc: Sequence[Any]) -> Node:
 
 def _said(error: Any, node: Node) -> str:
     text = error["msg"].replace("Input should be", "expected").replace("a valid ", "")
+    if error["type"] == "dict_type":
+        names = [n.value for n in node.value] if isinstance(node.value, list) else []
+        names = [n for n in names if isinstance(n, str)][:2] or ["water", "forest"]
+        pairs = ", ".join(f"{number}: {name}" for number, name in enumerate(names, 1))
+        text = f"expected pairs, such as {{{pairs}}}"
     if error["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))
         text += near(str(node.value), allowed).split(";")[0]
-    return f"{text}, got {_shown(node)}"
+    number = _number(node.value) if error["type"] in ("int_type", "float_type") else ""
+    return f"{text}, got {_shown(node)}{number}"
+
+
+def _number(value: Any) -> str:
+    """Return how to write what was meant as a number: 2k, 1.5M, 2000.0."""
+    match = re.fullmatch(r"([\d_]*\.?\d+) ?([kKMG]?)", str(value))
+    if isinstance(value, bool) or not match:
+        return ""
+    meant = float(match[1]) * {"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}[match[2]]
+    return f"; write {round(meant)}" if meant.is_integer() else ""
 
 
 def _shown(node: Node) -> str:
-    return type(node.value).__name__ if isinstance(node.value, dict | list) else repr(node.value)
+    words = {dict: "settings", list: "a list"}
+    return words.get(type(node.value), repr(node.value))
 
 
 def _written(node: Node) -> Any:
@@ -264,7 +305,7 @@ def _written(node: Node) -> Any:
 
 def _build_settings(cls: type, node: Node, path: str) -> Any:
     if not isinstance(node.value, dict):
-        _fail(node, path, f"expected the settings of {cls.__name__}, got {_shown(node)}")
+        _fail(node, path, f"expected {_example(cls, node, path)}, got {_shown(node)}")
     given: dict[str, Node] = dict(node.value)
     if issubclass(cls, Choice):
         if "kind" in given:
@@ -281,19 +322,16 @@ def _build_settings(cls: type, node: Node, path: str) -> Any:
     for name, child in given.items():
         below = f"{path}.{name}".lstrip(".")
         if name not in fields:
-            _fail(child, below, f"{cls.__name__} has no field {name!r}{near(name, fields)}")
+            meant = [other for other in _ALIASES.get(name, ()) if other in fields]
+            hint = near(meant[0] if meant else name, fields, cutoff=0.75)
+            _fail(child, below, f"{cls.__name__} has no field {name!r}{hint}")
         values[name] = _build(_settled(hints[name], fields[name], child), child, below)
-    missing = [
-        f.name
-        for f in fields.values()
-        if f.name not in values
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-    ]
+    missing = [name for name in _needed(cls) if name not in values]
     if missing:
-        way = f"; {{...}} replaces all of {path}, {path}.NAME=... sets one field"
-        needs = f"{cls.__name__} needs {', '.join(repr(m) for m in missing)}"
-        _fail(node, path, needs + (way if node.whole else ""))
+        more = "" if path else _HELP
+        if node.whole:
+            more = f"; {{...}} replaces all of {path}, {path}.NAME=... sets one field"
+        _fail(node, path, f"{cls.__name__} needs {_wanted(cls, missing)}{more}")
     try:
         return cls(**values)
     except ValueError as error:
@@ -303,7 +341,36 @@ def _build_settings(cls: type, node: Node, path: str) -> Any:
 def _settled(kind: Any, field: dataclasses.Field, node: Node) -> Any:
     """Return the class to build: a choice written without ``kind`` keeps the default's class."""
     unnamed = isinstance(node.value, dict) and "kind" not in node.value
-    if not unnamed or field.default_factory is dataclasses.MISSING:
-        return kind
-    default = field.default_factory()
+    default = default_of(field) if unnamed else None
     return type(default) if isinstance(default, Choice) else kind
+
+
+def _needed(cls: type) -> list[str]:
+    """Return the fields of ``cls`` that have to be given."""
+    fields = [f for f in dataclasses.fields(cls) if f.init]
+    return [f.name for f in fields if default_of(f) is dataclasses.MISSING]
+
+
+def _wanted(cls: type, names: Sequence[str]) -> str:
+    """Return the fields ``names``, each with what it is, and as it could be written."""
+    notes, hints, told = docs(cls), typing.get_type_hints(cls), []
+    for name in names:
+        note = notes.get(name, "").split(". ")[0].replace("\n", " ").rstrip(".")
+        inside = hints[name]
+        if dataclasses.is_dataclass(inside) and not issubclass(typing.cast(type, inside), Choice):
+            needed = _needed(typing.cast(type, inside))
+            given = ", ".join(f"{n}: ..." for n in needed) or "..."
+            note = ", ".join(filter(None, [note, f"written {name}: {{{given}}}"]))
+        told.append(repr(name) + (f" ({note})" if note else ""))
+    return ", ".join(told)
+
+
+def _example(cls: type, node: Node, path: str) -> str:
+    """Return how the settings of ``cls`` are written, where ``node`` is something else."""
+    name = path.rpartition(".")[2]
+    if Choice in cls.__bases__ and isinstance(node.value, str):
+        near = difflib.get_close_matches(node.value, kinds(cls), n=1) or [node.value]
+        return f"the settings of {cls.__name__}, such as {name}: {{kind: {near[0]}}}"
+    first = next((f.name for f in dataclasses.fields(cls) if f.init), None)
+    such = f", such as {name}: {{{first}: ...}}" if first else ""
+    return f"the settings of {cls.__name__}{such}"

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from swath.config import Choice, ConfigError, docs, find, kind_of, kinds, plain
+from swath.config import Choice, ConfigError, default_of, docs, find, kind_of, kinds, plain
 from swath.text import as_yaml
 
 
@@ -128,7 +128,7 @@ def _about(cls: type, depth: int, only: str = "") -> Iterator[str]:
         if not field.init or (only and field.name != only):
             continue
         yield from _note(notes.get(field.name, ""), pad)
-        value, words = _default(field), _words(hints[field.name])
+        value, words = default_of(field), _words(hints[field.name])
         inside = [other for other in parts[field.name] if other is not cls]
         if value is dataclasses.MISSING:
             yield f"{pad}{field.name}:" + ("" if inside else "  # needed")
@@ -148,12 +148,6 @@ def _words(annotation: Any) -> list[str]:
     if typing.get_origin(annotation) is typing.Literal:
         return [_flow(value) for value in typing.get_args(annotation)]
     return [word for a in typing.get_args(annotation) for word in _words(a)]
-
-
-def _default(field: dataclasses.Field) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
 
 
 def _sentence(cls: type) -> str:

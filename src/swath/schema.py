@@ -12,7 +12,7 @@ from typing import Any
 
 import pydantic
 
-from swath.config import Choice, docs, find, kind_of, kinds, plain
+from swath.config import Choice, default_of, docs, find, kind_of, kinds, plain
 
 
 def schema(cls: type) -> dict[str, Any]:
@@ -37,9 +37,7 @@ def _settings(cls: type, known: dict[str, Any], kind: str | None = None) -> dict
     for field in dataclasses.fields(cls):
         if not field.init:
             continue
-        default: Any = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
+        default = default_of(field)
         properties[field.name] = _value(hints[field.name], known, default)
         if field.name in notes:
             properties[field.name]["description"] = notes[field.name]

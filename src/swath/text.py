@@ -31,6 +31,18 @@ def near(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     return f" (did you mean {folded[found[0]]!r}?)" if found else f"; there are {shown}"
 
 
+def no_such(path: str | pathlib.Path, what: str = "file", hint: str = "") -> ConfigError:
+    """Return the error for a ``path`` at which there is no ``what``, followed by a ``hint``; of a
+    relative one it says where that was looked for."""
+    place, looked = pathlib.Path(path).absolute(), ""
+    if str(place) != str(path):
+        looked = (
+            f"; looked for {place}: relative paths are taken from the folder that swath is started "
+            "in"
+        )
+    return ConfigError(f"{path}: there is no such {what}{hint}{looked}")
+
+
 @dataclass(frozen=True)
 class Node:
     """One value as written, and the file and line (or word) that wrote it."""
@@ -72,6 +84,8 @@ def read_file(file: pathlib.Path) -> Node:
     """Return the YAML of ``file``."""
     try:
         text = file.read_text()
+    except FileNotFoundError as error:
+        raise no_such(file) from error
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
     return parse(text, str(file), lines=True)

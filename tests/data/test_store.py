@@ -242,8 +242,24 @@ def test_a_repaired_shard_is_the_only_one_written(tmp_path):
     assert (again.read([6]).result()["s2"][0] == chip(6).images["s2"]).all()
 
 
+def test_a_misspelt_store_is_told_the_one_that_was_meant(tmp_path, monkeypatch):
+    """One of nearly its name, not any that lies in the same folder; and where it was looked for."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("fields", "forest"):
+        zarr.open_group(tmp_path / "stores" / name, mode="w")
+    said = "there is no such store"
+    with pytest.raises(ConfigError, match=rf"{said} \(did you mean stores/fields\?\)"):
+        Store.open("stores/feilds")
+    with pytest.raises(ConfigError, match=rf"{said} \(did you mean stores/forest\?\)"):
+        Store.open("stroes/forest")
+    with pytest.raises(
+        ConfigError, match=rf"{said}; swath data build .*for {tmp_path}/stores/mine:"
+    ):
+        Store.open("stores/mine")
+
+
 def test_what_is_no_store_says_so(tmp_path):
-    with pytest.raises(ConfigError, match=r"nowhere: there is no store here .*swath data build"):
+    with pytest.raises(ConfigError, match=r"nowhere: there is no such store; swath data build m"):
         Store.open(tmp_path / "nowhere")
     zarr.open_group(tmp_path / "foreign", mode="w")
     with pytest.raises(ConfigError, match=r"foreign: there is no store here"):

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
-import glob
 import logging
 import os
 import pathlib
@@ -33,7 +31,7 @@ from swath.data.check import check_bands, check_chip, check_contents, check_spli
 from swath.data.chip import IGNORE, Chip
 from swath.data.dataset import Dataset, Source
 from swath.data.fold import fit
-from swath.data.shards import is_address
+from swath.data.shards import is_address, nearby
 from swath.data.split import Split, select
 from swath.data.store import Store
 from swath.lock import lock
@@ -67,8 +65,9 @@ def build(
     run it again when that is mended: it goes on where it stopped.
     """
     if not Store.exists(out):
-        kind = kind_of(type(dataset))
-        log.info("%s: there is no store yet%s; building it, kind %s", out, _nearby(out), kind)
+        kind, other = kind_of(type(dataset)), nearby(os.fspath(out))
+        near = f" (there is {other})" if other else ""
+        log.info("%s: there is no store yet%s; building it, kind %s", out, near, kind)
     source = dataset.open()
     check_contents(source.contents)
     check_split(split, source.contents)
@@ -86,18 +85,6 @@ def _alone(out: str | os.PathLike[str]) -> contextlib.AbstractContextManager[Non
     if is_address(os.fspath(out)) or os.path.isfile(out):
         return contextlib.nullcontext()
     return lock(pathlib.Path(out) / ".lock", "swath data build")
-
-
-def _nearby(out: str | os.PathLike[str]) -> str:
-    """Return which store of nearly the same name lies beside ``out``: it may have been meant."""
-    path = pathlib.Path(out)
-    if is_address(os.fspath(out)):
-        return ""
-    there = [*path.parent.glob("*/zarr.json")]
-    there += path.parent.parent.glob(f"*/{glob.escape(path.name)}/zarr.json")
-    names = {str(mark.parent) for mark in there}
-    near = difflib.get_close_matches(str(path), names, n=1, cutoff=0.8)
-    return f" (there is {near[0]})" if near else ""
 
 
 def _go_on(store: Store, source: Source, split: Split, threads: int | None, progress: bool) -> None:

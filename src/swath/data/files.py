@@ -11,7 +11,7 @@ import pathlib
 import re
 from typing import TYPE_CHECKING
 
-from swath.config import ConfigError
+from swath.config import ConfigError, no_such
 from swath.data.sensor import Sensor
 from swath.geo.channel import Channel, File
 from swath.geo.raster import is_gdal_name
@@ -28,7 +28,7 @@ def channels(imagery: Imagery, sensor: Sensor) -> dict[str, Channel]:
         sensor.select(imagery.bands)  # says what is wrong with them
     path = pathlib.Path(imagery.path)
     if not is_gdal_name(imagery.path) and not path.exists():
-        raise ConfigError(f"{path}: there is no such file or folder")
+        raise no_such(path, "file or folder")
     if imagery.files is None and not path.is_dir():
         return _of_one_file(imagery, sensor)
     if imagery.order is not None:

@@ -7,9 +7,12 @@ what is compressed or remote, on threads of its own. Uncompressed local shards a
 
 from __future__ import annotations
 
+import difflib
+import glob
 import json
 import math
 import os
+import pathlib
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -46,6 +49,24 @@ def as_text(path: str | os.PathLike[str]) -> str:
             f"{text}: an address cannot be a Path, which drops a slash: give it as text"
         )
     return text
+
+
+def nearby(path: str) -> str:
+    """Return a store that may have been meant by ``path``, where there is none: one beside it of
+    nearly the same name, or of its name in a folder of nearly the same; "" if there is none."""
+    if is_address(path):
+        return ""
+    asked = pathlib.Path(path)
+    beside = [mark.parent for mark in asked.parent.glob("*/zarr.json")]
+    over = asked.parent.parent.glob(f"*/{glob.escape(asked.name)}/zarr.json")
+    for part, there in (
+        (asked.name, {found.name: found for found in beside}),
+        (asked.parent.name, {mark.parent.parent.name: mark.parent for mark in over}),
+    ):
+        near = difflib.get_close_matches(part, there, n=1, cutoff=0.75)
+        if near:
+            return str(there[near[0]])
+    return ""
 
 
 class Group:

@@ -28,10 +28,10 @@ from typing import Any, Self
 import numpy as np
 
 from swath import here
-from swath.config import ConfigError, build, plain
+from swath.config import ConfigError, build, no_such, plain
 from swath.data import layout
 from swath.data.chip import Chip, Contents, Modality
-from swath.data.shards import Group, Shards, as_text
+from swath.data.shards import Group, Shards, as_text, is_address, nearby
 
 VERSION = 1
 _SUM_BYTES = 64 << 20  # pixels read at a time for the checksum
@@ -121,6 +121,10 @@ class Store:
         text = as_text(path)
         attributes = (Group(text).load() or {}).get("swath")
         if attributes is None:
+            if not is_address(text) and not os.path.exists(text):
+                other = nearby(text)
+                near = f" (did you mean {other}?)" if other else ""
+                raise no_such(text, "store", f"{near}; swath data build makes one")
             raise ConfigError(
                 f"{text}: there is no store here (no zarr.json with 'swath' in its attributes); "
                 f"make one with `swath data build`"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swath.config import ConfigError
+from swath.config import ConfigError, no_such
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def load_array(path: str, dims: int, key: str | None = None) -> Loaded:
     """
     file = pathlib.Path(path)
     if not file.exists():
-        raise ConfigError(f"{path}: there is no such file")
+        raise no_such(path)
     if key is not None and file.suffix != ".mat":
         raise ConfigError(f"{path}: the variable {key!r} is named, but only a .mat file has any")
     if file.suffix == ".npy":

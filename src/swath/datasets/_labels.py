@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from swath.config import ConfigError
+from swath.config import ConfigError, no_such
 from swath.data.chip import IGNORE, Label
 from swath.geo import warp
 from swath.geo.channel import Channel, File
@@ -223,7 +223,7 @@ def _features(labels: Labels, grid: GeoBox) -> tuple[np.ndarray, np.ndarray, boo
     assert labels.file is not None
     path, column = pathlib.Path(labels.file), labels.column
     if not path.exists():
-        raise ConfigError(f"{path}: there is no such file")
+        raise no_such(path)
     try:
         layers = [str(name) for name, _ in pyogrio.list_layers(path)]
         if labels.layer is None and len(layers) > 1:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from swath.config import ConfigError
+from swath.config import ConfigError, no_such
 from swath.data.chip import Ground, Where
 
 PARTS: dict[str, Literal["train", "val", "test"]] = {
@@ -110,6 +110,8 @@ def read_lists(lists: dict[str, str]) -> dict[str, str]:
         try:
             with open(file, newline="") as lines:
                 names = [row[0].strip() for row in csv.reader(lines) if row and row[0].strip()]
+        except FileNotFoundError as error:
+            raise no_such(file) from error
         except OSError as error:
             raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
         for name in names:

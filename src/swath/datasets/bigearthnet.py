@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from swath.config import ConfigError
+from swath.config import ConfigError, no_such
 from swath.data.chip import Chip, Contents, Label, Modality
 from swath.data.dataset import Dataset
 from swath.data.sensor import load_sensor
@@ -92,7 +92,7 @@ class BigEarthNetSource:
         self.settings = settings
         root = pathlib.Path(settings.path)
         if not root.is_dir():
-            raise ConfigError(f"{root}: there is no such folder")
+            raise no_such(root, "folder")
         read = _version_1 if settings.metadata is None else _version_2
         self._patches = sorted(read(root, settings), key=lambda patch: patch.name)
         if not self._patches:
@@ -227,7 +227,7 @@ def _patch_of_version_1(folder: pathlib.Path) -> _Patch:
 
 def _radar_of_version_1(root: pathlib.Path) -> dict[str, pathlib.Path]:
     if not root.is_dir():
-        raise ConfigError(f"{root}: there is no such folder")
+        raise no_such(root, "folder")
     folders = [f for f in root.iterdir() if f.is_dir()]
     facts = (_json(f / f"{f.name}_labels_metadata.json") for f in folders)
     return {
@@ -275,7 +275,7 @@ def _version_2(root: pathlib.Path, settings: BigEarthNet) -> list[_Patch]:
 def _table(file: pathlib.Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of the metadata: patch_id, labels (a list), split, country, s1_name, ..."""
     if not file.exists():
-        raise ConfigError(f"{file}: there is no such file")
+        raise no_such(file)
     if file.suffix == ".parquet":
         try:
             from pyarrow import parquet

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from swath.config import ConfigError
+from swath.config import ConfigError, no_such
 from swath.data import files
 from swath.data.chip import Chip, Contents, Label, Modality
 from swath.data.dataset import Dataset
@@ -177,7 +177,7 @@ def _find(
 ) -> tuple[list[pathlib.Path], tuple[str, ...], dict[pathlib.Path, str]]:
     """Return the images by name, the classes, and the part of each image whose folder tells it."""
     if not root.is_dir():
-        raise ConfigError(f"{root}: there is no such folder")
+        raise no_such(root, "folder")
     inside = sorted(f for f in root.iterdir() if f.is_dir())
     split = bool(inside) and all(f.name.lower() in PARTS for f in inside)
     tops = inside if split else [root]

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from swath.config import ConfigError
+from swath.config import ConfigError, no_such
 from swath.data import files
 from swath.data.chip import IGNORE, Chip, Contents, Ground, Label, Modality, Where
 from swath.data.dataset import Dataset
@@ -318,7 +318,7 @@ class Pairs:
 
 def _find(root: pathlib.Path, pattern: str) -> list[str]:
     if not root.is_dir():
-        raise ConfigError(f"{root}: there is no such folder")
+        raise no_such(root, "folder")
     found = _files(root, pattern)
     if not found:
         raise ConfigError(f"{root}: no image matches {pattern!r}; correct the pattern images")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swath.config import ConfigError
+from swath.config import ConfigError, no_such
 from swath.geo.window import Window
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def open_raster(path: str | pathlib.Path, *, georeferenced: bool = False) -> Dat
     name = os.fspath(path)
     plain = pathlib.Path(name)
     if not is_gdal_name(name) and not plain.exists():
-        raise ConfigError(f"{name}: there is no such file{_beside(plain)}")
+        raise no_such(name, hint=_beside(plain))
     if not is_gdal_name(name) and plain.is_file() and plain.stat().st_size == 0:
         raise ConfigError(f"{name}: the file is empty")
     try:

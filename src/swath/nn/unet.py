@@ -1,14 +1,14 @@
 """U-Net: an encoder that halves the image, a decoder that doubles it again and looks across.
 
 The encoder is any module that turns an image into features, finest first, each half the size of
-the one before. The decoder needs to know only how many channels they have.
+the one before. The decoder needs to know only its ``channels``, a list of how many each feature
+has, and its ``strides``, the pixels of the image to a pixel of each.
 
 Source: Ronneberger et al. 2015, arXiv:1505.04597. The plain encoder normalises by groups (Wu & He
 2018, arXiv:1803.08494), so that nothing depends on what else is in the microbatch.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,17 +19,6 @@ from swath.nn.bands import check_bands
 from swath.nn.norm import group_norm
 from swath.nn.random import Dropout
 from swath.nn.resize import Double, pad_to_multiple
-
-
-class Encoder(Protocol):
-    """What a decoder needs to know of an encoder."""
-
-    channels: Sequence[int]
-    """Channels of each feature, finest first."""
-    strides: Sequence[int]
-    """Pixels of the image to a pixel of each feature: ascending, each twice the one before."""
-
-    def __call__(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]: ...
 
 
 class ConvBlock(nn.Sequential):

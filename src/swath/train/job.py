@@ -20,7 +20,7 @@ import yaml
 
 from swath.batch.schedule import Schedule
 from swath.batch.size import BatchSize
-from swath.config import ConfigError, build, dump, plain
+from swath.config import ConfigError, build, default_of, dump, plain
 from swath.data.augment import Augment
 from swath.data.loader import DataSettings
 from swath.models import Model
@@ -172,7 +172,9 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
         found = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         found, why = None, f"not YAML: {error}"
-    required = {f.name for f in dataclasses.fields(TrainJob) if _default(f) is None}
+    required = {
+        f.name for f in dataclasses.fields(TrainJob) if default_of(f) is dataclasses.MISSING
+    }
     if not isinstance(found, dict) or not found.keys() >= required - {"folder"}:
         raise ConfigError(
             f"{path} is damaged ({why}), so nobody can say which run this folder belongs to; put"
@@ -185,7 +187,7 @@ def _completed(before: dict[str, Any], name: str, path: pathlib.Path) -> Any:
     """Return the settings ``name`` of an older run as this release writes them."""
     known = {f.name: f for f in dataclasses.fields(TrainJob)}
     if name not in before:
-        return plain(_default(known[name]))
+        return plain(default_of(known[name]))
     try:
         return plain(build(typing.get_type_hints(TrainJob)[name], before[name], f"{path}: {name}"))
     except ConfigError as error:
@@ -193,13 +195,6 @@ def _completed(before: dict[str, Any], name: str, path: pathlib.Path) -> Any:
             f"{path.parent} belongs to other settings, of which this release cannot make sense:"
             f" {error}. Choose another folder for this run, or go on with the release that began it"
         ) from error
-
-
-def _default(known: dataclasses.Field) -> Any:
-    """Return the default of a field, None if it must be given."""
-    if known.default_factory is not dataclasses.MISSING:
-        return known.default_factory()
-    return None if known.default is dataclasses.MISSING else known.default
 
 
 def _differences(old: Any, new: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
