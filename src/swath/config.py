@@ -293,7 +293,7 @@ def _number(value: Any) -> str:
 
 
 def _shown(node: Node) -> str:
-    words = {dict: "settings", list: "a list"}
+    words: dict[type, str] = {dict: "settings", list: "a list"}
     return words.get(type(node.value), repr(node.value))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from swath.baselines import Baseline, Learner, fit_and_score
+from swath.baselines import Baseline, Learner, _fit, fit_and_score
 from swath.baselines._table import Chosen, Tables, _names
 from swath.baselines.forest import Forest
 from swath.baselines.linear import Linear
@@ -76,6 +76,18 @@ def test_every_baseline_scores_every_kind_of_label(kind, label, stores):
         assert (found[figure] > least) if larger else (found[figure] < least)
     again = fit_and_score(baseline, store, threads=2)
     assert again == pytest.approx(found, nan_ok=True) and again["name"] == baseline.title
+
+
+def test_each_step_is_said(stores, monkeypatch):
+    """An SVM takes minutes to fit; in a log file nothing else shows that it works."""
+    lines = []
+    monkeypatch.setattr(_fit.log, "info", lambda text, *given: lines.append(text % given))
+    found = fit_and_score(Forest(trees=3, samples=20), stores("mask"))
+    assert lines == [
+        "forest, pixel: reading the training part",
+        f"forest, pixel: fitting on 20 of its {found['train']:,} pixels, 4 features each",
+        "forest, pixel: scoring the test part",
+    ]
 
 
 def test_majority_is_the_commonest_class(stores):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from swath.data.fold import fit
 from swath.data.split import Part, Split, select
 from swath.data.store import Store
 from swath.tasks._tally import Confusion, Flags, Moments, Tally
+
+log = logging.getLogger(__name__)
 
 
 def fit_and_score(
@@ -32,10 +35,21 @@ def fit_and_score(
             f"{store.path}: the {part} part of the split is empty: {other.why_empty()}"
         )
     tables = Tables(store, baseline.sees, bands)
+    things = "pixels" if tables.per_pixel else "samples"
+    log.info("%s: reading the training part", baseline.title)
     table, seen = fit(Sample(baseline.at_most, seed), tables.shards(train))
     known = table.y if tables.problem.kind == "value" else np.zeros((len(table.ids), 1))
     whole = ~np.isnan(known).any(1)  # of several quantities some may be unknown
+    log.info(
+        "%s: fitting on %s of its %s %s, %d features each",
+        baseline.title,
+        f"{int(whole.sum()):,}",
+        f"{seen:,}",
+        things,
+        table.x.shape[1],
+    )
     predict = baseline.fit(table.x[whole], table.y[whole], tables.problem, seed, threads)
+    log.info("%s: scoring the %s part", baseline.title, part)
     shift = table.y[whole].mean(0, dtype=np.float64)
     tally, scored = None, 0
     for shard in tables.shards(other):

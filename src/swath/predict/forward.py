@@ -36,7 +36,7 @@ class Forward:
     ) -> None:
         """at_once: windows in one pass. symmetries: 1, 4 (quarter turns) or 8 (mirrored too).
         values: answers are numbers, not probabilities. tell: is told in words if one
-        window goes at a time after all."""
+        window is computed at a time after all."""
         self.at_once = at_once
         self._answer = answer
         self._symmetries = symmetries
@@ -84,8 +84,9 @@ class Forward:
         self._tried = True
         if not torch.equal(together, alone):
             self._tell(
-                f"{self.at_once} windows at once round otherwise than one alone with this model on "
-                "this machine; they go through one at a time, so that the map stays the same"
+                f"on this machine, {self.at_once} windows computed together differ in the last digit "
+                "from windows computed alone; each is therefore computed alone, which takes longer. "
+                "The map is exact: the same as on any number of cores, bit for bit"
             )
             self.at_once = 1
 

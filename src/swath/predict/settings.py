@@ -43,8 +43,8 @@ class Predict:
     """Also write the entropy of the probabilities, 0 (certain) to 1 (all classes alike)."""
     windows_at_once: int | None = None
     """Windows in one pass through the model; None: as many as hold 2**16 px on a processor (one of
-    256 x 256), and 2**20 on a GPU. Machine only: the map is the same, bit for bit; if several at
-    once round otherwise than one alone, they go one at a time."""
+    256 x 256), and 2**20 on a GPU. Machine only: the map is the same, bit for bit; where several
+    computed together would differ in the last digit from each alone, they are computed alone."""
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
