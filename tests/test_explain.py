@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from swath import cli, config, explain
 from swath.config import ConfigError
 from swath.data.sensor import load_sensor, sensors
-from swath.run import COLLECTIONS, Run
+from swath.settings import COLLECTIONS, Run
 
 RECIPE = "model: {kind: unet}\ntask: {kind: segment}\ndata: {store: s}\n"
 

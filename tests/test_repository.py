@@ -60,8 +60,8 @@ def test_recipes_load_and_fit_the_schema():
     """A recipe that no longer loads is found here, not by whoever runs it."""
     import jsonschema
 
-    from swath.run import Run
     from swath.schema import schema
+    from swath.settings import Run
 
     recipes = sorted(ROOT.glob("recipes/*/*.yaml"))
     assert len(recipes) >= 2
@@ -75,7 +75,7 @@ def test_recipes_load_and_fit_the_schema():
 @pytest.mark.parametrize("page", ["README.md", "docs/howto/own_scene.md"])
 def test_the_first_own_run_loads_as_printed(page):
     """The ten lines of the README, and the recipe of the how-to, are whole."""
-    from swath.run import Run
+    from swath.settings import Run
 
     text = (ROOT / page).read_text()
     block = re.search(r"( *)```yaml\n(.*?)```", text, re.DOTALL)

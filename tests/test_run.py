@@ -135,3 +135,64 @@ def test_python_and_the_command_line_are_the_same(trained):
         swath.load("recipe.yaml", "sede=1")
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         swath.trian  # noqa: B018
+
+
+REFUSED = [
+    (["predict", "data.bands=[red]"], "data.bands was None there and is ['red'] now; a trained"),
+    (["predict", "batch.micro=4"], "batch.micro was 2 there and is 4 now; a trained model is"),
+    (
+        ["predict", "data.store=stores/x"],
+        "data.store has no effect on swath predict: predict.scene",
+    ),
+    (["predict", "train.keep=9"], "train.keep has no effect on swath predict; leave it out"),
+    (["predict", "baselines=[]"], "baselines has no effect on swath predict; leave it out"),
+    (
+        ["evaluate", "build.split.test=0.5"],
+        "build.split.test has no effect on swath evaluate: the s",
+    ),
+    (
+        ["evaluate", "predict={overlap: 0}"],
+        "predict.overlap has no effect on swath evaluate: it sco",
+    ),
+    (["report", "model.width=64"], "model.width was 8 there and is 64 now; a trained model is"),
+    (
+        ["report", "predict.tile=64"],
+        "predict.tile has no effect on swath report: it shows the maps",
+    ),
+    (
+        ["baseline", "data.balance=0.5"],
+        "data.balance has no effect on swath baseline; leave it out",
+    ),
+    (["data build", "seed=3"], "seed has no effect on swath data build: build.split.seed is that"),
+    (["data stats", "optim.lr=1"], "optim.lr has no effect on swath data stats; leave it out"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), REFUSED, ids=lambda value: " ".join(value))
+def test_a_word_that_a_verb_would_not_heed_is_refused(trained, words, said):
+    """It would be ignored in silence, and the user believe that it was not."""
+    verb, word = words
+    with pytest.raises(ConfigError) as caught:
+        invoke(*verb.split(), "runs/small", word)
+    assert said in str(caught.value)
+
+
+def test_words_that_say_which_run_is_meant_are_welcome(trained):
+    """The same words behind every verb, as the README has it; and what a verb does heed."""
+    words = ["recipe.yaml", "name=worded", "optim.lr=2e-3", "train.samples=20"]
+    invoke("train", *words)
+    for verb in ("predict", "evaluate", "baseline", "report"):
+        invoke(verb, *words, "compute.threads=1")
+    assert (trained / "runs/worded/report.html").exists()
+    with pytest.raises(ConfigError, match=r"^'optim.lr=3e-3': optim.lr has no effect on swath bas"):
+        invoke("baseline", "recipe.yaml", "name=worded", "optim.lr=3e-3")
+
+
+def test_a_model_is_not_scored_under_a_build_that_was_not_made(trained):
+    """From Python, or after an edit of the recipe: nothing is built anew by scoring."""
+    text = (trained / "recipe.yaml").read_text().replace("test: 0.3", "test: 0.2")
+    (trained / "edited.yaml").write_text(text)
+    with pytest.raises(
+        ConfigError, match=r"small: was built from other settings: split.test is 0.3 there and 0.2"
+    ):
+        swath.run.evaluate(swath.load("edited.yaml"))

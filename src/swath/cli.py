@@ -22,7 +22,7 @@ from swath.parallel.end import RankFailed
 from swath.train.interrupt import Interrupted
 
 if TYPE_CHECKING:
-    from swath.run import Run
+    from swath.settings import Run
 
 app = typer.Typer(
     name="swath",
@@ -87,7 +87,7 @@ def evaluate(settings: Settings = None, ranks: Ranks = 1) -> None:
     from swath import run
     from swath.report.classes import table
 
-    chosen = run.load(*settings or [])
+    chosen = _chosen("evaluate", settings)
     if ranks != 1:
         _ranks("evaluate", settings, ranks, chosen)
     for name, figures in run.evaluate(chosen).items():
@@ -105,7 +105,7 @@ def predict(settings: Settings = None, ranks: Ranks = 1) -> None:
     """
     from swath import run
 
-    chosen = run.load(*settings or [])
+    chosen = _chosen("predict", settings)
     if ranks != 1:
         _ranks("predict", settings, ranks, chosen)
     made = run.predict(chosen)
@@ -118,7 +118,7 @@ def baseline(settings: Settings = None) -> None:
     """Fit and score the recipe's baselines on the same training and held-out parts."""
     from swath import run
 
-    chosen = run.load(*settings or [])
+    chosen = _chosen("baseline", settings)
     run.baseline(chosen)
     print(run.comparison(chosen))
 
@@ -128,7 +128,7 @@ def report(settings: Settings = None) -> None:
     """Write report.html, one page that opens without a network, to the run folder."""
     from swath import run
 
-    print(run.report(run.load(*settings or [])))
+    print(run.report(_chosen("report", settings)))
 
 
 @app.command(short_help="Print the settings, and where each was written.")
@@ -144,24 +144,26 @@ def show(
     swath show --docs alone prints all fields there are, with their meanings and defaults.
     """
     _spare_numpy()
-    from swath import config, explain, run
+    from swath import config, explain
     from swath.data import sensor
+    from swath.settings import COLLECTIONS, Run
+    from swath.train.job import sorted_arguments
 
     if machines:
         for name in machine.machines():
             print(f"{name:<16}  {machine.load_machine(name).about}")
         return
     if kinds:
-        rows = list(explain.collections(run.COLLECTIONS))
+        rows = list(explain.collections(COLLECTIONS))
         rows += [("sensor", name, sensor.about(name)) for name in sensor.sensors()]
         name_width, kind_width = (max(len(row[i]) for row in rows) for i in (0, 1))
         for name, kind, meaning in rows:
             print(f"{name:<{name_width}}  {kind:<{kind_width}}  {meaning}")
         return
     if docs and not settings:
-        print(explain.reference(run.Run, only))
+        print(explain.reference(Run, only))
         return
-    found = config.trace(run.Run, *run.sorted_arguments(settings or []))
+    found = config.trace(Run, *sorted_arguments(settings or []))
     print(explain.explain(*found, meanings=docs, below=only))
 
 
@@ -171,8 +173,8 @@ def schema() -> None:
     import json
 
     _spare_numpy()
-    from swath.run import Run
     from swath.schema import schema as made
+    from swath.settings import Run
 
     print(json.dumps(made(Run), indent=1))
 
@@ -182,7 +184,7 @@ def data_build(settings: Settings = None) -> None:
     """Build the store that the settings describe; interrupted, go on where it stopped."""
     from swath import run
 
-    print(run.build(run.load(*settings or [])).path)
+    print(run.build(_chosen("data build", settings)).path)
 
 
 @data.command("show", short_help="Draw chips and the split.")
@@ -194,7 +196,7 @@ def data_show(
     """Draw chips with their labels, and the split on the ground, as PNG beside the store."""
     from swath import run
 
-    for path in run.pictures(run.load(*settings or []), samples, part):
+    for path in run.pictures(_chosen("data show", settings), samples, part):
         print(path)
 
 
@@ -203,7 +205,7 @@ def data_stats(settings: Settings = None) -> None:
     """Print the store's classes per part, no-data share and band statistics."""
     from swath import run
 
-    run.statistics(run.load(*settings or []))
+    run.statistics(_chosen("data stats", settings))
 
 
 class _WhenUsed(types.ModuleType):
@@ -221,6 +223,15 @@ def _spare_numpy() -> None:
     """Let `import numpy` cost nothing until it is used. Verbs that only read settings import files
     that would compute with it, but do not; it took a fifth of the time of `swath show`."""
     sys.modules.setdefault("numpy", _WhenUsed("numpy"))
+
+
+def _chosen(verb: str, settings: list[str] | None) -> "Run":
+    """Return the run that ``settings`` describe; ConfigError if ``verb`` would not heed a word."""
+    from swath import heed, run
+
+    chosen = run.load(*settings or [])
+    heed.check(verb, settings or [], chosen)
+    return chosen
 
 
 def _ranks(verb: str, settings: list[str] | None, ranks: int, chosen: "Run") -> NoReturn:

@@ -88,6 +88,11 @@ def build(cls: type[T], value: Any, where: str) -> T:
     return _build(cls, node(value), "")
 
 
+def written(word: str) -> list[str]:
+    """Return the fields that a ``key=value`` word gives a value, as ``optim.lr``."""
+    return [path for path, _ in _places(read_word(word), "")]
+
+
 def dump(settings: Any) -> str:
     """Return YAML that :func:`load` turns back into an equal ``settings``."""
     return as_yaml(plain(settings))

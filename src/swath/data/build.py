@@ -137,23 +137,29 @@ def _begin(
             out, source.contents, len(source), compress=compress, **options, **asked
         )
     store = Store.open(out, unfinished=True)
-    # An unfinished store holds pixels only, and they do not depend on the split.
-    compared = {"dataset": asked["dataset"], "compress": compress}
-    if store.done:
-        compared = {**compared, "split": asked["split"]}
-    for name, value in compared.items():
-        different = _differing(store.attributes.get(name), value, name)
-        if different:
-            raise ConfigError(
-                f"{out}: was built from other settings: {different}; "
-                "build into another folder, or delete this one"
-            )
+    different = differing(store, dataset, split)
+    different = different or _differing(store.attributes["compress"], compress, "compress")
+    if different:
+        raise ConfigError(
+            f"{out}: was built from other settings: {different}; "
+            "build into another folder, or delete this one"
+        )
     if len(source) != store.samples or not _same(plain(source.contents), plain(store.contents)):
         raise ConfigError(
             f"{out}: the files of the dataset changed since the store was begun "
             f"({store.samples} samples then, {len(source)} now); build into another folder"
         )
     return store
+
+
+def differing(store: Store, dataset: Dataset, split: Split) -> str | None:
+    """Return the first setting that ``store`` was not built with, in words; None if it was built
+    with all of them. No file of the dataset is looked at."""
+    asked = {"dataset": plain(dataset)}
+    if store.done:  # an unfinished store holds pixels only, which do not depend on the split
+        asked["split"] = plain(split)
+    found = (_differing(store.attributes.get(name), value, name) for name, value in asked.items())
+    return next(filter(None, found), None)
 
 
 def _differing(there: Any, asked: Any, path: str) -> str | None:

@@ -84,8 +84,8 @@ class Forward:
         self._tried = True
         if not torch.equal(together, alone):
             self._tell(
-                f"on this machine, {self.at_once} windows computed together differ in the last digit "
-                "from windows computed alone; each is therefore computed alone, which takes longer. "
+                f"on this machine, {self.at_once} windows computed together differ in the last "
+                "digit from windows computed alone; so each is computed alone, which takes longer. "
                 "The map is exact: the same as on any number of cores, bit for bit"
             )
             self.at_once = 1

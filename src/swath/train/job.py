@@ -67,10 +67,13 @@ class TrainJob:
 RESULT = ("seed", "data", "augment", "model", "task", "batch", "optim", "schedule", "train")
 """Fields that the result depends on; where the store lies (data.store) does not count, what is in
 it is checked against the checkpoint."""
-_MACHINE = ("data.store", *(f"train.{name}" for name in FREE))
+MACHINE = ("data.store", *(f"train.{name}" for name in FREE))
 """Those among them that may change in a run."""
-_HEEDED = (*_MACHINE, "data.bands", "data.split", "batch", "train.precision")
-"""Those among them that scoring and mapping a trained model heed, or check for themselves."""
+MAPPED = (*MACHINE, "train.precision")
+"""Those among them that may differ when a trained model maps a scene."""
+SCORED = (*MAPPED, "data.bands", "data.split", "batch")
+"""Those among them that may differ when a trained model is scored: the verb heeds them, or checks
+them for itself."""
 
 
 def claim(folder: pathlib.Path, settings: Any) -> None:
@@ -94,7 +97,7 @@ def compare(
     settings: Any,
     path: pathlib.Path,
     *,
-    free: tuple[str, ...] = _MACHINE,
+    free: tuple[str, ...] = MACHINE,
     then: str = "set it back, or begin another run with name=ANOTHER",
 ) -> None:
     """Raise ConfigError, naming the first difference, if settings ``before``, which ``path`` in
@@ -114,13 +117,25 @@ def compare(
                 )
 
 
-def check_trained(folder: pathlib.Path, settings: Any) -> None:
+def check_trained(folder: pathlib.Path, settings: Any, free: tuple[str, ...] = SCORED) -> None:
     """Raise ConfigError, naming the first difference, if ``settings``, a TrainJob or a Run, ask for
-    another model than the one in ``folder``: scoring and mapping take that one as it is."""
-    path = folder / SETTINGS
-    if path.exists():
+    another model than the one in ``folder``: scoring and mapping take that one as it is.
+
+    free: what may differ, with all below it.
+    """
+    before = settings_of(folder)
+    if before is not None:
         then = "a trained model is taken as it is: set it back, or train another with name=ANOTHER"
-        compare(folder, _read(path), settings, path, free=_HEEDED, then=then)
+        compare(folder, before, settings, folder / SETTINGS, free=free, then=then)
+
+
+def settings_of(folder: pathlib.Path) -> dict[str, Any] | None:
+    """Return the settings that the run folder was made with; None if there are none.
+
+    ConfigError if they are damaged.
+    """
+    path = folder / SETTINGS
+    return _read(path) if path.exists() else None
 
 
 def sorted_arguments(
