@@ -142,26 +142,26 @@ REFUSED = [
     (["predict", "batch.micro=4"], "batch.micro was 2 there and is 4 now; a trained model is"),
     (
         ["predict", "data.store=stores/x"],
-        "data.store has no effect on swath predict: predict.scene",
+        "data.store has no effect on swath predict: predict.s",
     ),
     (["predict", "train.keep=9"], "train.keep has no effect on swath predict; leave it out"),
     (["predict", "baselines=[]"], "baselines has no effect on swath predict; leave it out"),
     (
         ["evaluate", "build.split.test=0.5"],
-        "build.split.test has no effect on swath evaluate: the s",
+        "build.split.test has no effect on swath evaluate",
     ),
     (
         ["evaluate", "predict={overlap: 0}"],
-        "predict.overlap has no effect on swath evaluate: it sco",
+        "predict.overlap has no effect on swath evaluate: i",
     ),
     (["report", "model.width=64"], "model.width was 8 there and is 64 now; a trained model is"),
     (
         ["report", "predict.tile=64"],
-        "predict.tile has no effect on swath report: it shows the maps",
+        "predict.tile has no effect on swath report: it shows",
     ),
     (
         ["baseline", "data.balance=0.5"],
-        "data.balance has no effect on swath baseline; leave it out",
+        "data.balance has no effect on swath baseline; leave",
     ),
     (["data build", "seed=3"], "seed has no effect on swath data build: build.split.seed is that"),
     (["data stats", "optim.lr=1"], "optim.lr has no effect on swath data stats; leave it out"),

@@ -13,6 +13,7 @@ is no registry: a collection is its folder. Values are checked by pydantic, fiel
 
 import ast
 import dataclasses
+import difflib
 import enum
 import functools
 import importlib
@@ -374,8 +375,8 @@ def _example(cls: type, node: Node, path: str) -> str:
     """Return how the settings of ``cls`` are written, where ``node`` is something else."""
     name = path.rpartition(".")[2]
     if Choice in cls.__bases__ and isinstance(node.value, str):
-        near = difflib.get_close_matches(node.value, kinds(cls), n=1) or [node.value]
-        return f"the settings of {cls.__name__}, such as {name}: {{kind: {near[0]}}}"
+        meant = difflib.get_close_matches(node.value, kinds(cls), n=1) or [node.value]
+        return f"the settings of {cls.__name__}, such as {name}: {{kind: {meant[0]}}}"
     first = next((f.name for f in dataclasses.fields(cls) if f.init), None)
     such = f", such as {name}: {{{first}: ...}}" if first else ""
     return f"the settings of {cls.__name__}{such}"

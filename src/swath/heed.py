@@ -62,12 +62,9 @@ def check(verb: str, arguments: Sequence[str | pathlib.Path], run: Run) -> None:
                 continue
             if known and verb in _TRAINED and _within(path, RESULT) and not _within(path, MACHINE):
                 continue  # the verb itself says what was trained
-            why = next(
-                (w for (v, p), w in _INSTEAD.items() if v == verb and _within(path, (p,))), ""
-            )
-            raise ConfigError(
-                f"{word!r}: {path} has no effect on swath {verb}{why and ': '}{why}; leave it out"
-            )
+            instead = (why for (v, p), why in _INSTEAD.items() if v == verb and _within(path, [p]))
+            why = next((f": {why}" for why in instead), "")
+            raise ConfigError(f"{word!r}: {path} has no effect on swath {verb}{why}; leave it out")
 
 
 def _within(path: str, places: Sequence[str]) -> bool:
