@@ -26,7 +26,7 @@ from torch import Tensor
 from swath.data.sensor import load_sensor
 from swath.models import Inputs, Outputs
 from swath.models.vit import ViT
-from swath.nn.random import keyed
+from swath.nn.random import Draws
 from swath.parallel.apply import spread
 from swath.parallel.count import counted
 from swath.parallel.mesh import Mesh
@@ -46,11 +46,12 @@ class Pass:
         bands = load_sensor("rgb").bands
         network = MODEL.build(Inputs(bands=bands, size=side), Outputs(channels=10, dense=False))
         self.model = spread(network, mesh, parallel)
+        self.draws = Draws(self.model)
         self.image = torch.randn(1, len(bands), side, side)
         self.ranks = mesh.degrees.context
 
     def forward(self) -> Tensor:
-        with keyed(1):
+        with self.draws.keyed(1):
             return self.model(self.image).square().sum() / self.ranks
 
     def seconds(self) -> tuple[float, float]:

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from swath.nn.random import keyed, name_draws
+from swath.nn.random import Draws
 from swath.parallel.apply import spread
 from swath.parallel.count import Exchange, Volume, counted
 from swath.parallel.mesh import Mesh
@@ -197,12 +197,12 @@ def by_hand() -> Found:
     mesh = Mesh.of(World.start("cpu"), Parallel(shard=2, tensor=2))
     shard, tensor = (mesh.devices[axis].get_group() for axis in ("shard", "tensor"))
     model, objective = SUBJECT.network(torch.float64), SUBJECT.objective()
-    name_draws(model)
+    draws = Draws(model)
     write_out(model, tensor, shard)
     totals = torch.zeros(2, dtype=torch.float64)
     with counted() as volume, Peak(nn.Module()) as peak:
         for batch in dealt(SUBJECT, 0, mesh, True):
-            with keyed(batch.seed):
+            with draws.keyed(batch.seed):
                 loss, weight = objective.loss(model, batch)
             loss.backward()
             totals += torch.stack([loss.detach(), weight])

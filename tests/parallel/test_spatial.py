@@ -16,7 +16,7 @@ from swath.models import Inputs, Outputs
 from swath.models.resnet import ResNet
 from swath.models.unet import UNet
 from swath.nn.norm import BatchNorm2d, forget
-from swath.nn.random import Dropout, keyed, name_draws
+from swath.nn.random import Draws, Dropout
 from swath.nn.resize import Double
 from swath.parallel.apply import spread
 from swath.parallel.mesh import Mesh
@@ -92,9 +92,9 @@ def compared(model, height, ranks, channels_last=False):
     of the image's gradient, of the parameters' (summed over ranks) and of batch statistics."""
     world = World.start("cpu")
     model = model.double().train()
-    name_draws(model)
+    draws = Draws(model)
     whole = picture(height, channels_last).requires_grad_()
-    with keyed(7):
+    with draws.keyed(7):
         out = model(whole)
     weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(4), dtype=out.dtype)
     want = torch.autograd.grad((out * weight).sum(), [whole, *model.parameters()])
@@ -104,7 +104,7 @@ def compared(model, height, ranks, channels_last=False):
     first, end = rows_of_ranks(height, model.multiple, ranks)[world.rank]
     mine = whole.detach()[:, :, first:end].clone().requires_grad_()
     rows = slice(first * out.shape[2] // height, end * out.shape[2] // height)
-    with keyed(7):
+    with draws.keyed(7):
         found = model(mine)
     got = torch.autograd.grad((found * weight[:, :, rows]).sum(), [mine, *model.parameters()])
     pairs = [(found, out[:, :, rows]), (got[0], want[0][:, :, first:end])]

@@ -1,61 +1,96 @@
 """Draws inside a network, keyed by the microbatch and the place in the network.
 
-A draw belongs to (seed of the microbatch, name of the module), not to a generator that all share:
-so it is the same whichever rank computes it, in whatever order, and again when a backward pass
-recomputes it. Without a key (in a notebook) torch's own generator is used.
+A draw belongs to (seed of the microbatch, name of the module, number of the draw), not to a
+generator that all share: so it is the same whichever rank computes it, in whatever order, on
+whatever device, and again when a backward pass recomputes it. Without a key (in a notebook) torch's
+own generator is used.
+
+A key is a tensor, so that a compiled network takes it as an input and not as a constant.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-_seed: ContextVar[int | None] = ContextVar("seed of the microbatch", default=None)
+from swath.data.draw import mix
 
-
-def current() -> int | None:
-    """Return the seed that draws are keyed by now; None outside of :func:`keyed`."""
-    return _seed.get()
-
-
-@contextlib.contextmanager
-def keyed(seed: int | None) -> Iterator[None]:
-    """Key the draws of networks inside the block by ``seed``, 0 to 2**63 - 1."""
-    token = _seed.set(seed)
-    try:
-        yield
-    finally:
-        _seed.reset(token)
+_WORD = 2**32 - 1
 
 
 class Random(nn.Module):
-    """A module that draws; ``name_draws`` tells it where in its network it stands."""
+    """A module that draws; :class:`Draws` hands it keys."""
 
-    stream = 0
+    key: Tensor | None = None
+    """63 random bits, int64 and 0-d; None: torch's own generator draws."""
 
-    @torch.compiler.disable  # a key differs at every call, and would be compiled in
     def kept(self, shape: Sequence[int], share: float, like: Tensor) -> Tensor:
         """Return 0 and 1/(1 - share), in ``shape`` and of the type of ``like``; 0 with
         probability ``share``."""
-        seed, generator = _seed.get(), None
-        if seed is not None:
-            generator = torch.Generator(like.device)
-            generator.manual_seed((seed ^ self.stream) & (2**63 - 1))
-        uniform = torch.rand(*shape, generator=generator, device=like.device)
-        return (uniform >= share).to(like.dtype) / (1 - share)
+        if self.key is None:
+            drawn = torch.rand(*shape, device=like.device)
+        else:
+            drawn = uniform(self.key, shape)
+        return (drawn >= share).to(like.dtype) / (1 - share)
 
 
-def name_draws(model: nn.Module) -> None:
-    """Let every module that draws know its name in ``model``."""
-    for name, module in model.named_modules():
-        if isinstance(module, Random):
-            digest = hashlib.sha256(name.encode()).digest()
-            module.stream = int.from_bytes(digest[:8], "little") >> 1
+class Draws:
+    """The modules of ``model`` that draw, each with the name by which it does so."""
+
+    def __init__(self, model: nn.Module) -> None:
+        named = [(n, m) for n, m in model.named_modules() if isinstance(m, Random)]
+        self.modules = [module for _, module in named]
+        words = b"".join(hashlib.sha256(name.encode()).digest()[:8] for name, _ in named)
+        self._streams = np.frombuffer(words, "<u8")
+
+    @contextlib.contextmanager
+    def keyed(self, seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
+        """Key what they draw on ``device`` inside the block by ``seed``, 0 to 2**63 - 1."""
+        bits = mix(self._streams ^ mix(np.array([seed], np.uint64))) >> np.uint64(1)
+        with given(self.modules, torch.from_numpy(bits.astype(np.int64)).to(device).unbind()):
+            yield
+
+
+@contextlib.contextmanager
+def given(modules: Sequence[Random], keys: Sequence[Tensor | None]) -> Iterator[None]:
+    """Let each of ``modules`` draw by its own of ``keys`` inside the block."""
+    before = [module.key for module in modules]
+    for module, key in zip(modules, keys, strict=True):
+        module.key = key
+    try:
+        yield
+    finally:
+        for module, key in zip(modules, before, strict=True):
+            module.key = key
+
+
+def uniform(key: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return draws from [0, 1), float32 on a lattice of 2^-24, in ``shape``, which the 63 bits of
+    ``key`` (int64, 0-d) determine; the same on every device.
+
+    The number of the draw and the halves of the key, scrambled one after the other.
+    """
+    word = torch.arange(math.prod(shape), device=key.device).view(*shape)
+    word = _scrambled((word ^ key) & _WORD)
+    word = _scrambled((word + (key >> 32)) & _WORD)
+    return (word >> 8).to(torch.float32) * 2.0**-24
+
+
+def _scrambled(word: Tensor) -> Tensor:
+    """Return numbers of 32 bits, in int64, scrambled one to one; no product exceeds 63 bits.
+
+    Source of the constants: hash-prospector (C. Wellons, public domain), the pair of least bias
+    below 2^31.
+    """
+    word = ((word ^ (word >> 16)) * 0x21F0AAAD) & _WORD
+    word = ((word ^ (word >> 15)) * 0x735A2D97) & _WORD
+    return word ^ (word >> 15)
 
 
 class DropPath(Random):

@@ -55,7 +55,8 @@ def spread(
         recompute(model, parallel.recompute)
     if compile:
         for module in units(model, "block") or [model]:
-            module.compile()
+            # Not the module with its hooks: those of shards cannot be traced, and nothing would be.
+            module.forward = torch.compile(module.forward)
     if degrees.shard > 1 or degrees.tensor > 1:
         shard(model, mesh, parallel, narrow)
     return model

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import (
 )
 
 from swath.nn.norm import unrecorded
-from swath.nn.random import current, keyed
+from swath.nn.random import Random, given
 
 KEPT = {
     torch.ops.aten.mm.default,
@@ -44,6 +44,7 @@ def recompute(model: nn.Module, kind: Literal["selective", "full"]) -> None:
 
 def _recomputing(module: nn.Module, kind: str) -> Any:
     forward = module.forward
+    draws = [m for m in module.modules() if isinstance(m, Random)]
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     if kind == "selective":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
@@ -51,12 +52,14 @@ def _recomputing(module: nn.Module, kind: str) -> Any:
     def run(*args: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args)
-        seed, again = current(), False
+        if torch.compiler.is_compiling():  # then keys are inputs, and kept
+            return checkpoint(forward, *args, **options)
+        keys, again = [m.key for m in draws], False
 
         def once(*args: Any) -> Any:
             nonlocal again
-            # On a GPU the second time is in a thread of its own, which knows no key.
-            with keyed(seed), unrecorded(module) if again else contextlib.nullcontext():
+            # The second time another microbatch may have been through since.
+            with given(draws, keys), unrecorded(module) if again else contextlib.nullcontext():
                 again = True
                 return forward(*args)
 

@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor
 
 from swath.data.chip import Batch
 from swath.nn.norm import settle, unrecorded
-from swath.nn.random import keyed, name_draws
+from swath.nn.random import Draws
 from swath.parallel.flat import Flats
 from swath.parallel.mesh import Mesh
 from swath.parallel.pipeline import Pipeline
@@ -60,7 +60,7 @@ class Replica:
         self._sharded = [p for p in self.parameters if isinstance(p, DTensor)]
         self._pieces = pieces(model)
         self._shards = [m for m in model.modules() if isinstance(m, FSDPModule)]
-        name_draws(model)
+        self._draws = Draws(model)
         self.move(mesh)
 
     def move(self, mesh: Mesh | World) -> None:
@@ -169,7 +169,7 @@ class Replica:
         cast = own_rows(_in_dtype(batch, self.dtype), self.model, self.mesh)
         torch.manual_seed(batch.seed)  # for modules that are not ours
         aside = contextlib.nullcontext() if batch.counts else unrecorded(self.model)
-        with keyed(batch.seed), self._autocast(), aside:
+        with self._draws.keyed(batch.seed, self.world.device), self._autocast(), aside:
             return function(self.model, cast)
 
     def _autocast(self) -> contextlib.AbstractContextManager:
