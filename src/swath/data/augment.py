@@ -120,6 +120,8 @@ class Augment:
     def _coloured(self, image: Tensor, positions: np.ndarray, seed: int) -> Tensor:
         import torch
 
+        from swath.data.draw_tensor import normal
+
         bands = image.shape[1]
 
         def per_band(values: np.ndarray) -> Tensor:
@@ -131,12 +133,10 @@ class Augment:
         if self.offset:
             image = image + per_band(self.offset * draw.normal(seed, positions, "offset", bands))
         if self.noise:
-            generator = torch.Generator(image.device)
             image = image.clone()
-            for row, position in zip(image, positions.tolist(), strict=True):
-                generator.manual_seed(draw.key(seed, position, "noise"))
-                grain = torch.empty(row.shape, dtype=row.dtype, device=row.device)
-                row.add_(grain.normal_(generator=generator), alpha=self.noise)
+            keys = [draw.key(seed, position, "noise") for position in positions.tolist()]
+            for row, key in zip(image, torch.tensor(keys, device=image.device), strict=True):
+                row.add_(normal(key, row.shape), alpha=self.noise)
         if self.drop_bands:
             luck = draw.uniform(seed, positions, "drop_bands", bands + 1)
             kept = luck[:, :bands] >= self.drop_bands

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -20,8 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from swath.data.draw import mix
-
-_WORD = 2**32 - 1
+from swath.data.draw_tensor import uniform
 
 
 class Random(nn.Module):
@@ -68,29 +66,6 @@ def given(modules: Sequence[Random], keys: Sequence[Tensor | None]) -> Iterator[
     finally:
         for module, key in zip(modules, before, strict=True):
             module.key = key
-
-
-def uniform(key: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return draws from [0, 1), float32 on a lattice of 2^-24, in ``shape``, which the 63 bits of
-    ``key`` (int64, 0-d) determine; the same on every device.
-
-    The number of the draw and the halves of the key, scrambled one after the other.
-    """
-    word = torch.arange(math.prod(shape), device=key.device).view(*shape)
-    word = _scrambled((word ^ key) & _WORD)
-    word = _scrambled((word + (key >> 32)) & _WORD)
-    return (word >> 8).to(torch.float32) * 2.0**-24
-
-
-def _scrambled(word: Tensor) -> Tensor:
-    """Return numbers of 32 bits, in int64, scrambled one to one; no product exceeds 63 bits.
-
-    Source of the constants: hash-prospector (C. Wellons, public domain), the pair of least bias
-    below 2^31.
-    """
-    word = ((word ^ (word >> 16)) * 0x21F0AAAD) & _WORD
-    word = ((word ^ (word >> 15)) * 0x735A2D97) & _WORD
-    return word ^ (word >> 15)
 
 
 class DropPath(Random):

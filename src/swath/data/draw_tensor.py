@@ -1,0 +1,45 @@
+"""Draws made where the tensors are: a pure function of a key, the same on every device.
+
+For what is too large to draw with numpy and send (noise on every pixel), or belongs into a compiled
+network (dropout). A key is a tensor, so that compiled code takes it as an input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_WORD = 2**32 - 1
+
+
+def uniform(key: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return draws from [0, 1), float32 on a lattice of 2^-24, in ``shape``, which the 63 bits of
+    ``key`` (int64, 0-d) determine; the same on every device.
+
+    The number of the draw and the halves of the key, scrambled one after the other.
+    """
+    word = torch.arange(math.prod(shape), device=key.device).view(*shape)
+    word = _scrambled((word ^ key) & _WORD)
+    word = _scrambled((word + (key >> 32)) & _WORD)
+    return (word >> 8).to(torch.float32) * 2.0**-24
+
+
+def normal(key: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return draws of mean 0 and standard deviation 1, float32, in ``shape``, by Box and Muller."""
+    first, second = uniform(key, (2, *shape))
+    # 1 - u is in (0, 1], so never log 0.
+    return (-2 * torch.log1p(-first)).sqrt() * torch.cos(2 * math.pi * second)
+
+
+def _scrambled(word: Tensor) -> Tensor:
+    """Return numbers of 32 bits, in int64, scrambled one to one; no product exceeds 63 bits.
+
+    Source of the constants: hash-prospector (C. Wellons, public domain), the pair of least bias
+    below 2^31.
+    """
+    word = ((word ^ (word >> 16)) * 0x21F0AAAD) & _WORD
+    word = ((word ^ (word >> 15)) * 0x735A2D97) & _WORD
+    return word ^ (word >> 15)
