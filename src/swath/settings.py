@@ -26,6 +26,7 @@ from swath.parallel.settings import Parallel
 from swath.predict.settings import Predict
 from swath.tasks import Task
 from swath.train.job import TrainJob
+from swath.train.profile import Profile
 from swath.train.settings import Compute, TrainSettings
 
 COLLECTIONS: dict[str, type[Choice]] = {
@@ -86,6 +87,8 @@ class Run:
     """What the machine chooses; none of it changes the result."""
     parallel: Parallel = field(default_factory=Parallel)
     """How the model is spread over ranks; none of it changes the result."""
+    profile: Profile = field(default_factory=Profile)
+    """Which updates are looked at closely; changes no result."""
     predict: Predict = field(default_factory=Predict)
     """How a scene is mapped."""
     baselines: tuple[Baseline, ...] = ()

@@ -196,7 +196,7 @@ def test_every_setting_counts_but_those_of_the_machine(store, tmp_path):
         else:
             inside[place[-1]] = value + 1 if isinstance(value, (int, float)) else f"{value}er"
         path.write_text(yaml.safe_dump(tree))
-        if place in FREE_PLACES or place[0] in ("compute", "parallel"):
+        if place in FREE_PLACES or place[0] in ("compute", "parallel", "profile"):
             claim(tmp_path, settings)
             assert path.read_text() == whole
             continue

@@ -80,7 +80,7 @@ def test_a_run_folder_has_what_it_should(done):
     folder, _ = done
     names = {path.name for path in folder.iterdir()}
     expected = "settings.yaml metrics.jsonl tb checkpoints model.safetensors model.json"
-    assert names == set(expected.split())
+    assert names == {*expected.split(), "starts.jsonl"}
     speeds = [figures for figures in read(folder) if "loss" in figures]
     assert all(f["samples_per_s"] > 0 and 0 <= f["data_wait"] <= 1 for f in speeds)
 

@@ -28,6 +28,7 @@ from swath.data.order import Order
 from swath.data.resample import resized
 from swath.data.sensor import Band
 from swath.data.split import Part, Selection, Split, select
+from swath.span import span
 
 if TYPE_CHECKING:
     import torch
@@ -216,12 +217,14 @@ class Loader:
         ahead: deque = deque()
         while True:
             asked = time.perf_counter()
-            for one in itertools.islice(source, self.prefetch + 1 - len(ahead)):
-                ahead.append((one, self.data.store.read(one[1], self._modalities, groups=groups)))
-            if not ahead:
-                return
-            one, reading = ahead.popleft()
-            batch = self._batch(one, reading.result(), augment)
+            with span("data"):
+                for one in itertools.islice(source, self.prefetch + 1 - len(ahead)):
+                    reading = self.data.store.read(one[1], self._modalities, groups=groups)
+                    ahead.append((one, reading))
+                if not ahead:
+                    return
+                one, reading = ahead.popleft()
+                batch = self._batch(one, reading.result(), augment)
             self.waited += time.perf_counter() - asked
             yield batch
 

@@ -34,6 +34,7 @@ from swath.data.chip import Batch
 from swath.nn.norm import unrecorded
 from swath.parallel.mesh import Mesh
 from swath.parallel.settings import Parallel
+from swath.span import span
 
 Border = tuple[tuple[int, ...], torch.dtype]
 """Shape and type of what one piece hands to the next, or of the output."""
@@ -227,7 +228,8 @@ class Pipeline(nn.Module):
             update.totals += counted * torch.stack([loss.detach().double(), weight.double()])
             return torch.stack([loss.double() * counted])
 
-        return update.call(through, batch)
+        with span("forward"):
+            return update.call(through, batch)
 
     def before_backward(self, number: int, last: bool) -> None:
         """Prepare the backward pass of piece ``number``; ``last`` in this update."""
@@ -336,7 +338,8 @@ class _Stage(PipelineStage):
         last_backward: bool = False,
     ) -> None:
         self.pipeline.before_backward(self.stage_index, last_backward)
-        super().backward_one_chunk(bwd_chunk_id, loss, full_backward, last_backward)
+        with span("backward"):
+            super().backward_one_chunk(bwd_chunk_id, loss, full_backward, last_backward)
 
 
 class _Numbered(nn.Module):

@@ -30,6 +30,7 @@ from swath.parallel.pipeline import Pipeline
 from swath.parallel.spatial import own_rows
 from swath.parallel.tensor import complete, pieces
 from swath.parallel.world import World
+from swath.span import span
 
 Result = TypeVar("Result")
 Loss = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
@@ -102,16 +103,19 @@ class Replica:
                 module.set_requires_gradient_sync(last, recurse=False)
             if last:
                 self._send_next()
-            loss, weight = self.call(loss_of, batch)
-            (loss * (share * batch.counts)).backward()
+            with span("forward"):
+                loss, weight = self.call(loss_of, batch)
+            with span("backward"):
+                (loss * (share * batch.counts)).backward()
             pair = torch.stack([loss.detach().double(), weight.detach().double()])
             totals += pair * (share * batch.counts)
         for p in self._sharded:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-        self._flats.sum(self.mesh.learners)
-        if self._pieces:  # after the sum: until then plain gradients are under way
-            complete(self._pieces, self.mesh)
-        self.mesh.totals.sum_all([totals])
+        with span("exchange"):
+            self._flats.sum(self.mesh.learners)
+            if self._pieces:  # after the sum: until then plain gradients are under way
+                complete(self._pieces, self.mesh)
+            self.mesh.totals.sum_all([totals])
         self._scale(1 / torch.where(totals[1] > 0, totals[1], 1.0))
         return totals[0], totals[1]
 

@@ -7,7 +7,9 @@ process group in a module-level variable or in a model. It knows no models, data
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -154,6 +156,14 @@ class World:
         votes = self.sum(torch.tensor(flags, dtype=torch.float32, device=self.device))
         return [vote > 0 for vote in votes.tolist()]
 
+    def largest(self, values: Sequence[float]) -> list[float]:
+        """Return the largest of all ranks for each of ``values``; in one exchange."""
+        if self.group is None:
+            return list(values)
+        most = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(most, dist.ReduceOp.MAX, group=self.group)
+        return most.tolist()
+
     def share(self, tensors: Sequence[Tensor]) -> None:
         """Give every rank the tensors of rank 0, in place."""
         if self.group is None:
@@ -177,6 +187,21 @@ class World:
         # The others must not walk into the next exchange alone.
         if self.any(error is not None):
             raise error or RankFailed("rank 0 failed; its own message says why", told=True)
+
+    def all_do(self, action: Callable[[], None], seconds: float = 0.5) -> None:
+        """Let every rank do ``action``, on a thread; return when all are done. If it fails on one,
+        raise on all.
+
+        It may take hours where a single exchange would be taken for dead: ranks ask one another
+        every ``seconds``.
+        """
+        with ThreadPoolExecutor(1) as thread:
+            doing = thread.submit(action)
+            while self.any(not doing.done()):
+                time.sleep(seconds)
+            error = doing.exception()
+        if self.any(error is not None):
+            raise error or RankFailed("another rank failed; its own message says why", told=True)
 
 
 def refuse(trouble: str, seconds: float = 60.0) -> ConfigError | RankFailed:

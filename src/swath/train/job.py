@@ -29,6 +29,7 @@ from swath.optimizers.adamw import AdamW
 from swath.parallel.settings import Parallel
 from swath.tasks import Task
 from swath.train.files import write_file
+from swath.train.profile import Profile
 from swath.train.settings import FREE, Compute, TrainSettings
 
 SETTINGS = "settings.yaml"
@@ -50,6 +51,7 @@ class TrainJob:
     train: TrainSettings = field(default_factory=TrainSettings)
     compute: Compute = field(default_factory=Compute)
     parallel: Parallel = field(default_factory=Parallel)
+    profile: Profile = field(default_factory=Profile)
     seed: int = 0
 
     def __post_init__(self) -> None:

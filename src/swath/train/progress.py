@@ -57,7 +57,9 @@ def line(figures: dict[str, Any], total: int) -> str:
         return "  ".join(parts + [f"{name} {value:.4f}" for name, value in _scores(figures)])
     parts += [f"loss {figures['loss']:.4f}", f"lr {figures['lr']:.2e}"]
     parts += [f"{units.count(figures['samples_per_s'])} samples/s"]
-    parts += [f"data wait {figures['data_wait']:.0%}"]
+    shares = (("mfu", "MFU"), ("data_wait", "data wait"), ("exchange_wait", "exchange wait"))
+    shown = [(word, figures[name]) for name, word in shares if figures.get(name, 0) >= 0.005]
+    parts += [f"{word} {share:.0%}" for word, share in shown]
     if figures["skipped"]:
         parts.append("skipped: gradient not finite")
     left = (total - figures["samples"]) / figures["samples_per_s"]

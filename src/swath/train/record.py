@@ -4,10 +4,14 @@ One JSON object a line, each with ``update`` and ``samples``; an evaluation has 
 resumed run cuts off what was recorded after its checkpoint, so no update and no evaluation is there
 twice and none is missing. TensorBoard's files cannot be cut: what they hold from some update on is
 declared void and written again from the lines, also what a killed run had not yet on the disk.
+
+``starts.jsonl`` has a line for each time that the run was started or gone on with: on what, and
+what its figures of speed are shares of.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 from collections.abc import Mapping
@@ -17,6 +21,7 @@ from swath.config import ConfigError
 from swath.train.files import write_file
 
 METRICS = "metrics.jsonl"
+STARTS = "starts.jsonl"
 _FLUSH_SECONDS = 10  # between writes of TensorBoard's events to the disk
 _AGAIN = 2000  # lines, the last ones, written to TensorBoard again; half a second of work
 
@@ -61,6 +66,24 @@ class Recorder:
         for name, value in figures.items():
             if isinstance(value, int | float) and name not in ("update", "samples"):
                 self._board.add_scalar(name, value, figures["update"])
+
+
+def note_start(folder: pathlib.Path, facts: Mapping[str, Any]) -> None:
+    """Add a line to starts.jsonl in the run folder ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / STARTS, "a") as file:
+        file.write(json.dumps(facts) + "\n")
+
+
+def starts(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """Return the lines of a run folder's starts.jsonl, oldest first; torn ones are left out."""
+    path = folder / STARTS
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    found = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return [facts for facts in found if isinstance(facts, dict)]
 
 
 def cut(path: pathlib.Path, update: int, evaluated: bool = True) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from swath.config import ConfigError
+from swath.machine import load_machine
 
 FREE = ("checkpoint_every", "checkpoint_seconds", "checkpoint_async", "keep", "record_every")
 """Fields of TrainSettings that may change when a run is resumed: they do not touch the result."""
@@ -84,9 +85,14 @@ class Compute:
     """Microbatches read ahead of the one in work."""
     compile: bool = False
     """Compile the model with torch.compile: minutes at the start, faster afterwards."""
+    machine: str | None = None
+    """This computer: a name of `swath show --machines`, or a YAML file of your own. Its peak rate
+    is what mfu in the record is a share of; None: the rate of a matrix product at the start."""
 
     def __post_init__(self) -> None:
         if (self.threads is not None and self.threads < 1) or self.prefetch < 1:
             raise ConfigError(
                 f"threads={self.threads} and prefetch={self.prefetch} must be at least 1"
             )
+        if self.machine is not None:
+            load_machine(self.machine)  # raises if there is none

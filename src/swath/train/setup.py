@@ -31,6 +31,7 @@ from swath.parallel.mesh import Mesh
 from swath.parallel.replica import Replica
 from swath.parallel.world import World
 from swath.train.checkpoint import Checkpoints
+from swath.train.cost import Cost, cost
 from swath.train.ema import Average
 from swath.train.evaluate import evaluate
 from swath.train.export import About, LoadedModel, load_model, save_model, weights_of
@@ -38,10 +39,13 @@ from swath.train.heldout import Trained, held_out
 from swath.train.interrupt import Interrupts
 from swath.train.job import TrainJob, check, claim
 from swath.train.precision import AUTOCAST, DTYPES, arithmetic
+from swath.train.profile import Profiler
 from swath.train.progress import ProgressLine
-from swath.train.record import Recorder, read
+from swath.train.record import Recorder, note_start, read
 from swath.train.state import TrainState
 from swath.train.trainer import Figures, Trainer
+from swath.train.usage import Usage
+from swath.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -96,12 +100,33 @@ def _begin_records(trainer: Trainer, folder: pathlib.Path, records: contextlib.E
     evaluated = progress.evaluated == progress.samples
     recorder = records.enter_context(Recorder(folder, progress.update, evaluated=evaluated))
     line = records.enter_context(ProgressLine(trainer.settings.samples))
+    if not trainer.finished:
+        facts = conditions(trainer.replica, trainer.usage)
+        note_start(folder, {"update": progress.update, **facts})
 
     def record(figures: Figures) -> None:
         recorder.write(figures)
         line(figures)
 
     trainer.record = record
+
+
+def conditions(replica: Replica, usage: Usage) -> dict[str, Any]:
+    """Return what a run's figures of speed have to be read with; see docs/howto/seeing.md."""
+    world, cost = replica.world, usage.cost
+    gpu = world.device.type == "cuda"
+    return {
+        "ranks": world.ranks,
+        "degrees": {n: d for n, d in plain(replica.mesh.degrees).items() if d > 1},
+        "device": torch.cuda.get_device_name(world.device) if gpu else "cpu",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "swath": VERSION,
+        "flops_per_sample": cost.flops,
+        "tokens_per_sample": cost.tokens,
+        "peak_flops_per_s": cost.peak,
+        "peak_from": cost.peak_from,
+    }
 
 
 def describe(job: TrainJob, data: Data) -> About:
@@ -153,6 +178,7 @@ def assemble(
         folder, job.train.keep, world, facts, job, behind=job.train.checkpoint_async
     )
     checkpoints.restore(state)
+    job.profile.check(job.train.samples // job.batch.samples, world)
     return Trainer(
         state=state,
         replica=replica,
@@ -171,6 +197,23 @@ def assemble(
         checkpoints=checkpoints,
         interrupts=interrupts,
         validation=_validation(job, data, replica),
+        usage=Usage(_cost(about, job, world), compiled=job.compute.compile),
+        profiler=Profiler(
+            job.profile, pathlib.Path(job.folder), world.rank, world.device.type == "cuda"
+        ),
+    )
+
+
+def _cost(about: About, job: TrainJob, world: World) -> Cost:
+    """Return what a sample costs and what a rank can; known to rank 0, which records."""
+    if not world.first:
+        return Cost()
+    return cost(
+        lambda: about.model.build(about.inputs, about.outputs),
+        about.inputs,
+        world.device,
+        job.train.precision,
+        job.compute.machine,
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from swath.data.chip import Batch
 from swath.nn.norm import forget
 from swath.parallel.replica import Loss, Replica
+from swath.span import span
 from swath.train.settings import TrainSettings
 from swath.train.state import TrainState
 
@@ -51,14 +52,15 @@ def train_step(
         if progress.skipped > settings.skip_nonfinite:
             raise Diverged(_what_happened(state, replica, figures, samples, settings))
         return {**figures, "skipped": 1}
-    if settings.clip is not None:
-        replica.clip(norm, settings.clip)
-    for group in state.optimizer.param_groups:
-        group["lr"] = group.setdefault("initial_lr", group["lr"]) * rate
-    state.optimizer.step()
-    replica.settle()
-    if state.average is not None:
-        state.average.update(state.model, samples)
+    with span("optimiser"):
+        if settings.clip is not None:
+            replica.clip(norm, settings.clip)
+        for group in state.optimizer.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * rate
+        state.optimizer.step()
+        replica.settle()
+        if state.average is not None:
+            state.average.update(state.model, samples)
     return figures
 
 

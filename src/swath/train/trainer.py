@@ -7,7 +7,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from swath.batch.schedule import Schedule
@@ -16,13 +16,16 @@ from swath.data.chip import Batch
 from swath.parallel.mesh import Mesh
 from swath.parallel.replica import Replica
 from swath.parallel.world import World
+from swath.span import span
 from swath.tasks import Objective
 from swath.train.checkpoint import Checkpoints
 from swath.train.evaluate import evaluate
 from swath.train.interrupt import Interrupted, Interrupts
+from swath.train.profile import Profiler
 from swath.train.settings import TrainSettings
 from swath.train.state import TrainState
 from swath.train.step import Diverged, train_step
+from swath.train.usage import Usage
 
 Figures = dict[str, Any]
 
@@ -55,15 +58,20 @@ class Trainer:
     """This rank's microbatches of the validation part; None: there is no such part."""
     record: Callable[[Figures], None] = print
     """Takes the figures of updates and evaluations; called on rank 0."""
+    usage: Usage = field(default_factory=Usage)
+    profiler: Profiler = field(default_factory=Profiler)
 
     def __post_init__(self) -> None:
-        self._waited = self.loader.waited
         self._saved, self._recorded = self._moment, self.state.progress.samples
-        self._clock = self._saved_at = self._recorded_at = time.perf_counter()
+        self._clock = self._saved_at = time.perf_counter()
         self.move(self.replica.mesh)
 
     def run(self) -> None:
         """Train to the end. Raises Interrupted, after saving, if a signal asked to leave."""
+        with self.usage.timed(self.replica.world.device), self.profiler:
+            self._run()
+
+    def _run(self) -> None:
         late = False
         while True:
             # Before saving, so that a checkpoint knows of the evaluation at its update.
@@ -86,6 +94,7 @@ class Trainer:
         self.replica.move(mesh)
         self.checkpoints.move(self.replica.world)
         mesh = self.replica.mesh
+        self.usage.begin(mesh.world, self.state.progress.samples, self.loader.waited)
         self.replica.check(self.batch.passes)
         passes = len(self.batch.mine(mesh.part, mesh.parts))
         even = self.replica.in_step
@@ -104,16 +113,18 @@ class Trainer:
 
     def _update(self) -> None:
         factor = self.schedule.factor(self.state.progress.samples, self.settings.samples)
+        self.profiler.next(self.state.progress.update + 1)
         try:
-            figures = train_step(
-                self.state,
-                itertools.islice(self._batches, self._passes),
-                self.objective.loss,
-                self.replica,
-                self.settings,
-                self.batch.samples,
-                factor,
-            )
+            with self.usage.counted():
+                figures = train_step(
+                    self.state,
+                    itertools.islice(self._batches, self._passes),
+                    self.objective.loss,
+                    self.replica,
+                    self.settings,
+                    self.batch.samples,
+                    factor,
+                )
         except Diverged:  # on all ranks
             self.checkpoints.finish()
             raise
@@ -125,7 +136,8 @@ class Trainer:
         """Score the validation part; False if a signal came in the middle."""
         assert self.validation is not None, "evaluation without a validation part"
         progress, average = self.state.progress, self.state.average
-        with average.worn_by(self.state.model) if average else contextlib.nullcontext():
+        worn = average.worn_by(self.state.model) if average else contextlib.nullcontext()
+        with span("validation"), worn:
             figures = evaluate(
                 self.replica, self.objective, self.validation(), lambda: bool(self.interrupts)
             )
@@ -169,7 +181,8 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint of the state as it is."""
         self._tick()
-        self.checkpoints.save(self.state)
+        with span("checkpoint"):
+            self.checkpoints.save(self.state)
         self._saved, self._saved_at = self._moment, time.perf_counter()
 
     @property
@@ -196,18 +209,14 @@ class Trainer:
             self.record({"update": progress.update, "samples": progress.samples, **figures})
 
     def _speed(self) -> Figures:
-        """Return rate of learning and figures of time since the last record."""
+        """Return rate of learning and figures of time since the last record; on all ranks."""
         self._tick()
-        now, waited, samples = self._clock, self.loader.waited, self.state.progress.samples
-        seconds = now - self._recorded_at
-        figures = {
+        self._recorded = self.state.progress.samples
+        return {
             "lr": self.state.optimizer.param_groups[0]["lr"],
-            "samples_per_s": (samples - self._recorded) / seconds,
-            "data_wait": (waited - self._waited) / seconds,
+            **self.usage.figures(self._recorded, self.loader.waited),
             "seconds": self.state.progress.seconds,
         }
-        self._recorded_at, self._waited, self._recorded = now, waited, samples
-        return figures
 
     def _tick(self) -> None:
         now = time.perf_counter()
