@@ -123,6 +123,17 @@ def cores() -> int:
     return max(1, min(least, _number(("SLURM_CPUS_PER_TASK",), least)))
 
 
+def expanded(text: str) -> str:
+    """Return ``text`` with environment variables, as $TMPDIR or ${TMPDIR}, and a first ~ replaced;
+    ConfigError if one is not set."""
+    found = os.path.expanduser(os.path.expandvars(text))
+    if unset := re.search(r"\$(\w+|\{\w+\})", found):
+        raise ConfigError(
+            f"{text}: environment variable {unset[0]} is not set here; set it, or write the folder"
+        )
+    return found
+
+
 def child(rank: int, ranks: int, port: int) -> dict[str, str]:
     """Return the environment of local rank ``rank`` of ``ranks`` that this process starts; it
     holds ``port`` open for them."""

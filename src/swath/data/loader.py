@@ -28,6 +28,7 @@ from swath.data.order import Order
 from swath.data.resample import resized
 from swath.data.sensor import Band
 from swath.data.split import Part, Selection, Split, select
+from swath.data.stage import Stage, Staging
 from swath.span import span
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class DataSettings:
     """How pixel values become inputs."""
     resample: Literal["nearest", "bilinear"] = "bilinear"
     """How coarse bands are brought to the pixels of the finest; matters for several resolutions."""
+    stage: Stage | None = None
+    """Copies of shards on a disk of each node; None: every node reads the store itself."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.balance <= 1:
@@ -100,6 +103,25 @@ class Data:
             return self.store.grid
         finest = max((m for m, _ in self.channels), key=lambda m: m.height * m.width)
         return finest.height, finest.width
+
+    def stage(self) -> Staging | None:
+        """Read from copies near this node from now on, if the settings say so; of mode copy, when
+        all are there. ConfigError if the folder cannot be written or has no room."""
+        settings = self.settings.stage
+        if settings is None:
+            return None
+        self.store.staging = Staging(settings, self.store)
+        if settings.mode == "copy":
+            self.store.staging.fill(self.arrays())
+        return self.store.staging
+
+    def arrays(self) -> list[str]:
+        """Return the names of the sharded arrays that learning reads."""
+        grouping = self.select("train").grouping
+        names = [m.name for m, _ in self.channels]
+        names += ["label"] if self.store.contents.label.kind != "none" else []
+        names += [f"groups/{grouping}"] if grouping is not None else []
+        return [n for n in dict.fromkeys(names) if not self.store.parts[n].column]
 
     def select(self, part: Part) -> Selection:
         """Return one part of the store under the run's split."""

@@ -112,6 +112,16 @@ class Group:
         below = self._files.list(self._range(start)).result()
         return {int(name[len(start) :].split(b"/")[0]) for name in below}
 
+    def content(self, name: str) -> bytes:
+        """Return what is in one file; ConfigError if it is not there or cannot be read."""
+        try:
+            found = self._files.read(name).result()
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"{self._path}/{name}: cannot be read: {error}") from error
+        if found.state != "value":
+            raise ConfigError(f"{self._path}/{name}: is missing; run `swath data build` again")
+        return bytes(found.value)
+
     def remove(self, folder: str) -> None:
         """Remove everything below ``folder``."""
         self._files.delete_range(self._range(f"{folder}/".encode())).result()
@@ -208,6 +218,10 @@ class Shards:
         }
         spec = {"metadata": metadata, "create": True, "delete_existing": True}
         return cls(path, name, threads, spec)
+
+    def at(self, path: str) -> Shards:
+        """Return the array of the same name below ``path``."""
+        return Shards(path, self.name, self._threads)
 
     def file(self, shard: int) -> str:
         """Return the name of the file of one shard, below the store."""

@@ -23,7 +23,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from swath.config import ConfigError, build, no_such, plain
 from swath.data import layout
 from swath.data.chip import Chip, Contents, Modality
 from swath.data.shards import Group, Shards, as_text, is_address, nearby
+
+if TYPE_CHECKING:
+    from swath.data.stage import Staging
 
 VERSION = 1
 _SUM_BYTES = 64 << 20  # pixels read at a time for the checksum
@@ -63,6 +66,8 @@ class Store:
         self._lock = threading.RLock()
         self._columns: dict[str, np.ndarray] = {}
         self._arrays: dict[str, Shards] = {}
+        self.staging: Staging | None = None
+        """Where copies of shards are; None: only originals are read."""
         self._threads = ThreadPoolExecutor(min(32, max(4, here.cores())), "store")
 
     @classmethod
@@ -279,6 +284,10 @@ class Store:
             self._columns[name] = layout.texts(values) if name == "name" else values
         return self._columns[name]
 
+    def original(self, name: str) -> Shards:
+        """Return one of the sharded arrays as it lies in the store."""
+        return self._array(name)
+
     def sum(self) -> str:
         """Return a checksum of all pixels, labels and columns; each is read once.
 
@@ -308,7 +317,8 @@ class Store:
         if name not in self.parts:
             raise ConfigError(f"{self.path}: holds no {name!r}; there are {', '.join(self.parts)}")
         if not self.parts[name].column:
-            return self._array(name).read(indices)
+            array = self._array(name)
+            return self.staging.read(array, indices) if self.staging else array.read(indices)
         values = self.column(name)[indices]
         return lambda: values
 

@@ -188,7 +188,7 @@ class World:
         if self.any(error is not None):
             raise error or RankFailed("rank 0 failed; its own message says why", told=True)
 
-    def all_do(self, action: Callable[[], None], seconds: float = 0.5) -> None:
+    def all_do(self, action: Callable[[], object], seconds: float = 0.5) -> None:
         """Let every rank do ``action``, on a thread; return when all are done. If it fails on one,
         raise on all.
 

@@ -69,7 +69,7 @@ class TrainJob:
 RESULT = ("seed", "data", "augment", "model", "task", "batch", "optim", "schedule", "train")
 """Fields that the result depends on; where the store lies (data.store) does not count, what is in
 it is checked against the checkpoint."""
-MACHINE = ("data.store", *(f"train.{name}" for name in FREE))
+MACHINE = ("data.store", "data.stage", *(f"train.{name}" for name in FREE))
 """Those among them that may change in a run."""
 MAPPED = (*MACHINE, "train.precision")
 """Those among them that may differ when a trained model maps a scene."""

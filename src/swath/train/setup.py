@@ -70,6 +70,8 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
         about = describe(job, data)
         world.first_does(lambda: held.enter_context(lock(folder / ".lock", "swath train")))
         world.first_does(lambda: check(folder, settings or job))
+        if job.data.stage is not None:
+            world.all_do(data.stage)
         trainer = assemble(job, data, about, world, interrupts)
         world.first_does(lambda: claim(folder, settings or job))  # now that nothing refused it
         progress = trainer.state.progress
@@ -197,7 +199,7 @@ def assemble(
         checkpoints=checkpoints,
         interrupts=interrupts,
         validation=_validation(job, data, replica),
-        usage=Usage(_cost(about, job, world), compiled=job.compute.compile),
+        usage=Usage(_cost(about, job, world), data.store.staging, compiled=job.compute.compile),
         profiler=Profiler(
             job.profile, pathlib.Path(job.folder), world.rank, world.device.type == "cuda"
         ),

@@ -12,6 +12,8 @@ the rank that has most of it.
     sent_bytes      bytes that a rank sends in an update, as pieces passed on in a ring: see
                     :mod:`swath.parallel.count`. From the second update of a start on
     memory_bytes    most memory that a rank used: see :mod:`swath.train.memory`
+    staged_bytes    bytes that ranks have copied near since this start, all together
+    staged_seconds  seconds that the rank which copied longest has spent on it
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 
 import torch
 
+from swath.data.stage import Staging
 from swath.parallel.count import counted
 from swath.parallel.waits import Waits
 from swath.parallel.world import World
@@ -38,8 +41,10 @@ class Usage:
     compiled: whether parts of the model are compiled.
     """
 
-    def __init__(self, cost: Cost | None = None, *, compiled: bool = False) -> None:
-        self.cost = cost or Cost()
+    def __init__(
+        self, cost: Cost | None = None, staging: Staging | None = None, *, compiled: bool = False
+    ) -> None:
+        self.cost, self.staging = cost or Cost(), staging
         self._compiled = compiled
         self._waits: Waits | None = None
 
@@ -96,4 +101,8 @@ class Usage:
         found |= {"data_wait": data, "exchange_wait": exchanges}
         if sent >= 0:
             found["sent_bytes"] = round(sent)
+        if self.staging is not None:
+            copied = torch.tensor(self.staging.bytes, dtype=torch.int64, device=self.world.device)
+            found["staged_bytes"] = int(self.world.sum(copied))
+            (found["staged_seconds"],) = self.world.largest([self.staging.seconds])
         return {**found, "memory_bytes": round(memory)}
