@@ -224,7 +224,11 @@ def test_missing_folder_band_or_file(folder):
     says(r"files names no file for band B02", folder, bands=("B02",), files={"B05": "T33_B05.jp2"})
     says(r"grid: band 'B03' is not among", folder, grid="B03")
     write(folder / "T32_B02.tif", B02)
-    says(r"band B02 is in 2 files \(T32_B02.tif, T33_B02.tif\); name the right one", folder)
+    says(
+        r"band B02 is in 2 files: T32_B02.tif \(10 m\), T33_B02.tif \(10 m\); choose one of "
+        r"them with files: \{B02: T32_B02.tif, ...\}, or a pattern that only one of them matches",
+        folder,
+    )
 
 
 def test_the_folder_of_a_file_that_has_all_bands(tmp_path):

@@ -1,5 +1,8 @@
 """Which file and channel holds each band of an ``Imagery``.
 
+Where a band lies in several resolutions, as in ESA's products, it is taken from the file with the
+pixels that the instrument saw.
+
 A file may describe its channels by name. Where it does, the description must agree with what the
 settings ask for: bands in another order would train a model on the wrong numbers, silently.
 """
@@ -12,6 +15,7 @@ import re
 from typing import TYPE_CHECKING
 
 from swath.config import ConfigError, no_such
+from swath.data.product import holds_product, image_folders, native, pixel_m
 from swath.data.sensor import Sensor
 from swath.geo.channel import Channel, File
 from swath.geo.raster import is_gdal_name
@@ -101,12 +105,7 @@ def _of_many_files(imagery: Imagery, sensor: Sensor, path: pathlib.Path) -> dict
     files: dict[str, File] = {}
     out = {}
     for band, found in names.items():
-        if len(found) > 1:
-            raise ConfigError(
-                f"{path}: band {band} is in {len(found)} files ({', '.join(found[:3])}); name the "
-                "right one with files"
-            )
-        name, number = _split(found[0])
+        name, number = _split(found[0] if len(found) == 1 else _one(found, band, imagery, sensor))
         full = name if is_gdal_name(name) else str(path / name)
         if full not in files:
             files[full] = _file(full, imagery)
@@ -121,8 +120,31 @@ def _of_many_files(imagery: Imagery, sensor: Sensor, path: pathlib.Path) -> dict
     return out
 
 
+def _one(found: list[str], band: str, imagery: Imagery, sensor: Sensor) -> str:
+    """Return which of several files to take ``band`` from; ConfigError lists them."""
+    path = pathlib.Path(imagery.path)
+    sizes: dict[str, float | None] = {}
+    for each in found:
+        file = _file(str(path / _split(each)[0]), imagery)
+        sizes[each] = None if file.grid is None else pixel_m(file.grid)
+        file.close()
+    chosen = native(band, sizes, sensor)
+    if chosen is not None:
+        return chosen
+    told = [f"{name} ({size:g} m)" if size else name for name, size in sizes.items()]
+    more = f", and {len(told) - 8} more" if len(told) > 8 else ""
+    raise ConfigError(
+        f"{path}: band {band} is in {len(found)} files: {', '.join(told[:8])}{more}; choose one of "
+        f"them with files: {{{band}: {found[0]}, ...}}, or a pattern that only one of them matches"
+    )
+
+
 def _whole(path: pathlib.Path, sensor: Sensor) -> str:
-    """Return what to write if a file in the folder ``path`` has all bands; "" if none can have."""
+    """Return what to write if a file in the folder ``path`` has all bands, or it is the folder
+    above; "" if neither is so."""
+    product = holds_product(path)
+    if product:
+        return product
     images = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES)
     for image in images[:1]:
         with contextlib.suppress(ConfigError):
@@ -159,9 +181,10 @@ def _search(path: pathlib.Path, pattern: str | None, band: str) -> list[str]:
             return [name + hash_ + number]
         found = path.glob(name)
     else:
-        own = re.compile(rf"(^|[^A-Za-z0-9]){re.escape(band)}$")
+        own = re.compile(rf"(^|[^A-Za-z0-9]){re.escape(band)}(_\d+m)?$")
         hash_ = number = ""
-        found = (f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and own.search(f.stem))
+        images = (f for folder in image_folders(path) for f in folder.iterdir())
+        found = (f for f in images if f.suffix.lower() in SUFFIXES and own.search(f.stem))
     return sorted(str(f.relative_to(path)) + hash_ + number for f in found)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from swath.config import ConfigError
 from swath.data.chip import Ground
+from swath.data.product import pixel_m
 from swath.data.sensor import Sensor, load_sensor, sensors
 from swath.geo import warp
 from swath.geo.channel import Channel
@@ -50,7 +51,8 @@ class Imagery:
     """Which raster files make up a scene, and the one grid that they are brought to."""
 
     path: str
-    """A folder with one file per band, or one file with all bands."""
+    """A folder with one file per band, a product as ESA delivers it (its .SAFE folder), or one file
+    with all bands."""
 
     sensor: str | None = None
     """Name of a sensor that ships with Swath (swath show --kinds lists them), or a YAML file like
@@ -62,7 +64,8 @@ class Imagery:
     files: str | dict[str, str] | None = None
     """Where each band is, within ``path``: a pattern such as "*_{band}_20m.jp2", or band: file.
     "cube.tif#3" is the third channel of a file; "netcdf:{path}/cube.nc:B2" a name in GDAL's terms.
-    None: the files whose names end in the band's (..._B02.jp2)."""
+    None: the files whose names end in the band's (..._B02.jp2, ..._B02_10m.jp2). Of several with
+    pixels of different size, the one whose pixels the instrument saw (the sensor's gsd_m)."""
 
     order: tuple[str, ...] | None = None
     """Bands of a single file, channel by channel, "-" for a channel that is none. None: as the
@@ -144,7 +147,7 @@ class Imagery:
         return Scene(self, sensor, grid, list(channels.values()))
 
     def _grid(self, channels: dict[str, Channel]) -> GeoBox:
-        first = min(channels.values(), key=lambda c: _pixel_area(c.grid))
+        first = min(channels.values(), key=lambda c: pixel_m(c.grid))
         grid = channels[self.grid].grid if self.grid else first.grid
         if self.resolution_m is None and self.crs is None:
             return grid
@@ -302,11 +305,6 @@ def _extent(grid: GeoBox) -> str:
     except rasterio.errors.RasterioError:
         return f"{bounds} in {crs_short(grid.crs)}"
     return f"lon {west:.3f}..{east:.3f}, lat {south:.3f}..{north:.3f} ({crs_short(grid.crs)})"
-
-
-def _pixel_area(grid: GeoBox) -> float:
-    degrees = grid.crs is not None and grid.crs.geographic
-    return abs(grid.affine.determinant) * (111_320.0**2 if degrees else 1.0)
 
 
 def _time(text: str) -> datetime.datetime:
