@@ -205,7 +205,14 @@ def _scene(run: Run) -> Imagery | None:
     built_from = dataset.imagery if isinstance(dataset, Scene) else None
     scene = run.predict.scene
     if scene is not None and scene.sensor is None:
-        scene = dataclasses.replace(scene, sensor=getattr(built_from or dataset, "sensor", None))
+        like = built_from or dataset
+        scale, offset = scene.scale, scene.offset
+        scene = dataclasses.replace(
+            scene,
+            sensor=getattr(like, "sensor", None),
+            scale=getattr(like, "scale", None) if scale is None else scale,
+            offset=getattr(like, "offset", None) if offset is None else offset,
+        )
         if scene.sensor is not None:
             log.info("predict.scene names no sensor; it is taken for %s, the store's", scene.sensor)
     return scene or built_from

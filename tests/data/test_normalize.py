@@ -1,5 +1,6 @@
 """Normalising: closed forms, no-data set apart, exact for wide integers, and errors that help."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from swath.config import ConfigError, build, plain
 from swath.data.normalize import Normalize, Normalizer, normalizer
-from swath.data.sensor import Band, Sensor
+from swath.data.sensor import Band, Sensor, load_sensor
 from swath.data.stats import BandStats
 
 SENSOR = Sensor(
@@ -83,6 +84,30 @@ def test_a_normalizer_travels_in_json():
     made = normalizer(Normalize(clip=4), BANDS, stats((1 / 3, 0.1)))
     assert build(Normalizer, json.loads(json.dumps(plain(made), allow_nan=False)), "x") == made
     assert made.only([1]).bands == ("b",) and made.only([1]).shift == (0.1,)
+
+
+def test_another_scale_than_in_training_gives_the_same_inputs(caplog):
+    """Counts of an older baseline, with an offset, and reflectance itself are one ground."""
+    trained = load_sensor("sentinel2_l2a").select(["B02", "B03"])
+    made = normalizer(Normalize(), [(trained, 0), (trained, 1)], stats())
+    counts = torch.tensor([[[[1200.0, 900.0]], [[55.0, 48.0]]]])
+    expected = made(counts)[0]
+    for scale, offset in ((1.0, 0.0), (1e-4, -0.1), (2e-5, -0.1)):
+        other = trained.counted(scale, offset)
+        stored = (counts * trained.scale + trained.offset - offset) / scale
+        got = made.of([other, other])
+        torch.testing.assert_close(got(stored)[0], expected, rtol=1e-4, atol=1e-4)
+        assert got.scale == (scale, scale) and got.only([1]).offset == (offset,)
+        torch.testing.assert_close(got.of([trained, trained])(counts)[0], expected)
+    assert made.of([trained, trained]) == made and not caplog.messages
+    bare = dataclasses.replace(made, scale=(), offset=(), unit=())  # of an older release
+    assert bare.of([trained, trained]) == bare
+    count = dataclasses.replace(trained.counted(1.0, None), unit="", name="mine")
+    assert made.of([count, count]).shift == made.shift
+    assert caplog.messages == [
+        "sensor mine counts B02, B03 in 1 (unit not said), the model was trained on counts of "
+        "0.0001 reflectance; they are taken for the same"
+    ]
 
 
 def test_mistakes_are_clear():

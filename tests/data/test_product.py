@@ -83,6 +83,24 @@ def test_level_1c_has_its_images_in_one_folder(tmp_path):
     assert scene.name == "S2A_MSIL1C"
 
 
+def test_metadata_with_another_offset_than_the_sensor_are_noticed(product, caplog):
+    """Since baseline 04.00 counts have an offset of -1000; nothing in the pixels tells it."""
+    folder, _ = product
+    lines = [f'<BOA_ADD_OFFSET band_id="{i}">-1000</BOA_ADD_OFFSET>' for i in range(13)]
+    file = folder / "MTD_MSIL2A.xml"
+    file.write_text("\n".join(["<list>", *lines, "</list>"]))
+    imagery(folder, ("B02",)).open()
+    (said,) = caplog.messages
+    assert said == (
+        f"{file}: BOA_ADD_OFFSET is -1000 counts, but sensor sentinel2_l2a has 0: reflectance "
+        "comes out wrong by 0.1; set offset: -0.1 beside sensor"
+    )
+    caplog.clear()
+    imagery(folder, ("B02",), offset=-0.1).open()
+    assert not caplog.messages
+    file.unlink()
+
+
 # What a user can do wrong, and what is said.
 
 

@@ -1,10 +1,13 @@
 """What "not observed" looks like is the scene's business, not the training data's."""
 
+import dataclasses
+
 import numpy as np
 import rasterio
 
 from swath.predict.map import predict
 from swath.predict.settings import Predict
+from swath.train.export import LoadedModel
 from tests.predict.small import untrained, write_scene
 
 
@@ -27,3 +30,34 @@ def test_another_no_data_value_than_in_training_gives_the_same_map(tmp_path):
             maps.append(raster.read())
     assert 0 < np.isnan(maps[0]).mean() < 0.5
     np.testing.assert_array_equal(maps[1], maps[0])
+
+
+def test_reflectance_is_mapped_by_a_model_of_counts(tmp_path):
+    """The sensor says what a number means, in training and here: the two scenes are the same."""
+    colours = ("B04", "B03", "B02")
+    made = untrained()
+    normalize = dataclasses.replace(
+        made.normalize,
+        bands=colours,
+        scale=(1e-4,) * 3,
+        offset=(0.0,) * 3,
+        unit=("reflectance",) * 3,
+    )
+    about = dataclasses.replace(made.about, normalize=normalize)
+    model = LoadedModel(made.network, made.objective, about)
+    settings = write_scene(tmp_path, 40, 48, hole=False)
+    settings = dataclasses.replace(settings, sensor="sentinel2_l2a", order=colours)
+    maps = []
+    for scale in (None, 1.0):
+        with settings.open() as scene:
+            found = predict(model, scene, Predict(probabilities=True), tmp_path / f"map{scale}")
+        with rasterio.open(found["probabilities"]) as raster:
+            maps.append(raster.read())
+        with rasterio.open(settings.path) as file:
+            profile, pixels = file.profile, file.read()
+        path = tmp_path / "reflectance.tif"
+        profile |= {"dtype": "float32", "nodata": np.nan}
+        with rasterio.open(path, "w", **profile) as file:
+            file.write((pixels * 1e-4).astype(np.float32))
+        settings = dataclasses.replace(settings, path=str(path), scale=1.0)
+    np.testing.assert_allclose(maps[1], maps[0], atol=1e-4)

@@ -27,7 +27,14 @@ from swath import here
 from swath.config import ConfigError, kind_of, plain
 from swath.data import layout, stats
 from swath.data.census import SAMPLES, CensusFold, pack, unpack
-from swath.data.check import check_bands, check_chip, check_contents, check_split, warn_of_parts
+from swath.data.check import (
+    check_bands,
+    check_chip,
+    check_contents,
+    check_pixels,
+    check_split,
+    warn_of_parts,
+)
 from swath.data.chip import IGNORE, Chip
 from swath.data.dataset import Dataset, Source
 from swath.data.fold import fit
@@ -183,6 +190,7 @@ def _write(
 ) -> None:
     """Read the samples of ``shards`` in threads; write each shard while the next one is read."""
     threads = threads or here.cores()
+    checked = False
     written: Future[None] | None = None
     with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(1) as writer:
 
@@ -195,6 +203,9 @@ def _write(
         try:
             for shard in shards:
                 chips = list(readers.map(chip, shard))
+                if not checked:
+                    check_pixels(chips, store.contents)
+                    checked = True
                 if written is not None:
                     written.result()
                 written = writer.submit(store.write_many, shard.start, chips)

@@ -7,12 +7,14 @@ hours. What needs the labels is known when they are counted.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from swath.config import ConfigError
 from swath.data.chip import IGNORE, Chip, Contents
+from swath.data.plausible import check_scale
 from swath.data.split import TEST, Selection, Split, select
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from swath.data.store import Store
 
 log = logging.getLogger(__name__)
+
+_LOOKED_AT = 16  # chips whose pixels are looked at
 
 
 def check_contents(contents: Contents) -> None:
@@ -56,6 +60,17 @@ def check_chip(chip: Chip, contents: Contents, index: int) -> None:
         )
     if chip.where is not None and not 0 <= chip.where.ground < len(contents.grounds):
         raise ConfigError(f"{who}: is on ground {chip.where.ground}, which is not in its contents")
+
+
+def check_pixels(chips: Sequence[Chip], contents: Contents) -> None:
+    """Raise ConfigError if pixels of ``chips`` cannot be what their sensor says."""
+    some = chips[:: max(1, len(chips) // _LOOKED_AT)]
+    for modality in contents.modalities:
+        images = [chip.images[modality.name] for chip in some]
+        if modality.sensor.nodata is not None:
+            images = [image[image != modality.sensor.nodata] for image in images]
+        names = f"{some[0].name} and {len(some) - 1} others" if len(some) > 1 else some[0].name
+        check_scale(modality.sensor, images, names)
 
 
 def check_split(split: Split, contents: Contents) -> None:

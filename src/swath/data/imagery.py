@@ -18,7 +18,8 @@ import numpy as np
 
 from swath.config import ConfigError
 from swath.data.chip import Ground
-from swath.data.product import pixel_m
+from swath.data.plausible import check_scale
+from swath.data.product import pixel_m, warn_of_offset
 from swath.data.sensor import Sensor, load_sensor, sensors
 from swath.geo import warp
 from swath.geo.channel import Channel
@@ -57,6 +58,13 @@ class Imagery:
     sensor: str | None = None
     """Name of a sensor that ships with Swath (swath show --kinds lists them), or a YAML file like
     those. It has to be said; None is for predict.scene alone: what the store was built from."""
+
+    scale: float | None = None
+    """Unit per count, such as 1 for files that hold reflectance itself; None: the sensor's."""
+
+    offset: float | None = None
+    """What a count of 0 stands for, in the sensor's unit, such as -0.1 for Sentinel-2 products of
+    processing baseline 04.00 and later; None: the sensor's."""
 
     bands: tuple[str, ...] | None = None
     """Bands to use, in this order. None: all of the sensor (of a single file: all that it has)."""
@@ -122,7 +130,7 @@ class Imagery:
 
         Raises ConfigError: the sensor is not said; a file is missing, truncated, without or with
         another CRS, or all no-data; a band is missing, or is another one by the file's own
-        description.
+        description; pixels cannot be what the sensor says.
         """
         from swath.data import files
 
@@ -130,7 +138,7 @@ class Imagery:
             check_crs(self.crs)
         if self.georeference is not None:
             check_crs(self.georeference.crs)
-        sensor = load_sensor(self.known_sensor)
+        sensor = load_sensor(self.known_sensor).counted(self.scale, self.offset)
         channels = files.channels(self, sensor)
         sensor = sensor.select(channels)
         if self.grid is not None and self.grid not in channels:
@@ -138,12 +146,16 @@ class Imagery:
         _check_places(channels)
         grid = self._grid(channels)
         _check_overlap(grid, channels)
+        found = []
         for band, channel in channels.items():
-            if not channel.any_observed():
+            found.append(channel.some_observed())
+            if not len(found[-1]):
                 raise ConfigError(
                     f"{channel.file.path}: band {band} has no data anywhere (every pixel is "
                     f"no-data, {channel.nodata}); leave it out with bands, or check nodata"
                 )
+        check_scale(sensor, found, next(iter(channels.values())).file.path)
+        warn_of_offset(pathlib.Path(self.path), sensor)
         return Scene(self, sensor, grid, list(channels.values()))
 
     def _grid(self, channels: dict[str, Channel]) -> GeoBox:

@@ -7,6 +7,8 @@ of a scene in mapping.
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from swath.data.stats import BandStats
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,10 @@ class Normalizer:
     nodata: tuple[float | None, ...]
     """The stored value that means "not observed"; NaN always does."""
     clip: float | None = None
+    scale: tuple[float, ...] = ()
+    """Unit per count of the images it was made for; empty in models of older releases."""
+    offset: tuple[float, ...] = ()
+    unit: tuple[str, ...] = ()
 
     def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return normalised pixels, float32 with 0 where not observed, and the observed, bool.
@@ -84,6 +92,46 @@ class Normalizer:
             scaled.masked_fill_(absent, 0.0)
         return scaled.float(), absent.logical_not_()
 
+    def of(self, sensors: Sequence[Sensor]) -> Normalizer:
+        """Return what does the same to images of other sensors, one for each band: reflectance
+        0..1 where it was counts, say, or counts with another offset. Their no-data counts."""
+        shift, factor = list(self.shift), list(self.factor)
+        unlike = []
+        for i, known in enumerate(zip(self.scale, self.offset, self.unit, strict=True)):
+            here = sensors[i]
+            if known == (here.scale, here.offset, here.unit):
+                continue
+            scale, offset, unit = known
+            if unit != here.unit or not unit:
+                unlike.append(i)
+                continue
+            # A pixel v is a v + b in counts of the images that this was made for.
+            a, b = here.scale / scale, (here.offset - offset) / scale
+            shift[i], factor[i] = (shift[i] - b) / a, factor[i] / a
+        if unlike:
+            log.warning(
+                "sensor %s counts %s in %g %s, the model was trained on counts of %g %s; they are "
+                "taken for the same",
+                sensors[unlike[0]].name,
+                ", ".join(self.bands[i] for i in unlike),
+                *(sensors[unlike[0]].scale, sensors[unlike[0]].unit or "(unit not said)"),
+                *(self.scale[unlike[0]], self.unit[unlike[0]] or "(unit not said)"),
+            )
+        new = dataclasses.replace(
+            self,
+            shift=tuple(shift),
+            factor=tuple(factor),
+            nodata=tuple(_nodata(sensor) for sensor in sensors),
+        )
+        if not self.scale:
+            return new
+        return dataclasses.replace(
+            new,
+            scale=tuple(sensor.scale for sensor in sensors),
+            offset=tuple(sensor.offset for sensor in sensors),
+            unit=tuple(sensor.unit for sensor in sensors),
+        )
+
     def only(self, places: Sequence[int]) -> Normalizer:
         """Return the Normalizer of some of the bands."""
 
@@ -96,6 +144,9 @@ class Normalizer:
             factor=some(self.factor),
             nodata=some(self.nodata),
             clip=self.clip,
+            scale=some(self.scale) if self.scale else (),
+            offset=some(self.offset) if self.offset else (),
+            unit=some(self.unit) if self.unit else (),
         )
 
 
@@ -122,11 +173,17 @@ def normalizer(
             )
         shift = [s.mean for s in stats]
         factor = [s.std or 1.0 for s in stats]  # a constant band becomes 0
-    absent = [sensor.nodata for sensor, _ in bands]
     return Normalizer(
         bands=names,
         shift=tuple(shift),
         factor=tuple(factor),
-        nodata=tuple(None if v is None or math.isnan(v) else float(v) for v in absent),
+        nodata=tuple(_nodata(sensor) for sensor, _ in bands),
         clip=settings.clip,
+        scale=tuple(sensor.scale for sensor, _ in bands),
+        offset=tuple(sensor.offset for sensor, _ in bands),
+        unit=tuple(sensor.unit for sensor, _ in bands),
     )
+
+
+def _nodata(sensor: Sensor) -> float | None:
+    return None if sensor.nodata is None or math.isnan(sensor.nodata) else float(sensor.nodata)

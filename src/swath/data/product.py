@@ -10,6 +10,7 @@ Source: ESA, Sentinel-2 Products Specification Document, section on the granule'
 
 from __future__ import annotations
 
+import logging
 import pathlib
 import re
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
     from swath.data.sensor import Sensor
+
+
+log = logging.getLogger(__name__)
 
 
 def image_folders(path: pathlib.Path) -> list[pathlib.Path]:
@@ -46,6 +50,28 @@ def holds_product(path: pathlib.Path) -> str:
     """Return what to write if a product lies in the folder ``path``; "" if none does."""
     inside = sorted(path.glob("*.SAFE"))
     return f"It holds {inside[0].name}: path may be that folder, {inside[0]}" if inside else ""
+
+
+def warn_of_offset(path: pathlib.Path, sensor: Sensor) -> None:
+    """Say so if the metadata of the product ``path`` give counts another offset than ``sensor``
+    has: since baseline 04.00 it is -1000 counts, and reflectance would come out 0.1 too high."""
+    for name, tag in (("MTD_MSIL2A.xml", "BOA_ADD_OFFSET"), ("MTD_MSIL1C.xml", "RADIO_ADD_OFFSET")):
+        file = path / name
+        text = file.read_text(errors="replace") if file.is_file() else ""
+        found = {float(n) for n in re.findall(rf"<{tag}[^>]*>\s*(-?[\d.]+)\s*<", text)}
+        said = sensor.offset / sensor.scale
+        if len(found) == 1 and abs(counts := found.pop() - said) > 0.5:
+            log.warning(
+                "%s: %s is %g counts, but sensor %s has %g: reflectance comes out wrong by %g; set "
+                "offset: %g beside sensor",
+                file,
+                tag,
+                counts + said,
+                sensor.name,
+                said,
+                -counts * sensor.scale,
+                (counts + said) * sensor.scale,
+            )
 
 
 def pixel_m(grid: GeoBox) -> float:

@@ -49,6 +49,8 @@ class Sensor:
 
     def __post_init__(self) -> None:
         names = self.names
+        if not self.scale > 0:
+            raise ConfigError(f"sensor {self.name}: scale={self.scale:g} must be above 0")
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ConfigError(f"sensor {self.name}: band {', '.join(twice)} is there twice")
@@ -74,6 +76,14 @@ class Sensor:
             self,
             bands=tuple(known[name] for name in names),
             colour=self.colour if set(self.colour) <= set(names) else (),
+        )
+
+    def counted(self, scale: float | None, offset: float | None) -> Sensor:
+        """Return the sensor with another unit per count, or offset; None: as it is."""
+        return dataclasses.replace(
+            self,
+            scale=self.scale if scale is None else scale,
+            offset=self.offset if offset is None else offset,
         )
 
 

@@ -36,6 +36,10 @@ class Folder(Dataset):
     """Classes to take, in the order of the class ids; empty: every folder, by name."""
     sensor: str = "rgb"
     """Name of a sensor that ships with Swath, or a YAML file like those."""
+    scale: float | None = None
+    """Unit per count, such as 1 for files that hold reflectance itself; None: the sensor's."""
+    offset: float | None = None
+    """What a count of 0 stands for, in the sensor's unit; None: the sensor's."""
     bands: tuple[str, ...] | None = None
     """Bands to use, in this order; None: all that the images have."""
     order: tuple[str, ...] | None = None
@@ -73,7 +77,7 @@ class FolderSource:
             self._given = {f: lists[f.stem] for f in self._images if f.stem in lists}
             if not self._given:
                 raise ConfigError(f"{self._root}: the lists of splits name none of its images")
-        self._sensor = load_sensor(settings.sensor)
+        self._sensor = load_sensor(settings.sensor).counted(settings.scale, settings.offset)
         channels = self._channels(self._images[0])
         every = list(channels.values())
         self._file = every[0].file

@@ -55,6 +55,12 @@ class Masks(Dataset):
     sensor: str = "rgb"
     """Name of a sensor that ships with Swath, or a YAML file like those."""
 
+    scale: float | None = None
+    """Unit per count, such as 1 for files that hold reflectance itself; None: the sensor's."""
+
+    offset: float | None = None
+    """What a count of 0 stands for, in the sensor's unit; None: the sensor's."""
+
     bands: tuple[str, ...] | None = None
     """Bands to use, in this order; None: all that the images have."""
 
@@ -142,7 +148,7 @@ class Pairs:
     def __init__(self, settings: Masks) -> None:
         self.settings = settings
         self._root = pathlib.Path(settings.path)
-        self._sensor = load_sensor(settings.sensor)
+        self._sensor = load_sensor(settings.sensor).counted(settings.scale, settings.offset)
         self._names = _find(self._root, settings.images)
         self._masks = [self._mask_of(name) for name in self._names]
         with ThreadPoolExecutor(4) as pool:

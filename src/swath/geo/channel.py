@@ -181,11 +181,16 @@ class Channel:
         values[observed] = real[observed].astype(dtype)
         return values, observed
 
-    def any_observed(self, size: int = 512) -> bool:
-        """Return whether any pixel was observed; stops at the first, and looks from the middle."""
+    def some_observed(self, size: int = 512) -> np.ndarray:
+        """Return the observed pixels (n,) of the first tile that has any, looking from the middle;
+        none if no pixel of the file was."""
         height, width = self.file.height, self.file.width
         tiles = windows(height, width, size, size)
         tiles.sort(
             key=lambda w: abs(w.row + size / 2 - height / 2) + abs(w.col + size / 2 - width / 2)
         )
-        return any(self.pixels(tile)[1].any() for tile in tiles)
+        for tile in tiles:
+            values, observed = self.pixels(tile)
+            if observed.any():
+                return values[observed]
+        return np.zeros(0, self.dtype)

@@ -19,7 +19,6 @@ score are made alike.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import pathlib
 from collections import deque
@@ -169,10 +168,8 @@ class Mapping:
             model.outputs.dense,
         )
         self.values = model.label.kind in ("value", "raster")
-        # The scene's own no-data value counts, which may be another than the training data's.
-        self._normalize = dataclasses.replace(
-            model.normalize, nodata=(_number(scene.sensor.nodata),) * len(self._bands)
-        )
+        # The scene's own no-data value and scale count, which may be others than in training.
+        self._normalize = model.normalize.of([scene.sensor] * len(self._bands))
         self._begun = False
         self._at_once = settings.windows_at_once or _at_once(self.tiling.tile, self.device.type)
         self._forward = Forward(
@@ -311,10 +308,6 @@ def _places(model: LoadedModel, scene: Scene) -> list[int]:
             "files in predict.scene, or train a model on the bands that there are"
         )
     return [there.index(band) for band in wanted]
-
-
-def _number(nodata: float | None) -> float | None:
-    return None if nodata is None or np.isnan(nodata) else float(nodata)
 
 
 def _at_once(tile: int, device: str) -> int:

@@ -298,7 +298,8 @@ def _data_of(job: TrainJob, loaded: LoadedModel) -> Data:
             f"{job.data.store}: the model in {job.folder} takes bands {', '.join(wanted)}, the data"
             f" give {', '.join(found)}; set data.bands"
         )
-    return dataclasses.replace(data, normalize=loaded.normalize)
+    sensors = [modality.sensor for modality, _ in data.channels]
+    return dataclasses.replace(data, normalize=loaded.normalize.of(sensors))
 
 
 def _validation(job: TrainJob, data: Data, replica: Replica) -> Any:
