@@ -10,6 +10,9 @@ size it asks for, so tests cannot leak groups into each other:
 Inside the function, ``World.start("cpu")`` is the world of that call. Functions and arguments
 travel by cloudpickle; what they print goes to the test's output. A rank that raises shows its
 traceback, ranks that hang are named, and the pool starts afresh after either.
+
+Torch's caches keep groups alive that are closed, and each has threads that wake a hundred times a
+second. A worker with too many of them makes room for a new one.
 """
 
 import multiprocessing
@@ -26,6 +29,8 @@ from typing import Any
 import cloudpickle
 import pytest
 
+THREADS = 40
+"""With more than so many threads a worker is replaced."""
 PRELOAD = [
     "torch._dynamo",  # which the first step of an optimiser imports
     "torch.utils.tensorboard",
@@ -55,12 +60,19 @@ def serve(rank: int, pipe: Connection, path: list[str]) -> None:
             dist.init_process_group(
                 "gloo", store=dist.FileStore(store, ranks), rank=rank, world_size=ranks
             )
-            pipe.send((True, cloudpickle.dumps(function(*args))))
+            dist.barrier()  # who is done and closes must not find others still connecting
+            pipe.send((True, cloudpickle.dumps(function(*args)), threads()))
         except BaseException:
-            pipe.send((False, traceback.format_exc()))
+            pipe.send((False, traceback.format_exc(), 0))
         finally:
             if dist.is_initialized():
                 dist.destroy_process_group()
+
+
+def threads() -> int:
+    """Return how many threads this process has; 1 where the system does not say."""
+    folder = pathlib.Path("/proc/self/task")
+    return len(list(folder.iterdir())) if folder.exists() else 1
 
 
 def run(job: bytes, path: list[str]) -> None:
@@ -85,18 +97,22 @@ class Ranks:
         self, ranks: int, function: Callable, *args: Any, timeout_seconds: float = 60
     ) -> list[Any]:
         while len(self._workers) < ranks:
-            self._start(len(self._workers))
+            self._workers.append(self._begin(len(self._workers)))
         job = _pickled(function, args)
         with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
             store = str(pathlib.Path(folder) / "store")
             for _, pipe in self._workers[:ranks]:
                 pipe.send((ranks, store, job))
             answers, late = self._collect(ranks, time.monotonic() + timeout_seconds)
-        failed = [f"rank {rank}:\n{text}" for rank, (ok, text) in answers.items() if not ok]
+        failed = [f"rank {rank}:\n{text}" for rank, (ok, text, _) in answers.items() if not ok]
         if failed or late:
             self.close()  # a worker stuck in a collective cannot be reused
             failed += [f"ranks {late} did not answer"] if late else []
             raise AssertionError("\n".join(failed))
+        for rank, (_, _, number) in answers.items():
+            if number > THREADS:
+                self._end(*self._workers[rank])
+                self._workers[rank] = self._begin(rank)
         return [cloudpickle.loads(answers[rank][1]) for rank in range(ranks)]
 
     def start(self, function: Callable, *args: Any) -> Any:
@@ -106,33 +122,38 @@ class Ranks:
         process.start()
         return process
 
-    def _collect(self, ranks: int, deadline: float) -> tuple[dict[int, tuple[bool, Any]], list]:
+    def _collect(
+        self, ranks: int, deadline: float
+    ) -> tuple[dict[int, tuple[bool, Any, int]], list]:
         """Return what ranks answered before ``deadline`` and which did not."""
         waiting = {pipe: rank for rank, (_, pipe) in enumerate(self._workers[:ranks])}
-        answers: dict[int, tuple[bool, Any]] = {}
+        answers: dict[int, tuple[bool, Any, int]] = {}
         while waiting and (left := deadline - time.monotonic()) > 0:
             for pipe in multiprocessing.connection.wait(list(waiting), left):
                 rank = waiting.pop(pipe)
                 try:
                     answers[rank] = pipe.recv()
                 except EOFError:
-                    answers[rank] = (False, "the process died")
+                    answers[rank] = (False, "the process died", 0)
                 if not answers[rank][0]:  # the others may wait for this one forever
                     deadline = min(deadline, time.monotonic() + 1)
         return answers, sorted(waiting.values())
 
-    def _start(self, rank: int) -> None:
+    def _begin(self, rank: int) -> tuple[Any, Connection]:
         ours, theirs = self._context.Pipe()
         worker = self._context.Process(target=serve, args=(rank, theirs, sys.path), daemon=True)
         worker.start()
         theirs.close()
-        self._workers.append((worker, ours))
+        return worker, ours
+
+    def _end(self, worker: Any, pipe: Connection) -> None:
+        pipe.close()
+        worker.kill()
+        worker.join()
 
     def close(self) -> None:
         for worker, pipe in self._workers:
-            pipe.close()
-            worker.kill()
-            worker.join()
+            self._end(worker, pipe)
         self._workers = []
 
 

@@ -1,6 +1,7 @@
 """The pool of ranks answers, explains failures and survives them."""
 
 import os
+import threading
 import time
 
 import pytest
@@ -51,4 +52,18 @@ def test_a_failing_rank_shows_its_traceback_and_the_pool_goes_on(ranks):
 def test_a_hanging_rank_is_named_and_the_pool_goes_on(ranks):
     with pytest.raises(AssertionError, match=r"ranks \[1\] did not answer"):
         ranks(2, sleep_on, 1, timeout_seconds=1)
+    assert ranks(2, mean_of_ranks) == [0.5] * 2
+
+
+def crowd() -> int:
+    for _ in range(50):
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    return os.getpid()
+
+
+def test_a_worker_with_many_threads_is_replaced(ranks):
+    """Groups that torch's caches keep alive have some each, and wake for ever: a hundred layouts
+    later all tests would crawl."""
+    first, second = ranks(2, crowd)
+    assert not {first, second} & set(ranks(2, process))
     assert ranks(2, mean_of_ranks) == [0.5] * 2
