@@ -71,15 +71,29 @@ def test_replicas_sum_each_gradient_once(ranks, number):
 
 @pytest.mark.parametrize("reshard", [True, False])
 def test_shards_gather_parameters_and_scatter_gradients(ranks, reshard):
-    """P for each forward pass, P again for its backward unless held; gradients once an update."""
+    """P for each forward pass, and blocks again for its backward unless held; gradients once an
+    update. What is in no block is held: the backward pass begins with it."""
     passes = BATCH.passes // 2
+    blocks = size(SUBJECT.network(torch.float64).blocks)
     for volume, _ in ranks(2, update, Parallel(shard=2, reshard=reshard)):
-        gathers = passes * (2 if reshard else 1) * parameters()
+        gathers = passes * (parameters() + blocks * reshard)
         assert volume.bytes["all_gather"] == pytest.approx(gathers, rel=WITHIN)
         assert volume.wire["all_gather"] == pytest.approx(gathers / 2, rel=WITHIN)
         assert volume.bytes["reduce_scatter"] == pytest.approx(parameters(), rel=WITHIN)
         assert volume.wire["reduce_scatter"] == pytest.approx(parameters() / 2, rel=WITHIN)
         assert set(volume.calls) == {"all_gather", "reduce_scatter"}
+
+
+def axes(parallel: Parallel) -> set[tuple[str, ...]]:
+    mesh = Mesh.of(World.start("cpu"), parallel)
+    model = spread(SUBJECT.network(torch.float64), mesh, parallel)
+    return {p.device_mesh.mesh_dim_names for p in model.parameters()}
+
+
+def test_without_copies_nothing_is_summed_among_them(ranks):
+    """Torch would call an all-reduce for each block and its one rank; our count has no such."""
+    assert ranks(2, axes, Parallel(shard=2)) == [{("shard",)}] * 2
+    assert ranks(4, axes, Parallel(shard=2)) == [{("replica", "shard")}] * 4
 
 
 def test_copies_of_a_sharded_model_sum_their_shards_only(ranks):
@@ -270,7 +284,8 @@ def test_hybrid_stop_is_shards_of_tensor_shares_on_the_wire(four, wrap):
     )
     rest = size(whole) - 4 * hand.matrices - columns / 2
     also = mine.volume.bytes["all_gather"] - hand.volume.bytes["all_gather"]
-    assert also == pytest.approx(2 * passes * rest, rel=WITHIN)
+    outside = size(whole) - size(whole.blocks)  # gathered once a pass
+    assert also == pytest.approx(passes * (2 * rest - outside), rel=WITHIN)
     matrices = 2 * passes * 2 * hand.matrices
     assert hand.volume.bytes["all_gather"] == matrices
 

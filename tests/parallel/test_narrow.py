@@ -34,7 +34,7 @@ def update(name: str, parallel: Parallel, narrow: torch.dtype | None = NARROW) -
     return {
         "loss": figures["loss"],
         "norm": figures["grad_norm"],
-        "grads": whole({n: p.grad for n, p in model.named_parameters()}),
+        "grads": whole({n: p.grad for n, p in model.named_parameters() if p.requires_grad}),
         "weights": whole(model.state_dict()),
         "gathered": volume.bytes["all_gather"],
     }

@@ -2,12 +2,16 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from swath.parallel.flat import square
+from swath.parallel.mesh import Mesh
 from swath.parallel.replica import Replica
 from swath.parallel.world import World
+from tests.test_layouts import SUBJECTS, dealt
 from tests.train.small import Keyed, Squares, network
 
 
@@ -81,6 +85,35 @@ def test_clipping_equals_torch():
     torch.testing.assert_close(norm, expected)
     for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-5, atol=0)
+
+
+def test_the_norm_of_many_float32_numbers_is_exact():
+    """One call of a kernel over all of them loses a thousandth: the second line is the control."""
+    vector = torch.from_numpy(np.random.default_rng(0).normal(size=24_000_001).astype(np.float32))
+    exact = np.square(vector.double().numpy()).sum()
+    assert square(vector).item() == pytest.approx(exact, rel=1e-7)
+    assert torch.linalg.vector_norm(vector).item() ** 2 != pytest.approx(exact, rel=1e-4)
+    assert square(vector[:5]).item() == pytest.approx(float(vector[:5].double().square().sum()))
+    assert square(vector[:0]).item() == 0
+
+
+def left_behind(name: str) -> tuple[int, int]:
+    """Return how many buckets an update has, and how many of them had not left at the end of its
+    last backward pass."""
+    subject, mesh = SUBJECTS[name], Mesh.of(World.start("cpu"))
+    replica = Replica(subject.network(torch.float32), mesh, bucket=10_000)
+    flats, left = replica._flats, []
+    total = flats.sum
+    flats.sum = lambda world: (left.append(len(flats._buckets) - flats._sent), total(world))
+    replica.gradients(dealt(subject, 0, mesh, False), subject.objective().loss)
+    return len(flats._buckets), left[0]
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_gradients_leave_while_the_backward_pass_goes_on(ranks, name):
+    """One parameter without a gradient would hold up its bucket, and all that come after it."""
+    for buckets, left in ranks(2, left_behind, name):
+        assert buckets > 5 and left == 0
 
 
 def test_an_update_without_any_label_has_zero_gradient():

@@ -22,7 +22,7 @@ from swath.parallel.apply import spread
 from swath.parallel.mesh import Mesh
 from swath.parallel.replica import Replica
 from swath.parallel.settings import Degrees, Parallel
-from swath.parallel.tensor import split
+from swath.parallel.tensor import _trunks, split
 from swath.parallel.world import World
 from swath.train.ema import Average
 from swath.train.settings import TrainSettings
@@ -98,6 +98,44 @@ def test_tokens_that_do_not_divide_are_refused(ranks):
         assert "set model.pool=mean" in told
     for told in ranks(2, odd_tokens, None, 12):
         assert "9 tokens cannot be shared" in told and "else change model.patch" in told
+
+
+def sizes_in_turn() -> str:
+    """Images of one size after those of another, as a network that takes any size may see them."""
+    parallel = Parallel(tensor=2, sequence=True)
+    mesh = Mesh.of(World.start("cpu"), parallel)
+    blocks = nn.ModuleList(network(ViT(width=32, depth=1, heads=4, patch=4)).blocks)
+
+    class Tokens(nn.Module):
+        trunk = ("blocks",)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = blocks
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.blocks[0](x)
+
+    model = spread(Tokens(), mesh, parallel)
+    for tokens in (16, 6):
+        assert model(torch.zeros(1, tokens, 32)).shape == (1, tokens, 32)
+    with pytest.raises(ConfigError) as told:
+        model(torch.zeros(1, 9, 32))
+    return str(told.value)
+
+
+def test_each_number_of_tokens_is_looked_at(ranks):
+    for told in ranks(2, sizes_in_turn):
+        assert "9 tokens cannot be shared evenly by tensor=2" in told
+
+
+def test_a_piece_without_blocks_of_one_list_shares_those_of_another():
+    """As the first piece of a pipeline, all of whose blocks are the encoder's."""
+    model = nn.Module()
+    model.trunk = ("blocks", "decoder_blocks")
+    model.blocks = network(ViT(width=32, depth=2, heads=4, patch=4)).blocks
+    model.decoder_blocks = nn.ModuleList()
+    assert [len(layers) for layers in _trunks(model, 2)] == [2]
 
 
 class Scaled(nn.Module):

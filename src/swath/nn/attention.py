@@ -20,11 +20,12 @@ class Keys(nn.Linear):
     """Keys of tokens; their bias never learns.
 
     It adds the same to all of a query's scores, and softmax drops it. So its gradient is rounding
-    noise, which Adam would blow up to full steps; detached it has none.
+    noise, which Adam would blow up to full steps; it is not asked for.
     """
 
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n e"]:
-        return F.linear(x, self.weight, self.bias.detach())
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__(width, out)
+        self.bias.requires_grad_(False)
 
 
 class Mix(nn.Module):

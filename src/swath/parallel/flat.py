@@ -63,8 +63,7 @@ class Flats:
 
     def square(self) -> Tensor:
         """Return the sum of the squares, float64 and 0-d."""
-        norms = [torch.linalg.vector_norm(flat).double() for flat in self.vectors]
-        return torch.stack(norms).square().sum() if norms else torch.zeros((), dtype=torch.float64)
+        return sum(map(square, self.vectors), torch.zeros((), dtype=torch.float64))
 
     def send_when_ready(self, world: World) -> None:
         """Let the backward pass that comes be the last: its gradients leave as they come."""
@@ -106,3 +105,14 @@ class Flats:
             work = dist.all_reduce(bucket, group=self._world.group, async_op=True)
             self._works.append(work)
             self._sent += 1
+
+
+def square(vector: Tensor) -> Tensor:
+    """Return the sum of the squares of ``vector``, float64 and 0-d, to about 1e-7 of it."""
+    # Over a long vector a kernel keeps a few running sums, to which the next number adds less and
+    # less: in float32 on a CPU 0.1 % are missing at 20 million numbers.
+    side = 1024
+    rows = vector[: len(vector) // side * side].view(-1, side)
+    rest = vector[len(rows) * side :]
+    norms = torch.cat([torch.linalg.vector_norm(rows, dim=1), torch.linalg.vector_norm(rest)[None]])
+    return norms.double().square().sum()

@@ -113,7 +113,7 @@ class Mesh:
         ranks = torch.tensor([self._global(rank) for rank in range(self.world.ranks)])
         return DeviceMesh(
             self.world.device.type,
-            ranks.view(d.pipeline, d.replicate * d.pieces, d.shard, d.tensor),
+            ranks.view(d.pipeline, d.copies, d.shard, d.tensor),
             mesh_dim_names=("pipeline", "replica", "shard", "tensor"),
         )
 

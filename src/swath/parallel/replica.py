@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor
 from swath.data.chip import Batch
 from swath.nn.norm import settle, unrecorded
 from swath.nn.random import Draws
-from swath.parallel.flat import Flats
+from swath.parallel.flat import Flats, square
 from swath.parallel.mesh import Mesh
 from swath.parallel.pipeline import Pipeline
 from swath.parallel.spatial import own_rows
@@ -125,14 +125,14 @@ class Replica:
 
     def norm(self) -> Tensor:
         """Return the 2-norm of the gradient over all parameters, 0-d and equal on every rank."""
-        square = self._flats.square()
+        total = self._flats.square()
         if not self._sharded and self.mesh.degrees.pipeline == 1:
-            return square.sqrt().to(self.dtype)
+            return total.sqrt().to(self.dtype)
         # Every number counts once, whatever the number of ranks that hold it.
-        square = square.to(self.world.device) / self._copies(None)
+        total = total.to(self.world.device) / self._copies(None)
         for p in self._sharded:
-            square += _gradient(p).double().square().sum() / self._copies(p)
-        return self.world.sum(square).sqrt().to(self.dtype)
+            total += square(_gradient(p).flatten()) / self._copies(p)
+        return self.world.sum(total).sqrt().to(self.dtype)
 
     def clip(self, norm: Tensor, limit: float) -> None:
         """Scale the gradient, whose norm is ``norm``, to at most ``limit``."""

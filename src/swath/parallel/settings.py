@@ -172,3 +172,8 @@ class Degrees:
     def pieces(self) -> int:
         """Shares of one sample."""
         return self.context * self.spatial
+
+    @property
+    def copies(self) -> int:
+        """Ranks that hold the same of the model, and see other samples or pieces of one."""
+        return self.replicate * self.pieces

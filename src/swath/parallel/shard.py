@@ -47,23 +47,26 @@ def shard(
             "parallel.offload=true moves parameters from a GPU to the CPU, and this run is on the "
             "CPU already; leave it out"
         )
+    # With one copy of the model there is nothing to sum among copies.
+    axes = ("replica", "shard") if mesh.degrees.copies > 1 else ("shard",)
     options: dict[str, Any] = {
-        "mesh": mesh.devices["replica", "shard"],
-        "reshard_after_forward": parallel.reshard,
+        "mesh": mesh.devices[axes],
         "offload_policy": CPUOffloadPolicy() if parallel.offload else OffloadPolicy(),
     }
+    inner = {**options, "reshard_after_forward": parallel.reshard}
     whole: set[nn.Parameter] = set()
     for module in units(model, parallel.wrap):
         if narrow is None:
-            fully_shard(module, **options)
+            fully_shard(module, **inner)
             continue
         whole |= (others := _not_in_products(module))
         if others.issuperset(module.parameters()):
             continue
         kind = next(module.parameters()).dtype
         policy = MixedPrecisionPolicy(narrow, reduce_dtype=kind, cast_forward_inputs=False)
-        fully_shard(module, mp_policy=policy, ignored_params=others, **options)
-    fully_shard(model, ignored_params=whole, **options)
+        fully_shard(module, mp_policy=policy, ignored_params=others, **inner)
+    # The backward pass begins with what is in no unit: it would be gathered again at once.
+    fully_shard(model, reshard_after_forward=False, ignored_params=whole, **options)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)  # sums; they are divided once, by the weight

@@ -130,7 +130,7 @@ def _trunks(model: nn.Module, ranks: int) -> list[nn.ModuleList]:
                     f", and tensor={ranks} ranks would draw alike for different ones; set its share"
                     " to 0 or leave sequence out"
                 )
-    return found
+    return [layers for layers in found if len(layers)]  # a piece of a pipeline may have none
 
 
 def _sum_over_ranks(part: nn.Module) -> None:
