@@ -33,7 +33,8 @@ from swath.data.sensor import load_sensor
 from swath.models import Inputs, Model
 from swath.models.unet import UNet
 from swath.models.vit import ViT
-from swath.predict.map import Mapping, predict
+from swath.predict.map import predict
+from swath.predict.mapping import Mapping
 from swath.predict.settings import Predict
 from swath.tasks.segment import Segment
 from swath.train.export import About, LoadedModel

@@ -15,7 +15,17 @@ from swath.config import ConfigError
 from tests.lab import invoke
 
 ROOT = pathlib.Path(__file__).parents[1]
-VERBS = [[], ["train"], ["evaluate"], ["predict"], ["baseline"], ["report"], ["show"], ["schema"]]
+VERBS = [
+    [],
+    ["train"],
+    ["export"],
+    ["evaluate"],
+    ["predict"],
+    ["baseline"],
+    ["report"],
+    ["show"],
+    ["schema"],
+]
 VERBS += [["data"], ["data", "build"], ["data", "show"], ["data", "stats"]]
 
 
@@ -141,6 +151,15 @@ def test_a_signal_saves_and_leaves_with_a_code_of_its_own(trained):
     assert process.returncode == 75, said
     assert re.search(r"swath: SIGTERM: saved after update \d+; the same command goes on", said)
     assert list((trained / "runs/stopped/checkpoints").iterdir())
+    at = 4 * int(re.search(r"after update (\d+)", said)[1])
+    with pytest.raises(
+        ConfigError, match=rf"is unfinished, at sample {at} of 1000000\. swath train"
+    ):
+        invoke("predict", "runs/stopped")
+    assert invoke("export", "runs/stopped").strip() == "runs/stopped/model.safetensors"
+    told = json.loads((trained / "runs/stopped/model.json").read_text())
+    assert 0 < told["samples"] <= at and told["samples"] == 4 * told["update"]
+    assert (trained / invoke("predict", "runs/stopped", "predict.overlap=0").split()[-1]).exists()
 
 
 def test_a_run_that_diverges_says_where(trained, capsys, monkeypatch):

@@ -14,7 +14,7 @@ from swath.config import ConfigError
 from swath.data.imagery import Imagery
 
 ROOMS = ("predict", "report", "train")
-VERBS = (*ROOMS, "baseline", "build", "evaluate", "load")
+VERBS = (*ROOMS, "baseline", "build", "evaluate", "export", "load")
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -22,7 +22,7 @@ from swath.version import VERSION as __version__  # noqa: F401
 
 if TYPE_CHECKING:
     from swath.config import ConfigError
-    from swath.run import Run, baseline, build, evaluate, load, predict, report, train
+    from swath.run import Run, baseline, build, evaluate, export, load, predict, report, train
 
 __all__ = [
     "ConfigError",
@@ -30,6 +30,7 @@ __all__ = [
     "baseline",
     "build",
     "evaluate",
+    "export",
     "load",
     "predict",
     "report",

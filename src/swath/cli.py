@@ -78,6 +78,18 @@ def train(settings: Settings = None, ranks: Ranks = 1) -> None:
     _figures(run.train(chosen))
 
 
+@app.command(short_help="Write the model of an unfinished run.")
+def export(settings: Settings = None) -> None:
+    """Write the model of a run that has not come to its end: the best so far.
+
+    That is the model of the best evaluation, or of the newest checkpoint if nothing was evaluated.
+    swath train still goes on with the run, and writes the model of the end in its place.
+    """
+    from swath import run
+
+    print(run.export(_chosen("export", settings)))
+
+
 @app.command(short_help="Score the model, and its map, on the held-out part.")
 def evaluate(settings: Settings = None, ranks: Ranks = 1) -> None:
     """Score the trained model, and its map if there is one, on the held-out part.

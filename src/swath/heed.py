@@ -23,6 +23,7 @@ HEEDED = {
     "evaluate": ("data", "batch", "train.precision", "compute", "parallel"),
     "predict": ("predict", "build.dataset", "train.precision", "compute", *_RANKS),
     "report": ("data", "predict.scene", "build.dataset", "train.precision", "compute"),
+    "export": ("data.store",),
     "baseline": (*_STORE, "data.split", "data.bands", "seed", "compute.threads", "baselines"),
     "data build": _STORE,
     "data show": (*_STORE, "data.split"),
@@ -31,7 +32,7 @@ HEEDED = {
 """What each verb heeds, with all below it. Training heeds everything: it writes it to the run
 folder, for the other verbs."""
 
-_TRAINED = ("evaluate", "predict", "report")
+_TRAINED = ("evaluate", "predict", "report", "export")
 """Verbs that take a trained model as it is and compare themselves what made it."""
 
 _INSTEAD = {

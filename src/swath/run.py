@@ -14,7 +14,7 @@ from swath.data.imagery import Imagery
 from swath.data.split import Part
 from swath.datasets.scene import Scene
 from swath.log import counter
-from swath.predict.settings import FOLDER, stem
+from swath.predict.settings import FOLDER
 from swath.settings import Run
 from swath.train.job import MAPPED, check_trained, sorted_arguments
 
@@ -87,6 +87,18 @@ def train(run: Run) -> dict[str, Any]:
     return trained(job, settings=run)
 
 
+def export(run: Run) -> pathlib.Path:
+    """Write the model of a run that is not at its end, as it stands; return its weights' file.
+
+    It is that of the best evaluation so far, or of the newest checkpoint. ``train`` still goes on
+    with the run, and writes the model of the end in its place.
+    """
+    from swath.train.unfinished import export as exported
+
+    _one_process("export")
+    return exported(run.job())
+
+
 def _one_process(verb: str) -> None:
     """Raise ConfigError if others were started beside this process: they would write one file."""
     if here.processes() > 1:
@@ -133,13 +145,13 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
     "model": windows of the test part one by one. "map": the maps of the store's scenes, every
     held-out pixel once, with areas and their standard errors. Of several ranks all score the
     model; the first alone scores the maps and writes, the others return "model" only. A map that
-    another model made is left out, with a warning.
+    another model made, or of another scene on the same ground, is left out, with a warning.
 
     ConfigError if some of the test part was trained on, or the run folder belongs to a model of
     other settings.
     """
     from swath.data.store import Store
-    from swath.predict.evaluate import made_by, score_maps, write_scores
+    from swath.predict.evaluate import maps_to_score, score_maps, write_scores
     from swath.train.export import fingerprint, load_model
     from swath.train.setup import score
 
@@ -150,13 +162,10 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
     scores = {"model": score(job)}
     if here.rank():
         return scores
-    paths = [run.place / FOLDER / f"{stem(ground.name)}.tif" for ground in store.contents.grounds]
-    mapped = [p for p in paths if p.exists() and store.contents.label.kind == "mask"]
-    model = fingerprint(load_model(run.place)) if mapped else None
-    ours = [path for path in mapped if made_by(path) == model]
-    for path in mapped:
-        if path not in ours:
-            log.warning("%s: is left out: another model made this map; run swath predict", path)
+    folder = run.place / FOLDER
+    ours = []
+    if store.contents.label.kind == "mask" and any(folder.glob("*.tif")):
+        ours = maps_to_score(folder, store, fingerprint(load_model(run.place)))
     if ours:
         scores["map"] = score_maps(ours, store, run.data.split)
         if scores["model"].get("other_store"):

@@ -16,7 +16,8 @@ from swath.models.vit import ViT
 from swath.parallel.replica import Replica
 from swath.parallel.world import World
 from swath.predict.ledger import Ledger
-from swath.predict.map import Mapping, predict
+from swath.predict.map import predict
+from swath.predict.mapping import Mapping
 from swath.predict.settings import Predict
 from swath.tasks.multilabel import Multilabel
 from swath.tasks.regress import Regress

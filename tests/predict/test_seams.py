@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from swath.predict.map import Mapping
+from swath.predict.mapping import Mapping
 from swath.predict.settings import Predict
 from tests.predict.small import untrained, write_scene
 

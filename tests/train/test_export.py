@@ -64,7 +64,7 @@ def test_what_a_run_exports_is_the_average_if_there_is_one(ema, saved, tmp_path)
     _, _, about = saved
     made, _ = trainer(tmp_path, ema=ema, keep=12, checkpoint_every=8)
     made.run()
-    setup._export(made.checkpoints, 9, tmp_path, about)
+    setup.export_model(made.checkpoints, 9, tmp_path, about)
     there = made.checkpoints.path(9)
     own = load_file(there / "model.safetensors")
     wanted = load_file(there / "average.safetensors") if ema else own
@@ -87,6 +87,21 @@ def test_what_it_is_can_be_read_by_people(saved):
 def test_no_model_is_said(tmp_path):
     with pytest.raises(ConfigError, match=r"model.json: there is no trained model; swath train"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("best", [None, 3])
+def test_how_far_an_unfinished_run_is_is_said(tmp_path, best):
+    """With the way on, and the way to the model as it stands."""
+    (tmp_path / "checkpoints/00000005").mkdir(parents=True)
+    numbers = {"samples": 20, "best_update": best, "settings": {"train": {"samples": 400}}}
+    (tmp_path / "checkpoints/00000005/state.json").write_text(json.dumps(numbers))
+    with pytest.raises(ConfigError) as caught:
+        load_model(tmp_path)
+    which = "the best so far, after update 3" if best else "as it is now"
+    assert str(caught.value).endswith(
+        f"no trained model yet: the run is unfinished, at sample 20 of 400. swath train {tmp_path} "
+        f"goes on with it; swath export {tmp_path} writes the model {which}"
+    )
 
 
 def test_damaged_weights_are_found(saved):

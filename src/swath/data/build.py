@@ -140,9 +140,9 @@ def _begin(
             raise ConfigError(f"{out}: is a file; a store is a folder")
         if not len(source):
             raise ConfigError(f"{asked['dataset']['kind']}: the dataset has no samples")
-        return Store.create(
-            out, source.contents, len(source), compress=compress, **options, **asked
-        )
+        origins = getattr(source, "origins", None)  # of a scene, not of pictures in folders
+        told = {**asked, "origins": origins} if origins else asked
+        return Store.create(out, source.contents, len(source), compress=compress, **options, **told)
     store = Store.open(out, unfinished=True)
     different = differing(store, dataset, split)
     different = different or _differing(store.attributes["compress"], compress, "compress")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -228,6 +229,15 @@ class Scene:
         """Return, as JSON, something that is another if the files are: see :meth:`File.state`."""
         files = {channel.file.path: channel.file for channel in self._channels}
         return [file.state() for file in files.values()]
+
+    @functools.cached_property
+    def content(self) -> dict[str, str]:
+        """For each band a fingerprint of the file it is read from: see :meth:`File.content`. It
+        tells this scene from another of its name."""
+        files = {channel.file.path: channel.file for channel in self._channels}
+        known = {path: file.content() for path, file in files.items()}
+        paths = [channel.file.path for channel in self._channels]
+        return {band: known[path] for band, path in zip(self.sensor.names, paths, strict=True)}
 
     def close(self) -> None:
         """Close the files; reading again opens them anew."""

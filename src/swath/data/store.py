@@ -156,6 +156,12 @@ class Store:
         return self._attributes
 
     @property
+    def origins(self) -> list[dict[str, str]]:
+        """For each ground, by band, a fingerprint of the file that it was read from; empty if
+        nobody knows."""
+        return self._attributes.get("origins") or [{} for _ in self.contents.grounds]
+
+    @property
     def done(self) -> bool:
         """Whether everything is written."""
         return self._attributes["done"]

@@ -116,6 +116,11 @@ class Chips:
     def __len__(self) -> int:
         return len(self._windows)
 
+    @property
+    def origins(self) -> list[dict[str, str]]:
+        """What the ground was read from: see :attr:`swath.data.store.Store.origins`."""
+        return [self.image.content]
+
     def chip(self, index: int) -> Chip:
         """Return chip ``index`` with its label and, pixel by pixel, its polygon and block."""
         window = self._windows[index]

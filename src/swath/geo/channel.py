@@ -8,6 +8,8 @@ imagery, because they are not NaN. What the numbers mean is left to ``swath.data
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import queue
 from collections.abc import Iterator, Sequence
@@ -23,6 +25,9 @@ from swath.geo.window import Window, windows
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
     from rasterio.io import DatasetReader
+
+
+_PIECE, _PIECES = 16 << 10, 64  # bytes, and how many such pieces of a file tell its content
 
 
 class File:
@@ -72,6 +77,19 @@ class File:
                     known.append([name, *_samples(raster)])
         return known
 
+    def content(self) -> str:
+        """Return a fingerprint of what the file holds, the same wherever it lies: of its size and
+        of pieces all over it, or, if it is not on disk, of its corners and its middle."""
+        digest = hashlib.sha256()
+        with self.borrow() as raster:
+            names = [n for n in raster.files if not n.endswith((".aux.xml", ".ovr"))]
+            for name in [n for n in names if not n.endswith(".vrt")] or names or [self.path]:
+                try:
+                    _add(digest, name)
+                except OSError:
+                    digest.update(json.dumps(_samples(raster)).encode())
+        return digest.hexdigest()[:16]
+
     @contextlib.contextmanager
     def borrow(self) -> Iterator[DatasetReader]:
         """Lend a handle that no other thread uses meanwhile."""
@@ -89,6 +107,16 @@ class File:
         with contextlib.suppress(queue.Empty):
             while True:
                 self._idle.get_nowait().close()
+
+
+def _add(digest: Any, name: str) -> None:
+    """Add the size of the file ``name`` and its bytes to ``digest``; of a large one, pieces."""
+    with open(name, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest.update(str(size).encode())
+        for start in range(0, size, max(_PIECE, size // _PIECES)):
+            file.seek(start)
+            digest.update(file.read(_PIECE))
 
 
 def _samples(raster: DatasetReader, size: int = 64) -> list[int]:

@@ -7,6 +7,7 @@ references (a label raster, an array) go through :func:`figures_of` directly.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import pathlib
 from collections.abc import Sequence
@@ -22,8 +23,11 @@ from swath.data.store import Store
 from swath.geo.raster import open_raster
 from swath.geo.raster import read as read_band
 from swath.predict.accuracy import area_adjusted, confusion, users_and_producers
-from swath.predict.settings import MODEL, SCORES, stem
+from swath.predict.origin import grounds_of, maps_in, on_ground, read_origin
+from swath.predict.settings import SCORES, stem
 from swath.train.files import write_file
+
+log = logging.getLogger("swath")
 
 
 def score_maps(
@@ -106,10 +110,29 @@ def figures_of(
     )
 
 
-def made_by(path: str | pathlib.Path) -> str | None:
-    """Return the fingerprint of the model that made the map ``path``; None if it does not say."""
-    with open_raster(path) as raster:
-        return raster.tags().get(MODEL)
+def maps_to_score(folder: pathlib.Path, store: Store, model: str) -> list[pathlib.Path]:
+    """Return the maps below ``folder`` that ``model``, a fingerprint, made of the scenes that
+    ``store`` was built from: one for each ground. Warns of those that could be taken for one."""
+    found: dict[int, pathlib.Path] = {}
+    for path, origin in maps_in(folder).items():
+        with open_raster(path) as raster:
+            grounds = grounds_of(origin, raster, store)
+            alike = any(on_ground(raster, ground) for ground in store.contents.grounds)
+        if not grounds and alike:
+            log.warning(
+                "%s: is left out: it is the map of another scene (%s) on the same ground; swath "
+                "predict maps the one that the store was built from",
+                path,
+                origin.path,
+            )
+        elif grounds and origin.model != model:
+            log.warning("%s: is left out: another model made this map; run swath predict", path)
+        elif grounds:
+            number = grounds[0]
+            named = stem(store.contents.grounds[number].name)
+            if number not in found or path.stem == named:
+                found[number] = path
+    return list(found.values())
 
 
 def write_scores(folder: str | pathlib.Path, name: str, scores: dict[str, Any] | None) -> None:
@@ -143,23 +166,30 @@ def _read(path: str | pathlib.Path, store: Store) -> tuple[np.ndarray, int]:
 
 
 def _ground_of(raster: Any, store: Store) -> int:
-    """Return the ground with the map's grid; of several, as without a place, that of its name."""
-    place, fitting = tuple(raster.transform)[:6], []
-    for number, ground in enumerate(store.contents.grounds):
-        here = ground.transform or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-        same_size = (ground.height, ground.width) == (raster.height, raster.width)
-        if same_size and np.allclose(place, here, rtol=1e-9, atol=1e-6):
-            if stem(ground.name) == pathlib.Path(raster.name).stem:
-                return number
-            fitting.append(number)
-    if fitting:
-        return fitting[0]
-    there = "; ".join(f"{g.name} {g.height} x {g.width} px" for g in store.contents.grounds)
-    raise ConfigError(
-        f"{raster.name}: the map ({raster.height} x {raster.width} px) lies on none of the grounds "
-        f"that {store.path} has labels for ({there or 'none'}); map the scene that the store was "
-        "built from, or build a store of labels for this one"
-    )
+    """Return the ground that a map lies on: of its scene if it says which, else with its grid; of
+    several, as without a place, that of its name."""
+    origin = read_origin(raster.name)
+    fitting = [n for n, g in enumerate(store.contents.grounds) if on_ground(raster, g)]
+    if not fitting:
+        there = "; ".join(f"{g.name} {g.height} x {g.width} px" for g in store.contents.grounds)
+        raise ConfigError(
+            f"{raster.name}: the map ({raster.height} x {raster.width} px) lies on none of the "
+            f"grounds that {store.path} has labels for ({there or 'none'}); map the scene that the "
+            "store was built from, or build a store of labels for this one"
+        )
+    if origin is not None:
+        ours = grounds_of(origin, raster, store)
+        if ours:
+            return ours[0]
+        if origin.content and any(store.origins[n] for n in fitting):
+            raise ConfigError(
+                f"{raster.name}: is the map of another scene ({origin.path}) than the one that "
+                f"{store.path} was built from; map that one, or build a store of labels for this"
+            )
+    named = [
+        n for n in fitting if stem(store.contents.grounds[n].name) == pathlib.Path(raster.name).stem
+    ]
+    return (named or fitting)[0]
 
 
 def pixel_hectares(transform: Sequence[float] | None, crs: Any) -> float | None:

@@ -18,7 +18,7 @@ from swath.geo.cog import CogWriter
 from swath.geo.window import Window
 from swath.predict.layers import Layer
 from swath.predict.ledger import Ledger, checksum
-from swath.predict.settings import MODEL, stem
+from swath.predict.origin import Origin, remove_stale
 from swath.predict.tiles import Tiling
 from swath.version import VERSION
 
@@ -32,25 +32,26 @@ Write = Callable[[int, Sequence[np.ndarray]], None]
 class Files:
     """A map's ``layers`` below ``folder``, and the ledgers beside them while it is made.
 
-    fingerprint: of the model. plan: everything that the pixels depend on, as JSON.
+    name: what they are called. plan: everything that the pixels depend on, as JSON.
     """
 
     layers: list[Layer]
     folder: pathlib.Path
+    name: str
     scene: Scene
-    fingerprint: str
+    origin: Origin
     tiling: Tiling
     plan: dict[str, Any]
 
     @property
     def paths(self) -> dict[str, pathlib.Path]:
         """The files, by what they hold."""
-        name = stem(self.scene.name)
-        return {layer.name: self.folder / f"{name}{layer.suffix}.tif" for layer in self.layers}
+        names = {layer.name: f"{self.name}{layer.suffix}.tif" for layer in self.layers}
+        return {layer: self.folder / file for layer, file in names.items()}
 
     def ledger(self, rank: int = 0) -> Ledger:
         """Return the ledger of ``rank``; rank 0's knows what all ranks have written."""
-        return Ledger(self.folder / f".{stem(self.scene.name)}.ledger", self.plan, rank)
+        return Ledger(self.folder / f".{self.name}.ledger", self.plan, rank)
 
     def begin(self) -> list[int]:
         """Make the files, or take up those of an interrupted map; return the strips they hold."""
@@ -94,6 +95,7 @@ class Files:
                 )
             for writer in writers:
                 writer.finish()
+        remove_stale(self.folder, self.name, self.origin.made)
         ledger.remove()
 
     def _damaged(self, ledger: Ledger, writers: list[CogWriter]) -> set[int]:
@@ -135,8 +137,7 @@ class Files:
             classes=layer.classes,
             tags={
                 "SOFTWARE": f"Swath {VERSION}",
-                MODEL: self.fingerprint,
-                "SCENE": scene.name,
+                **self.origin.tags(layer.name),
                 **({"TIFFTAG_DATETIME": f"{scene.when:%Y:%m:%d %H:%M:%S}"} if scene.when else {}),
             },
             **how,

@@ -11,8 +11,6 @@ from swath.data.imagery import Imagery
 
 FREE = ("windows_at_once", "scene")
 """Fields that do not touch the map; of a scene it is its grid and content that count."""
-MODEL = "MODEL_SHA256"
-"""Tag of a map with the fingerprint of the model that made it."""
 FOLDER = "map"
 """Folder of maps in a run folder."""
 SCORES = "scores.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pathlib
 from typing import Any
 
@@ -16,9 +17,11 @@ from swath.data.store import Store
 from swath.geo.raster import open_raster
 from swath.geo.window import Window
 from swath.predict.evaluate import pixel_hectares, reference
-from swath.predict.settings import stem
+from swath.predict.origin import Origin, grounds_of, maps_in, read_origin, same_scene
 from swath.report.images import class_png, jpeg, pick, shade_png, thinned
 from swath.report.words import area_unit, whole
+
+log = logging.getLogger("swath")
 
 ROWS = 256  # read at a time
 
@@ -26,23 +29,26 @@ ROWS = 256  # read at a time
 def map_sections(
     folder: pathlib.Path,
     label: Label,
+    model: str,
     imagery: Imagery | None,
     store: Store | None,
     split: Split | None,
 ) -> list[dict[str, Any]]:
-    """Return what the page shows of each class map in ``folder``; maps of values are left out."""
+    """Return what the page shows of each class map in ``folder`` that ``model``, a fingerprint,
+    made; maps of values are left out."""
     found = []
-    for path in sorted(folder.glob("*.tif")):
-        if path.stem.endswith(("_probabilities", "_uncertainty")):
-            continue
-        with open_raster(path) as raster:
-            if raster.dtypes[0] == "uint8" and label.classes:
-                found.append(_section(path, raster, label, imagery, store, split))
+    for path, origin in maps_in(folder).items() if folder.exists() else ():
+        if origin.model != model:
+            log.warning("%s: is left out: another model made this map; run swath predict", path)
+        elif origin.layer == "classes":
+            with open_raster(path) as raster:
+                found.append(_section(path, origin, raster, label, imagery, store, split))
     return found
 
 
 def _section(
     path: pathlib.Path,
+    origin: Origin,
     raster: Any,
     label: Label,
     imagery: Imagery | None,
@@ -59,7 +65,7 @@ def _section(
         for name, colour, n in zip(label.classes, colours, seen.tolist(), strict=False)
         if n
     ]
-    place = _ground(store, path.stem)
+    place = next(iter(grounds_of(origin, raster, store)), None) if store else None
     sides = f"{whole(raster.width)} x {whole(raster.height)} px"
     metre = f" of {abs(raster.transform.a):g} m" if hectares is not None else ""
     return {
@@ -67,8 +73,8 @@ def _section(
         "about": f"{path.name}: {sides}{metre}, {_crs(raster)}; {_area(int(seen.sum()), hectares)}"
         " mapped. A Cloud-Optimised GeoTIFF with class names and colours: open it in QGIS.",
         "classes": class_png(classes, label),
-        "imagery": jpeg(_imagery(imagery, path.stem, store, place, size)),
-        "uncertainty": _uncertainty(path, size),
+        "imagery": jpeg(_imagery(imagery, origin, store, place, size)),
+        "uncertainty": _uncertainty(path, origin, size),
         "reference": _reference(store, split, place, label, size),
         "legend": legend,
         "data": {
@@ -100,12 +106,12 @@ def _read_classes(raster: Any, size: tuple[int, int]) -> tuple[np.ndarray, np.nd
 
 
 def _imagery(
-    imagery: Imagery | None, name: str, store: Store | None, place: int | None, size: Any
+    imagery: Imagery | None, origin: Origin, store: Store | None, place: int | None, size: Any
 ) -> np.ndarray:
     """Return the scene in visible colours, (h, w, 3) uint8 of ``size``; grey if it is unknown."""
     if imagery is not None:
         with imagery.open() as scene:
-            if stem(scene.name) == name:
+            if same_scene(scene.content, origin.content):
                 return _of_scene(scene, size)
     if store is not None and place is not None:
         from swath.data.mosaic import mosaic
@@ -136,9 +142,10 @@ def _bytes(picture: np.ndarray) -> np.ndarray:
     return (255 * picture).round().astype(np.uint8)
 
 
-def _uncertainty(path: pathlib.Path, size: tuple[int, int]) -> str | None:
+def _uncertainty(path: pathlib.Path, origin: Origin, size: tuple[int, int]) -> str | None:
     file = path.with_name(f"{path.stem}_uncertainty.tif")
-    if not file.exists():
+    beside = read_origin(file) if file.exists() else None
+    if beside is None or beside.made != origin.made:
         return None
     with open_raster(file) as raster:
         return shade_png(raster.read(1, out_shape=size))
@@ -154,11 +161,6 @@ def _reference(
     if truth.dtype != np.uint8 or (truth == IGNORE).all():
         return None
     return class_png(pick(truth, size), label)
-
-
-def _ground(store: Store | None, name: str) -> int | None:
-    names = [stem(ground.name) for ground in store.contents.grounds] if store else []
-    return names.index(name) if name in names else None
 
 
 def _area(pixels: int, hectares: float | None) -> str:

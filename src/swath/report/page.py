@@ -25,7 +25,7 @@ from swath.report.curves import course, curves
 from swath.report.examples import examples
 from swath.report.maps import map_sections
 from swath.report.words import whole
-from swath.train.export import ABOUT, About, load_model, read_about
+from swath.train.export import ABOUT, About, fingerprint, load_model, read_about
 from swath.train.files import write_file
 from swath.train.record import read
 from swath.train.settings import Compute
@@ -68,9 +68,12 @@ def write(
     store = Store.open(data.store) if Store.exists(data.store) else None
     content = _content(name, about, store, records, dict(scores or {}), list(rows))
     if about is not None:
-        content["maps"] = map_sections(folder / FOLDER, about.label, imagery, store, data.split)
+        model = load_model(folder)
+        content["maps"] = map_sections(
+            folder / FOLDER, about.label, fingerprint(model), imagery, store, data.split
+        )
         if store is not None:
-            content["examples"] = examples(load_model(folder), data, precision, compute)
+            content["examples"] = examples(model, data, precision, compute)
     content["settings"] = _settings(settings)
     content["sections"] = _sections(content)
     write_file(folder / PAGE, render(content).encode())

@@ -159,15 +159,31 @@ def fingerprint(model: LoadedModel) -> str:
     return digest.hexdigest()
 
 
+def _how_far(folder: pathlib.Path) -> str:
+    """Return the end of a message that ``folder`` has no model: how far its run is, what to do."""
+    states = sorted((folder / "checkpoints").glob("[0-9]*/state.json"))
+    if not states:
+        return "; swath train writes it at the end of a run"
+    try:
+        numbers = json.loads(states[-1].read_text())
+        at, whole = int(numbers["samples"]), int(numbers["settings"]["train"]["samples"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "; swath train goes on with the run and writes it at the end"
+    best = numbers.get("best_update")
+    which = f"the best so far, after update {best}" if best is not None else "as it is now"
+    return (
+        f" yet: the run is unfinished, at sample {at} of {whole}. swath train {folder} goes on "
+        f"with it; swath export {folder} writes the model {which}"
+    )
+
+
 def read_about(folder: str | pathlib.Path) -> About:
     """Return what model.json says; ConfigError if there is none or it is from a newer Swath."""
     path = pathlib.Path(folder) / ABOUT
     try:
         fields = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise ConfigError(
-            f"{path}: there is no trained model; swath train writes it at the end of a run"
-        ) from error
+        raise ConfigError(f"{path}: there is no trained model{_how_far(path.parent)}") from error
     except ValueError as error:
         raise ConfigError(f"{path}: not JSON: {error}") from error
     version = fields.pop("version", None) if isinstance(fields, dict) else None

@@ -34,7 +34,7 @@ from swath.train.checkpoint import Checkpoints
 from swath.train.cost import Cost, cost
 from swath.train.ema import Average
 from swath.train.evaluate import evaluate
-from swath.train.export import About, LoadedModel, load_model, save_model, weights_of
+from swath.train.export import WEIGHTS, About, LoadedModel, load_model, save_model, weights_of
 from swath.train.heldout import Trained, held_out
 from swath.train.interrupt import Interrupts
 from swath.train.job import TrainJob, check, claim
@@ -91,7 +91,11 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
         if job.train.select == "best" and progress.best_update is not None:
             chosen = progress.best_update
         trainer.checkpoints.check(chosen)
-        world.first_does(lambda: _export(trainer.checkpoints, chosen, folder, about))
+
+        def export() -> None:
+            export_model(trainer.checkpoints, chosen, folder, about)
+
+        world.first_does(export)
     lines = (figures for figures in reversed(read(folder)) if figures["update"] == chosen)
     return next(lines, {"update": chosen})  # its line may be gone from a run finished before
 
@@ -322,7 +326,11 @@ def _sweep(loader: Any, replica: Replica) -> Iterator[Batch]:
     return loader.sweep(mesh.part, mesh.parts, even=replica.in_step)
 
 
-def _export(checkpoints: Checkpoints, update: int, folder: pathlib.Path, about: About) -> None:
+def export_model(
+    checkpoints: Checkpoints, update: int, folder: pathlib.Path, about: About
+) -> pathlib.Path:
+    """Write the model of the checkpoint after ``update`` to the run folder; return its weights."""
     samples = checkpoints.numbers(update)["samples"]
     reached = dataclasses.replace(about, samples=samples, update=update)
     save_model(folder, weights_of(checkpoints.path(update)), reached)
+    return folder / WEIGHTS

@@ -1,0 +1,62 @@
+"""A run that has not come to its end: how far it is, and its model as it stands.
+
+The end of a run writes its model. Before that there are checkpoints; from them the best model so
+far can be taken, and the run can still be gone on with afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+from typing import Any
+
+from swath.config import ConfigError
+from swath.lock import lock
+from swath.parallel.world import World
+from swath.train.checkpoint import Checkpoints
+from swath.train.files import Damaged
+from swath.train.job import TrainJob, check
+from swath.train.setup import describe, export_model, fingerprint
+
+log = logging.getLogger(__name__)
+
+
+def export(job: TrainJob) -> pathlib.Path:
+    """Write the model of the unfinished run in ``job.folder``: that of its best evaluation so far,
+    or of its newest checkpoint if ``train.select`` is last or nothing was evaluated. Return its
+    weights' file.
+
+    ConfigError if the folder belongs to other settings or holds no whole checkpoint, or if it is
+    being trained there.
+    """
+    folder = pathlib.Path(job.folder)
+    data = job.data.open()
+    about = describe(job, data)
+    with lock(folder / ".lock", "swath export"):
+        check(folder, job)
+        facts = {"store": fingerprint(data)}
+        there = Checkpoints(folder / "checkpoints", job.train.keep, World.alone(), facts, job)
+        update, numbers = _chosen(there, job.train.select)
+        if numbers["run"] != facts:
+            raise ConfigError(
+                f"{there.path(update)}: was trained on another store than {job.data.store} is now; "
+                "set data.store to that one"
+            )
+        return export_model(there, update, folder, about)
+
+
+def _chosen(there: Checkpoints, select: str) -> tuple[int, dict[str, Any]]:
+    """Return the update whose weights are taken, and the numbers of its checkpoint."""
+    for newest in reversed(there.updates()):
+        best = there.numbers(newest).get("best_update") if select == "best" else None
+        for update in [newest] if best is None else [best, newest]:
+            try:
+                there.check(update)
+            except Damaged as problem:
+                log.warning("checkpoint damaged: %s; another one is used", problem)
+            else:
+                return update, there.numbers(update)
+    raise ConfigError(
+        f"{there.folder}: there is no whole checkpoint to take a model from; swath train writes "
+        "one at least every train.checkpoint_seconds, and when it is stopped by a signal"
+    )
