@@ -170,6 +170,7 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
         scores["map"] = score_maps(ours, store, run.data.split)
         if scores["model"].get("other_store"):
             scores["map"] |= {"other_store": True, "share_touching": None}
+            scores["map"].pop("share_same_object", None)
     for name in ("model", "map"):
         write_scores(run.place, name, scores.get(name))
     return scores

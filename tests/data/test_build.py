@@ -21,6 +21,7 @@ from swath.data.split import Split, select
 from swath.data.stats import unplain
 from swath.data.store import Store
 from swath.data.summary import summary
+from swath.data.touch import cut_objects
 from swath.datasets.synthetic import Synthetic
 
 SMALL = {"samples": 60, "size": 16, "bands": 2}
@@ -426,6 +427,55 @@ def test_touching_is_what_counting_pixels_finds(tmp_path):
     assert 0 < by_hand < 1
 
 
+def test_cut_polygons_are_what_counting_pixels_finds(tmp_path, caplog):
+    """Blocks that touch nowhere cut polygons all the same: against sets made pixel by pixel."""
+
+    class Fields(Synthetic):
+        """Samples whose patches are known as polygons; they straddle samples, and so blocks."""
+
+        def open(self):
+            source = super().open()
+            chip = source.chip
+            source.contents = dataclasses.replace(
+                source.contents, groupings=("block", "polygon"), grouped_pixels=("polygon",)
+            )
+
+            def renamed(index):
+                found = chip(index)
+                groups = {"block": found.groups["block"], "polygon": found.groups["patch"]}
+                return dataclasses.replace(found, groups=groups)
+
+            source.chip = renamed
+            return source
+
+    dataset = Fields(**{**SMALL, "samples": 49}, unlabelled=0.9)
+    with caplog.at_level(logging.WARNING, "swath"):
+        store = build(dataset, tmp_path / "s", Split(), progress=False)
+    test, train = (select(store, None, part) for part in ("test", "train"))
+    read = store.read(np.arange(49), groups=("polygon",)).result()
+    known = read["label"] != IGNORE
+    groups = read["groups/polygon"]
+    sets = [set(groups[i][known[i]].tolist()) for i in range(49)]
+    trained = set().union(*(sets[i] for i in train.indices))
+    tested = set().union(*(sets[i] for i in test.indices))
+    hits = np.mean([bool(sets[i] & trained) for i in test.indices])
+    assert 0 < hits < 1 and 0 < len(tested & trained) < len(tested)
+    assert test.nearness() == {"share_touching": 0.0, "share_same_object": pytest.approx(hits)}
+    cut = cut_objects(test, train)
+    assert (cut.tested, cut.both) == (len(tested), len(tested & trained))
+    assert (
+        f"split by=block: of {cut.tested} polygons in the test part, {cut.both} lie in training "
+        f"too ({100 * hits:.0f} % of the test windows show one); build.split.by=polygon keeps each"
+    ) in caplog.text
+    assert f"{hits:.1%}; {cut.both} of {cut.tested} polygons lie on both sides" in printed(store)
+    whole = select(store, Split(by="polygon"), "test")
+    assert whole.nearness()["share_same_object"] == 0 and whole.share_touching() > 0
+    caplog.clear()
+    build(dataset, tmp_path / "t", Split(by="polygon"), progress=False)
+    assert "lie in training too" not in caplog.text
+    assert "share_same_object" not in select(made(tmp_path / "u"), None, "test").nearness()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Striped(Synthetic):
     """Rows 0 to 3 were observed in no band, row 5 in all but the first."""
@@ -466,16 +516,21 @@ def test_what_no_band_observed_has_no_label(tmp_path, label, coarse):
         assert counted == (~unknown).sum()
 
 
-def test_the_summary_shows_counts_and_bands(tmp_path):
-    """Figures of the selection, printed."""
+def printed(store) -> str:
+    """What the terminal shows of a store."""
     import io
 
     from rich.console import Console
 
-    store = made(tmp_path / "s", unlabelled=0.1)
     out = io.StringIO()
     Console(file=out, width=140).print(summary(store))
-    text = out.getvalue()
+    return out.getvalue()
+
+
+def test_the_summary_shows_counts_and_bands(tmp_path):
+    """Figures of the selection, printed."""
+    store = made(tmp_path / "s", unlabelled=0.1)
+    text = printed(store)
     assert f"{int(select(store, None, 'train').counts[1]):,}" in text
     assert "by block, val 0.1, test 0.2, seed 0" in text
     assert f"{unplain(store.attributes['stats'])['fine'][1].mean:.5g}" in text

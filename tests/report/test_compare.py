@@ -57,7 +57,7 @@ def test_smaller_errors_are_better_and_a_bias_on_either_side_is_worse():
     [
         (1.0, "100 %", "These windows also hold ground that was trained on: their labels are new"),
         (0.14, "14 %", "so expect less of it on a scene that it has never seen."),
-        (0.0, "0 %", "No window that is scored holds ground that was trained on."),
+        (0.0, "0 %", "No window that is scored holds a pixel that was trained on."),
     ],
 )
 def test_touching_windows_are_said_at_the_top_with_what_they_mean(share, said, meaning):
@@ -66,6 +66,11 @@ def test_touching_windows_are_said_at_the_top_with_what_they_mean(share, said, m
     assert tiles[-1]["value"] == said
     assert tiles[-1]["note"].startswith("split by random. ") and meaning in tiles[-1]["note"]
     assert len(headline(ROWS[0], ROWS[1:], "")) == len(tiles) - 1  # where nobody knows
+    row = {**ROWS[0], "share_touching": share, "share_same_object": 0.254}
+    cut = headline(row, ROWS[1:], "")[-1]["note"]
+    assert meaning in cut and "25 % of the windows show a polygon or region of which another" in cut
+    whole = headline({**row, "share_same_object": 0.0}, ROWS[1:], "")[-1]["note"]
+    assert meaning in whole and "another piece" not in whole
 
 
 def test_the_table_of_a_terminal():
@@ -76,7 +81,9 @@ def test_the_table_of_a_terminal():
         ["unet", "0.634", "0.530"],
         ["majority", "0.500", "-"],
     ]
-    assert lines[3] == "100% of the test windows touch training pixels"
+    assert lines[3:] == ["100% of the test windows touch training pixels"]
+    cut = table([{**ROWS[0], "share_touching": 0.0, "share_same_object": 0.25}]).split("\n")
+    assert cut[-1] == "25% show a polygon or region of which another piece was trained on"
     assert table([{"name": "vit", "f1_micro": 0.5, "map": 0.25}]).split("\n")[0].split() == [
         "f1_micro",
         "map",

@@ -127,7 +127,7 @@ def fit_and_score(
 
     split: None is the store's own. bands: None is all. threads: never changes the result.
     Beside the figures: name, kind, part, train and test (samples or pixels), fitted (how many of
-    train it saw) and share_touching.
+    train it saw), share_touching and, where objects are known, share_same_object.
     """
     from swath.baselines._fit import fit_and_score as run
 

@@ -66,7 +66,7 @@ def fit_and_score(
         "train": seen,
         "fitted": int(whole.sum()),
         "scored": scored,
-        "share_touching": other.share_touching(),
+        **other.nearness(),
     }
 
 

@@ -33,6 +33,7 @@ from swath.data.check import (
     check_contents,
     check_pixels,
     check_split,
+    warn_of_cut_objects,
     warn_of_parts,
 )
 from swath.data.chip import IGNORE, Chip
@@ -117,6 +118,7 @@ def _go_on(store: Store, source: Source, split: Split, threads: int | None, prog
     store.update(split=plain(split), census=census)
     train = select(store, split, "train")
     warn_of_parts(store, train)
+    warn_of_cut_objects(store, train)
     with bar(progress, "statistics", len(store.contents.modalities)) as step:
         bands = {}
         for modality in store.contents.modalities:

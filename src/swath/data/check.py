@@ -16,6 +16,7 @@ from swath.config import ConfigError
 from swath.data.chip import IGNORE, Chip, Contents
 from swath.data.plausible import check_scale
 from swath.data.split import TEST, Selection, Split, select
+from swath.data.touch import cut_objects
 
 if TYPE_CHECKING:
     from swath.data.stats import BandStats
@@ -110,6 +111,17 @@ def warn_of_parts(store: Store, train: Selection) -> None:
     if len(lost) and (train.parts == TEST).any():
         named = ", ".join(store.contents.label.classes[i] for i in lost)
         log.warning("split by=%s: nothing to test on of %s", train.split.by, named)
+
+
+def warn_of_cut_objects(store: Store, train: Selection) -> None:
+    """Say how many polygons (or regions) the line between training and testing cuts."""
+    cut = cut_objects(select(store, train.split, "test"), train)
+    if cut is not None and cut.both:
+        log.warning(
+            "split by=%s: of %d %ss in the test part, %d lie in training too (%.0f %% of the test "
+            "windows show one); build.split.by=%s keeps each on one side",
+            *(train.split.by, cut.tested, cut.grouping, cut.both, 100 * cut.share, cut.grouping),
+        )
 
 
 def check_bands(store: Store, bands: dict[str, list[BandStats]]) -> None:

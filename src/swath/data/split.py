@@ -221,6 +221,12 @@ class Selection:
 
         return share_touching(self, select(self.store, self.split, "train"))
 
+    def nearness(self) -> dict[str, float | None]:
+        """Return how near this part is to the training part; see :mod:`swath.data.touch`."""
+        from swath.data.touch import nearness
+
+        return nearness(self, select(self.store, self.split, "train"))
+
 
 def select(store: Store, split: Split | None, part: Part) -> Selection:
     """Return ``part`` of ``store`` under ``split``, or under the store's own.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from swath.data.split import Split, select
 from swath.data.stats import statistics
+from swath.data.touch import CutObjects, cut_objects
 
 if TYPE_CHECKING:
     from swath.data.store import Store
@@ -23,14 +24,15 @@ def summary(store: Store, split: Split | None = None) -> Any:
     touching = None
     if len(selections["test"].indices):
         touching = selections["test"].share_touching()
+    cut = cut_objects(selections["test"], selections["train"])
     return Group(
-        _facts(store, chosen, touching),
+        _facts(store, chosen, touching, cut),
         _classes(store, selections),
         *(_bands(store, name, found) for name, found in bands.items()),
     )
 
 
-def _facts(store: Store, split: Split, touching: float | None) -> Any:
+def _facts(store: Store, split: Split, touching: float | None, cut: CutObjects | None) -> Any:
     from rich.table import Table
 
     table = Table(show_header=False, box=None)
@@ -46,6 +48,7 @@ def _facts(store: Store, split: Split, touching: float | None) -> Any:
         ("label", f"{contents.label.kind}, {len(contents.label.classes)} classes"),
         ("split", f"by {split.by}, val {split.val:g}, test {split.test:g}, seed {split.seed}"),
         ("test windows that touch training pixels", said),
+        *([_cut(cut)] if cut is not None else []),
         ("licence", contents.licence or "not stated"),
         ("source", contents.source or "not stated"),
     )
@@ -54,6 +57,11 @@ def _facts(store: Store, split: Split, touching: float | None) -> Any:
     if split.by == "given":
         table.add_row("split", "as published")
     return table
+
+
+def _cut(cut: CutObjects) -> tuple[str, str]:
+    known = f"{cut.share:.1%}; {cut.both} of {cut.tested} {cut.grouping}s lie on both sides"
+    return f"test windows with a {cut.grouping} trained on too", known
 
 
 def _classes(store: Store, selections: dict[str, Any]) -> Any:

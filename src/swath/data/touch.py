@@ -1,4 +1,8 @@
-"""How many test windows touch training pixels: what a score must be read with.
+"""How near the test is to what was trained on: what a score must be read with.
+
+Two shares of the test windows are told: of those that touch training pixels, and of those that show
+an object (a polygon, a region) of which another piece was trained on. A split by blocks brings the
+first to 0 and not the second, for the line between two blocks may run through a field.
 
 A window is the footprint of a sample on its ground. Training pixels are the labelled ones of the
 training part if labels are per pixel; the centre pixels if a label is that of a window's centre;
@@ -7,7 +11,9 @@ otherwise the footprints of training samples. Edges that merely meet do not touc
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +22,65 @@ from swath.data.chip import IGNORE
 if TYPE_CHECKING:
     from swath.data.split import Selection
 
+OBJECTS = ("polygon", "region")
+"""Groupings whose groups are things on the ground, which a split by something else may cut."""
+
 _BATCH = 256  # samples read at a time
+
+
+@dataclass(frozen=True)
+class CutObjects:
+    """What lies on both sides of the line between training and a part to test on."""
+
+    grouping: str
+    """Which objects: one of OBJECTS."""
+    tested: int
+    """Objects that have something labelled in the test part."""
+    both: int
+    """Those of them that have something labelled in the training part too."""
+    share: float
+    """Test windows with such an object, as a share of all."""
+
+
+def nearness(test: Selection, train: Selection) -> dict[str, float | None]:
+    """Return the shares by the names that figures have: share_touching (None if unknown) and,
+    where the store knows objects, share_same_object."""
+    found: dict[str, float | None] = {"share_touching": share_touching(test, train)}
+    cut = cut_objects(test, train)
+    return found if cut is None else {**found, "share_same_object": cut.share}
+
+
+def cut_objects(test: Selection, train: Selection) -> CutObjects | None:
+    """Return which objects of ``test`` are trained on as well; None if the store knows no objects,
+    or ``test`` is empty."""
+    groupings = test.store.contents.groupings
+    grouping = next((name for name in OBJECTS if name in groupings), None)
+    if grouping is None or not len(test.indices):
+        return None
+    windows, seen = _objects(test, grouping)
+    trained = np.isin(seen, np.unique(_objects(train, grouping)[1]))
+    return CutObjects(
+        grouping,
+        tested=len(np.unique(seen)),
+        both=len(np.unique(seen[trained])),
+        share=len(np.unique(windows[trained])) / len(test.indices),
+    )
+
+
+def _objects(selection: Selection, grouping: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return which objects have something labelled in ``selection``, and in which sample: pairs
+    (sample, object), int64 (m,) each."""
+    store = selection.store
+    if grouping not in store.contents.grouped_pixels:
+        group = store.column(f"groups/{grouping}")[selection.indices].astype(np.int64)
+        return selection.indices[group >= 0], group[group >= 0]
+    pairs = [np.zeros((0, 2), np.int64)]
+    for some, read, known in _known(selection, selection.indices, (grouping,)):
+        group = read[f"groups/{grouping}"]
+        place, row, col = np.nonzero(known & (group >= 0))
+        pairs.append(np.unique(np.stack([some[place], group[place, row, col]], 1), axis=0))
+    sample, group = np.concatenate(pairs).T
+    return sample, group
 
 
 def share_touching(test: Selection, train: Selection) -> float | None:
@@ -82,16 +146,24 @@ def _over_pixels(
     return total[y1, x1] - total[y0, x1] - total[y1, x0] + total[y0, x0] > 0
 
 
-def labelled(selection: Selection, indices: np.ndarray):
-    """Yield (row, col, (h, w) bool) of the labelled pixels of each of ``indices`` on its ground."""
-    where = selection.store.column("where").astype(np.int64)
-    groups = (selection.grouping,) if selection.grouping else ()
+def _known(
+    selection: Selection, indices: np.ndarray, groups: tuple[str, ...] = ()
+) -> Iterator[tuple[np.ndarray, dict[str, Any], np.ndarray]]:
+    """Yield some of ``indices``, what was read of them, and their labelled pixels (b, h, w)."""
+    own = selection.grouping
+    every = tuple({*groups, *([own] if own else [])})
     for start in range(0, len(indices), _BATCH):
         some = indices[start : start + _BATCH]
-        read = selection.store.read(some, modalities=(), label=True, groups=groups).result()
-        label = selection.restrict(read["label"], read[f"groups/{groups[0]}"] if groups else None)
+        read = selection.store.read(some, modalities=(), label=True, groups=every).result()
+        label = selection.restrict(read["label"], read[f"groups/{own}"] if own else None)
         mask = selection.store.contents.label.kind == "mask"
-        known = label != IGNORE if mask else ~np.isnan(label).any(1)
+        yield some, read, label != IGNORE if mask else ~np.isnan(label).any(1)
+
+
+def labelled(selection: Selection, indices: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yield (row, col, (h, w) bool) of the labelled pixels of each of ``indices`` on its ground."""
+    where = selection.store.column("where").astype(np.int64)
+    for some, _, known in _known(selection, indices):
         for index, one in zip(some, known, strict=True):
             _, row, col, height, width = where[index]
             # A label finer or coarser than the ground counts for the ground's pixels it covers.

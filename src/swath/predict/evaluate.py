@@ -58,7 +58,7 @@ def score_maps(
         "part": part,
         "split": selection.split.by,
         **figures_of(np.concatenate(found), np.concatenate(truth), classes, hectares),
-        "share_touching": selection.share_touching(),
+        **selection.nearness(),
     }
 
 

@@ -60,6 +60,8 @@ def table(rows: Sequence[Row]) -> str:
     touching = rows[0].get("share_touching") if rows else None
     if touching is not None:
         lines.append(f"{touching:.0%} of the test windows touch training pixels")
+    if rows and (same := rows[0].get("share_same_object")):
+        lines.append(f"{same:.0%} show a polygon or region of which another piece was trained on")
     return "\n".join(lines)
 
 
@@ -81,7 +83,7 @@ def headline(row: Row, rows: Sequence[Row], unit: str) -> list[dict[str, Any]]:
                 "name": "Test windows touching training",
                 "value": f"{touching:.0%}".replace("%", " %"),
                 "note": (f"split by {row['split']}. " if row.get("split") else "")
-                + _nearness(touching),
+                + _nearness(touching, row.get("share_same_object")),
                 "wide": True,
             }
         )
@@ -122,14 +124,21 @@ def comparison(rows: Sequence[Row], ours: int, unit: str) -> dict[str, Any] | No
     }
 
 
-def _nearness(touching: float) -> str:
-    """Return what the share of test windows that touch training pixels means for the reader."""
-    if not touching:
-        return "No window that is scored holds ground that was trained on."
-    return (
-        "These windows also hold ground that was trained on: their labels are new to the model,"
-        " their surroundings are not, so expect less of it on a scene that it has never seen."
-    )
+def _nearness(touching: float, same: float | None) -> str:
+    """Return what the shares of test windows that touch training pixels, and that show an object
+    which was trained on as well, mean for the reader."""
+    said = "No window that is scored holds a pixel that was trained on."
+    if touching:
+        said = (
+            "These windows also hold ground that was trained on: their labels are new to the model,"
+            " their surroundings are not, so expect less of it on a scene that it has never seen."
+        )
+    if same:
+        said += (
+            f" {100 * same:.0f} % of the windows show a polygon or region of which another piece"
+            " was trained on; a split by polygon (or region) keeps each on one side."
+        )
+    return said
 
 
 def _without_repeats(names: Sequence[str]) -> list[str]:

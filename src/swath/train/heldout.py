@@ -14,7 +14,7 @@ import numpy as np
 
 from swath.config import ConfigError, plain
 from swath.data.split import Selection, Split, select
-from swath.data.touch import share_touching
+from swath.data.touch import nearness
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +29,9 @@ class Trained:
 def held_out(test: Selection, trained: Trained | None) -> dict[str, Any]:
     """Return what a score on ``test`` has to be read with.
 
-    share_touching: share of its windows that touch training pixels, None if unknown. other_store:
-    True, and only there, if the model was trained on another store.
+    share_touching: share of its windows that touch training pixels, None if unknown.
+    share_same_object, where objects are known: of its windows that show one which was trained on as
+    well. other_store: True, and only there, if the model was trained on another store.
 
     trained: None if nobody knows (models of older releases); then the training part is taken to be
     that of ``test``'s own split.
@@ -38,11 +39,11 @@ def held_out(test: Selection, trained: Trained | None) -> dict[str, Any]:
     Raises ConfigError if something in ``test`` was trained on.
     """
     if trained is None:
-        return {"share_touching": test.share_touching()}
+        return dict(test.nearness())
     if trained.store != test.store.fingerprint:
         return {"share_touching": None, "other_store": True}
     if test.split == trained.split:
-        return {"share_touching": test.share_touching()}
+        return dict(test.nearness())
     train = select(test.store, trained.split, "train")
     known, of, what = shared(test, train)
     if known and test.part in ("test", "val"):
@@ -51,7 +52,7 @@ def held_out(test: Selection, trained: Trained | None) -> dict[str, Any]:
             f"{test.part} part of this split ({_told(test.split)}); score it under the split it "
             f"was trained with ({_told(trained.split)}), or on another store"
         )
-    return {"share_touching": share_touching(test, train)}
+    return dict(nearness(test, train))
 
 
 def shared(test: Selection, train: Selection) -> tuple[int, int, str]:
