@@ -40,6 +40,7 @@ def test_curves_come_from_the_records_that_training_writes():
             "lr": 1e-3,
             "grad_norm": 1.0,
             "samples_per_s": 100.0,
+            "mfu": 0.4,
             "data_wait": 0.02,
             "seconds": 0.08 * i,
         }
@@ -53,6 +54,8 @@ def test_curves_come_from_the_records_that_training_writes():
         "Learning rate",
         "Gradient norm",
         "Speed",
+        "Model FLOP/s utilisation",
+        "Waiting",
     ]
     assert re.match(r"392 samples in 49 updates; 3\.9 s; 100 samples/s", course(records))
     assert curves([]) == [] and course([]) == ""

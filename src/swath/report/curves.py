@@ -14,7 +14,8 @@ Record = Mapping[str, Any]
 
 
 def curves(records: Sequence[Record]) -> list[dict[str, str]]:
-    """Return charts with titles: loss, validation figures, learning rate and gradient, speed."""
+    """Return charts with titles: loss, validation figures, learning rate and gradient, speed
+    and waits."""
     updates = [r for r in records if r.get("loss") is not None]
     if not updates:
         return []
@@ -46,6 +47,14 @@ def curves(records: Sequence[Record]) -> list[dict[str, str]]:
     if any(math.isfinite(value) for value in speed):
         lines = [_line("samples/s", x, speed, kept)]
         charts.append(("Speed, samples/s", chart(lines, x_name="samples")))
+    used = [100 * value for value in of("mfu")]
+    if any(math.isfinite(value) for value in used):
+        lines = [_line("MFU, %", x, used, kept)]
+        charts.append(("Model FLOP/s utilisation, %", chart(lines, x_name="samples")))
+    waits = {"data": of("data_wait"), "exchanges": of("exchange_wait")}
+    lines = [_line(what, x, values, kept) for what, values in waits.items() if any(values)]
+    if any(math.isfinite(value) for line in lines for value in line.y):
+        charts.append(("Waiting, share of the time", chart(lines, x_name="samples")))
     return [{"title": title, "svg": svg} for title, svg in charts if svg]
 
 

@@ -1,8 +1,8 @@
 """One HTML page of a run that opens from disk: no network, no other file.
 
 It shows what a run folder holds: the map over its imagery, the model against its baselines, the
-accuracy of each class, the course of training, examples, and all settings. What is not there is
-left out. Pictures, curves and their colours are inside the page; the template is
+accuracy of each class, the course of training, where time went, examples, and all settings. What
+is not there is left out. Pictures, curves and their colours are inside the page; the template is
 ``page.html.j2``.
 """
 
@@ -24,10 +24,11 @@ from swath.report.compare import comparison, headline
 from swath.report.curves import course, curves
 from swath.report.examples import examples
 from swath.report.maps import map_sections
+from swath.report.speed import profiles, use
 from swath.report.words import whole
 from swath.train.export import ABOUT, About, fingerprint, load_model, read_about
 from swath.train.files import write_file
-from swath.train.record import read
+from swath.train.record import read, starts
 from swath.train.settings import Compute
 from swath.version import VERSION
 
@@ -74,6 +75,8 @@ def write(
         )
         if store is not None:
             content["examples"] = examples(model, data, precision, compute)
+    content["profiles"] = profiles(folder)
+    content["use"] = use(records, starts(folder))
     content["settings"] = _settings(settings)
     content["sections"] = _sections(content)
     write_file(folder / PAGE, render(content).encode())
@@ -189,6 +192,7 @@ def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         "comparison": ("Baselines", "comparison"),
         "accuracy": ("Accuracy", "accuracy"),
         "training": ("Training", "charts"),
+        "time": ("Time", "profiles"),
         "examples": ("Examples", "examples"),
     }
     there = [(name, title) for name, (title, key) in titles.items() if content.get(key)]
