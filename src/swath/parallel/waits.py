@@ -23,6 +23,8 @@ from torch.distributed import _functional_collectives as functional
 
 from swath.span import span
 
+_PAIRS = 1000  # of events kept
+
 
 class Waits:
     """Seconds that computing on ``device`` has waited for exchanges.
@@ -91,6 +93,8 @@ class Waits:
                     found = wait(*args, **options)
                 events[1].record(computing)
                 self._pairs.append((events[0], events[1]))
+                if len(self._pairs) > _PAIRS:
+                    _ = self.seconds  # adds up those that are over
                 return found
 
             return timed

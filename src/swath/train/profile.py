@@ -110,7 +110,7 @@ class Profiler:
         from torch.profiler import ProfilerActivity, profile, record_function
 
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.gpu else [])]
-        profiler = profile(activities=activities)
+        profiler = profile(activities=activities, acc_events=True)  # else torch warns
         with profiler:
             # TensorBoard takes ranges of this name for steps.
             with marked(record_function), record_function(f"ProfilerStep#{update}"):
