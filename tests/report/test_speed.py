@@ -35,5 +35,5 @@ def test_the_page_shows_where_the_time_went(tmp_path):
         "bar": 25.0,
     }
     page = render({"name": "run", "profiles": found})
-    assert "Where the time went" in page and "width: 25.0%" in page
+    assert "Where the time went" in page and "width: 25.0%;" in page
     assert "Where the time went" not in render({"name": "run", "profiles": []})
