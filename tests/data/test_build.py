@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -329,7 +330,7 @@ def test_pixels_cannot_be_grouped_where_they_have_no_label(tmp_path):
     assert not (tmp_path / "s").exists()
 
 
-@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("groups", [1, 2, 3])
 def test_an_empty_part_is_said_when_the_store_is_built(tmp_path, caplog, groups):
     """With one group a class is only trained on, with two not validated; asked for, it is said."""
 
@@ -347,10 +348,13 @@ def test_an_empty_part_is_said_when_the_store_is_built(tmp_path, caplog, groups)
             return source
 
     with caplog.at_level(logging.WARNING, "swath"):
-        store = build(Few(**SMALL, label="class"), tmp_path / "s", Split(), progress=False)
+        split = Split() if groups < 3 else Split(val=0.05, test=0.05)
+        store = build(Few(**SMALL, label="class"), tmp_path / "s", split, progress=False)
     told = "\n".join(caplog.messages)
     only = f"but there are only {3 * groups} groups by block"
-    assert f"the val part is empty: split.val=0.1, {only}" in told
+    assert (f"the val part is empty: split.val=0.1, {only}" in told) == (groups < 3)
+    small = r"training has [34]\d % of what is labelled, not the 90 % asked for: .* only 9 groups"
+    assert bool(re.search(small, told)) == (groups == 3)
     tested = f"the test part is empty: split.test=0.2, {only}"
     assert (tested in told) == (groups == 1)
     if groups == 1:
@@ -467,7 +471,7 @@ def test_cut_polygons_are_what_counting_pixels_finds(tmp_path, caplog):
         f"split by=block: of {cut.tested} polygons in the test part, {cut.both} lie in training "
         f"too ({100 * hits:.0f} % of the test windows show one); build.split.by=polygon keeps each"
     ) in caplog.text
-    assert f"{hits:.1%}; {cut.both} of {cut.tested} polygons lie on both sides" in printed(store)
+    assert f"{hits:.1%}; {cut.both} of {cut.tested} polygons on both sides" in printed(store)
     whole = select(store, Split(by="polygon"), "test")
     assert whole.nearness()["share_same_object"] == 0 and whole.share_touching() > 0
     caplog.clear()
@@ -535,6 +539,8 @@ def test_the_summary_shows_counts_and_bands(tmp_path):
     assert "by block, val 0.1, test 0.2, seed 0" in text
     assert f"{unplain(store.attributes['stats'])['fine'][1].mean:.5g}" in text
     assert "0.0%" in text  # blocks do not touch
+    assert "Labelled pixels" in text
+    assert "Labelled" not in printed(made(tmp_path / "t", label="none"))
 
 
 def test_a_scene_with_nan_for_no_data_is_built_further_and_trained_on(tmp_path):

@@ -99,13 +99,22 @@ def _better(contents: Contents) -> str:
 
 
 def warn_of_parts(store: Store, train: Selection) -> None:
-    """Say which parts are empty, and why, and which classes the test part cannot score. Too few
-    groups are no error: a model can be trained, but not scored."""
+    """Say which parts are empty or too small, and why, and which classes the test part cannot
+    score. Too few groups are no error: a model can be trained, but not scored."""
     for part in ("val", "test"):
         selection = select(store, train.split, part)
         asked = train.split.by == "given" or getattr(train.split, part)
         if asked and not len(selection.indices):
             log.warning("%s: the %s part is empty: %s", store.path, part, selection.why_empty())
+    split, total = train.split, int(train.table.sizes.sum())
+    share = 1 - split.val - split.test if split.train is None else split.train
+    if split.by != "given" and 2 * train.size < share * total:
+        log.warning(
+            "split by=%s: training has %.0f %% of what is labelled, not the %.0f %% asked for: "
+            "there are only %d groups, and each part takes at least one of each class; make groups "
+            "smaller",
+            *(split.by, 100 * train.size / total, 100 * share, len(train.table.ids)),
+        )
     tested = train.table.counts[train.parts == TEST].sum(0)
     lost = np.flatnonzero((tested == 0) & (train.table.counts.sum(0) > 0))
     if len(lost) and (train.parts == TEST).any():

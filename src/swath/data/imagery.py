@@ -19,6 +19,7 @@ import numpy as np
 
 from swath.config import ConfigError
 from swath.data.chip import Ground
+from swath.data.nodata import mark, no_data
 from swath.data.plausible import check_scale
 from swath.data.product import pixel_m, warn_of_offset
 from swath.data.sensor import Sensor, load_sensor, sensors
@@ -257,44 +258,6 @@ class Scene:
             values, observed = channel.on(self.grid, window, self.imagery.resampling)
             out[i] = mark(values.astype(self.dtype, copy=False), observed, nodata, channel)
         return out
-
-
-def mark(
-    values: np.ndarray, observed: np.ndarray, nodata: float | None, channel: Channel
-) -> np.ndarray:
-    """Return ``values`` (h, w) with ``nodata`` exactly where they were not ``observed``: an
-    observed value that happens to be ``nodata`` moves by one count. ConfigError if ``nodata`` is
-    None and needed."""
-    if nodata is None:
-        if not observed.all():
-            raise ConfigError(
-                f"{channel.file.path}: channel {channel.number} was not observed everywhere and "
-                "nothing says which value means no-data; give nodata"
-            )
-        return values
-    clash = observed & (values == nodata)  # never so for NaN
-    if clash.any():
-        values[clash] = nodata + (1 if nodata < np.iinfo(values.dtype).max else -1)
-    values[~observed] = nodata
-    return values
-
-
-def no_data(
-    asked: float | None, sensor: Sensor, channels: Sequence[Channel], dtype: np.dtype
-) -> float | None:
-    """Return the value that means "not observed" in imagery of ``dtype``: NaN in real numbers,
-    else what was asked for, or what the files or the sensor say; None if nothing says it."""
-    if dtype.kind == "f":
-        return float("nan")
-    if asked is not None and not _fits(asked, dtype):
-        raise ConfigError(f"nodata={asked:g} cannot occur in {dtype} imagery")
-    said = (asked, *(channel.nodata for channel in channels), sensor.nodata)
-    return next((int(n) for n in said if n is not None and _fits(n, dtype)), None)
-
-
-def _fits(value: float, dtype: np.dtype) -> bool:
-    limits = np.iinfo(dtype)
-    return bool(limits.min <= value <= limits.max) and float(value).is_integer()
 
 
 def _check_places(channels: dict[str, Channel]) -> None:

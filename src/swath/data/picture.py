@@ -267,5 +267,5 @@ def _draw_counts(axis: Any, store: Store, parts: dict[str, Selection]) -> None:
     axis.set_yticks(np.arange(len(names)), [textwrap.shorten(n, 30) for n in names], fontsize=7)
     axis.invert_yaxis()
     things = "pixels" if label.kind in ("mask", "raster") else "samples"
-    axis.set_xlabel(f"labelled {things}", fontsize=8)
+    axis.set_xlabel(things if label.kind == "none" else f"labelled {things}", fontsize=8)
     axis.tick_params(axis="x", labelsize=7)

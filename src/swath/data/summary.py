@@ -60,8 +60,8 @@ def _facts(store: Store, split: Split, touching: float | None, cut: CutObjects |
 
 
 def _cut(cut: CutObjects) -> tuple[str, str]:
-    known = f"{cut.share:.1%}; {cut.both} of {cut.tested} {cut.grouping}s lie on both sides"
-    return f"test windows with a {cut.grouping} trained on too", known
+    known = f"{cut.share:.1%}; {cut.both} of {cut.tested} {cut.grouping}s on both sides"
+    return f"test windows with {cut.grouping}s trained on", known
 
 
 def _classes(store: Store, selections: dict[str, Any]) -> Any:
@@ -70,7 +70,8 @@ def _classes(store: Store, selections: dict[str, Any]) -> Any:
     label = store.contents.label
     things = "pixels" if label.kind in ("mask", "raster") else "samples"
     note = " (those in several chips count in each)" if things == "pixels" else ""
-    table = Table(title=f"Labelled {things}{note}")
+    title = "Samples" if label.kind == "none" else f"Labelled {things}"
+    table = Table(title=f"{title}{note}")
     table.add_column(label.kind)
     for part in _PARTS:
         table.add_column(part, justify="right")
@@ -78,7 +79,8 @@ def _classes(store: Store, selections: dict[str, Any]) -> Any:
     for i, name in enumerate(label.classes if len(counts["train"]) else ()):
         table.add_row(name, *(f"{int(counts[part][i]):,}" for part in _PARTS))
     table.add_section()
-    table.add_row(f"{things} in all", *(f"{selections[part].size:,}" for part in _PARTS))
+    if label.kind != "none":
+        table.add_row(f"{things} in all", *(f"{selections[part].size:,}" for part in _PARTS))
     table.add_row("samples", *(f"{len(selections[part].indices):,}" for part in _PARTS))
     return table
 

@@ -19,7 +19,8 @@ from swath.config import ConfigError, no_such
 from swath.data import files
 from swath.data.chip import Chip, Contents, Label, Modality
 from swath.data.dataset import Dataset
-from swath.data.imagery import Imagery, mark, no_data
+from swath.data.imagery import Imagery
+from swath.data.nodata import mark, no_data
 from swath.data.sensor import load_sensor
 from swath.datasets._places import PARTS, Place, blocks, lay, parts_in, read_lists
 from swath.geo.window import Window

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import glob
 import pathlib
-import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,10 +18,12 @@ from swath.config import ConfigError, no_such
 from swath.data import files
 from swath.data.chip import IGNORE, Chip, Contents, Ground, Label, Modality, Where
 from swath.data.dataset import Dataset
-from swath.data.imagery import Imagery, mark, no_data
+from swath.data.imagery import Imagery
+from swath.data.nodata import mark, no_data
 from swath.data.sensor import load_sensor
+from swath.datasets._mask import mask_value, read_mask
 from swath.datasets._places import PARTS, parts_in
-from swath.geo.channel import Channel, File
+from swath.geo.channel import Channel
 from swath.geo.raster import crs_name
 from swath.geo.window import Window, windows
 
@@ -94,7 +95,7 @@ class Masks(Dataset):
         if not self.classes:
             raise ConfigError("classes: name at least one")
         for text in self.classes:
-            _value(text)
+            mask_value(text)
         if len({text.startswith("#") for text in self.classes}) > 1:
             raise ConfigError("classes: give numbers or colours, not both")
         if self.stride is not None and (self.chip is None or not 1 <= self.stride <= self.chip):
@@ -203,7 +204,13 @@ class Pairs:
         return Chip(
             name=f"{name}:{window.row}:{window.col}",
             images={"image": np.stack(bands)},
-            label=self._label(number, window),
+            label=read_mask(
+                str(self._root / self._masks[number]),
+                window,
+                self.contents.grounds[number],
+                self.settings.classes,
+                self.settings.others,
+            ),
             groups={"block": self._squares[index], "image": number},
             where=Where(number, window.row, window.col, window.height, window.width),
             given=_given(name),
@@ -293,39 +300,6 @@ class Pairs:
         known = {square: number for number, square in enumerate(sorted(set(squares)))}
         return [known[square] for square in squares]
 
-    def _label(self, number: int, window: Window) -> np.ndarray:
-        """Return class ids (h, w) uint8 of the mask of image ``number``."""
-        path = str(self._root / self._masks[number])
-        file = File(path)
-        image = self.contents.grounds[number]
-        if (file.height, file.width) != (image.height, image.width):
-            raise ConfigError(
-                f"{path}: the mask has {file.height} x {file.width} px, its image {image.name} "
-                f"{image.height} x {image.width}"
-            )
-        if self.settings.painted and file.count < 3:
-            raise ConfigError(f"{path}: classes are colours, but the mask has {file.count} channel")
-        values, observed = Channel(file, 1).pixels(window)
-        if self.settings.painted:
-            green, blue = (Channel(file, n).pixels(window)[0].astype(np.int64) for n in (2, 3))
-            values = values.astype(np.int64) << 16 | green << 8 | blue
-        file.close()
-        label = np.full(values.shape, IGNORE, np.uint8)
-        known = np.zeros(values.shape, bool)
-        for text, name in self.settings.classes.items():
-            here = (values == _value(text)) & observed
-            label[here] = self.settings.names.index(name)
-            known |= here
-        strange = np.unique(values[observed & ~known])
-        if len(strange) and self.settings.others == "error":
-            form = "#{:06x}" if self.settings.painted else "{}"
-            shown = ", ".join(form.format(value) for value in strange[:12].tolist())
-            raise ConfigError(
-                f"{path}: values outside the class map: {shown}; add them to classes or, if they "
-                "mean that the class is not known, set others: ignore"
-            )
-        return label
-
 
 def _find(root: pathlib.Path, pattern: str) -> list[str]:
     if not root.is_dir():
@@ -352,9 +326,3 @@ def _given(name: str) -> Literal["train", "val", "test"] | None:
 
 def _literal(path: object) -> str:
     return glob.escape(str(path))
-
-
-def _value(text: str) -> int:
-    if not re.fullmatch(r"-?\d+|#[0-9a-fA-F]{6}", text):
-        raise ConfigError(f"classes: {text!r} is neither a whole number nor a colour '#rrggbb'")
-    return int(text[1:], 16) if text.startswith("#") else int(text)
