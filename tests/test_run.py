@@ -196,3 +196,38 @@ def test_a_model_is_not_scored_under_a_build_that_was_not_made(trained):
         ConfigError, match=r"small: was built from other settings: split.test is 0.3 there and 0.2"
     ):
         swath.run.evaluate(swath.load("edited.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        (
+            "build.dataset={kind: folder, folder: x}",
+            "Folder has no field 'folder' (did you mean 'p",
+        ),
+        (
+            "build.dataset={kind: scene, imagery: {path: a, sensor: rgb}, labels: {raster: b, "
+            "classes: [sea, land]}}",
+            "labels.classes: expected pairs, such as {1: sea, 2: land}, got a list",
+        ),
+        ("model=unet", "expected the settings of Model, such as model: {kind: unet}, got 'unet'"),
+        ("train.samples=2k", "train.samples: expected integer, got '2k'; write 2000"),
+        ("train.epochs=3", "TrainSettings has no field 'epochs' (did you mean 'samples'?)"),
+        ("optim.learning_rate=1", "AdamW has no field 'learning_rate' (did you mean 'lr'?)"),
+        ("data=null", "data: expected the settings of DataSettings, such as data: {store: ...}"),
+    ],
+)
+def test_first_mistakes_are_answered_with_what_to_write(word, said):
+    """What newcomers typed; each message shows the way that it is written here."""
+    with pytest.raises(ConfigError) as caught:
+        swath.load("data.store=s", word)
+    assert said in str(caught.value)
+
+
+def test_a_run_without_data_is_told_what_a_run_needs():
+    with pytest.raises(ConfigError) as caught:
+        swath.load("seed=1")
+    assert str(caught.value).endswith(
+        "Run needs 'data' (Which store, bands and normalisation, written data: {store: ...}); swath "
+        "show --docs tells every setting, swath show --kinds what there is to choose from"
+    )

@@ -221,7 +221,11 @@ def data_stats(settings: Settings = None) -> None:
 
 
 class _WhenUsed(types.ModuleType):
-    """A module that is imported when something of it is used for the first time."""
+    """A module that is imported when something of it is used for the first time.
+
+    ``importlib.util.LazyLoader`` would not do: ``import numpy`` in a second file asks the module
+    for its ``__spec__``, which LazyLoader takes for a use.
+    """
 
     def __getattr__(self, name: str) -> Any:
         if sys.modules.get(self.__name__) is self:
