@@ -203,7 +203,7 @@ def test_a_model_is_not_scored_under_a_build_that_was_not_made(trained):
     [
         (
             "build.dataset={kind: folder, folder: x}",
-            "Folder has no field 'folder' (did you mean 'p",
+            "Folder has no field 'folder' (did you mean",
         ),
         (
             "build.dataset={kind: scene, imagery: {path: a, sensor: rgb}, labels: {raster: b, "
