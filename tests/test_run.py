@@ -228,6 +228,6 @@ def test_a_run_without_data_is_told_what_a_run_needs():
     with pytest.raises(ConfigError) as caught:
         swath.load("seed=1")
     assert str(caught.value).endswith(
-        "Run needs 'data' (Which store, bands and normalisation, written data: {store: ...}); swath "
-        "show --docs tells every setting, swath show --kinds what there is to choose from"
+        "Run needs 'data' (Which store, bands and normalisation, written data: {store: ...}); "
+        "swath show --docs tells every setting, swath show --kinds what there is to choose from"
     )
