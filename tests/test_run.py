@@ -224,6 +224,13 @@ def test_first_mistakes_are_answered_with_what_to_write(word, said):
     assert said in str(caught.value)
 
 
+def test_a_misspelt_run_folder_is_told_the_one_that_was_meant(trained):
+    with pytest.raises(ConfigError, match=r"as seed=1 \(did you mean runs/small\?\)$"):
+        swath.load("runs/smal")
+    with pytest.raises(ConfigError, match=r"key=value, as seed=1$"):
+        swath.load("runs/quite_another")
+
+
 def test_a_run_without_data_is_told_what_a_run_needs():
     with pytest.raises(ConfigError) as caught:
         swath.load("seed=1")

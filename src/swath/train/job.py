@@ -9,6 +9,7 @@ folders.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import pathlib
 import typing
@@ -165,8 +166,12 @@ def sorted_arguments(
         elif path.suffix in (".yaml", ".yml") or path.exists():
             files.append(path)
         else:
+            beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+            alike = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.75)
+            meant = f" (did you mean {path.with_name(alike[0])}?)" if alike else ""
             raise ConfigError(
                 f"{str(argument)!r} is neither a file, nor a run folder, nor key=value, as seed=1"
+                f"{meant}"
             )
     if not files and not words:
         raise ConfigError("name a settings file, such as recipes/brandenburg/recipe.yaml")
