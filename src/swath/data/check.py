@@ -14,7 +14,7 @@ import numpy as np
 
 from swath.config import ConfigError
 from swath.data.chip import IGNORE, Chip, Contents
-from swath.data.plausible import check_scale
+from swath.data.plausible import check_scale, thinned
 from swath.data.split import TEST, Selection, Split, select
 from swath.data.touch import cut_objects
 
@@ -67,7 +67,7 @@ def check_pixels(chips: Sequence[Chip], contents: Contents) -> None:
     """Raise ConfigError if pixels of ``chips`` cannot be what their sensor says."""
     some = chips[:: max(1, len(chips) // _LOOKED_AT)]
     for modality in contents.modalities:
-        images = [chip.images[modality.name] for chip in some]
+        images = [thinned(chip.images[modality.name]) for chip in some]
         if modality.sensor.nodata is not None:
             images = [image[image != modality.sensor.nodata] for image in images]
         names = f"{some[0].name} and {len(some) - 1} others" if len(some) > 1 else some[0].name

@@ -16,9 +16,15 @@ from swath.config import ConfigError
 from swath.data.sensor import Sensor
 
 _FEWEST = 32  # pixels that tell something
+_ENOUGH = 8192  # pixels of a sample that are looked at
 _BRIGHTEST = 10.0  # reflectance; sun glint reaches about 2, saturated counts of Sentinel-2 6.6
 _DARKEST = 0.1  # reflectance that the largest number of a type must reach
 _COUNTS = 2.0  # counts that nearly all of a scene in real counts exceeds somewhere
+
+
+def thinned(sample: np.ndarray) -> np.ndarray:
+    """Return some thousand pixels of ``sample``, evenly spread: enough to tell a scale."""
+    return np.ravel(sample)[:: max(1, sample.size // _ENOUGH)]
 
 
 def check_scale(sensor: Sensor, samples: Iterable[np.ndarray], where: str) -> None:
@@ -29,7 +35,7 @@ def check_scale(sensor: Sensor, samples: Iterable[np.ndarray], where: str) -> No
     """
     if sensor.unit != "reflectance":
         return
-    pixels = np.concatenate([np.ravel(sample) for sample in samples])
+    pixels = np.concatenate([thinned(sample) for sample in samples])
     pixels = pixels[np.isfinite(pixels) & (pixels != 0)]  # 0 is often no-data, said or not
     if len(pixels) < _FEWEST:
         return
