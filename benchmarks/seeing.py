@@ -6,8 +6,8 @@
 Two trainers take turns, update by update, in one process, so that both see the same machine. One
 times its waits and records all figures of :mod:`swath.train.usage` after every update; the other
 records samples per second alone. Both have their batches in memory and write no files. Prints a
-row for each model: seconds of an update, the ratio of neighbouring updates, and what the figures of
-an update cost by themselves.
+row for each model: seconds of an update, the ratio of neighbouring updates, the same in processor
+seconds of this rank, and what the figures of an update cost by themselves.
 """
 
 import argparse
@@ -114,26 +114,33 @@ def measure(model: Model, updates: int, world: World, folder: Path) -> dict[str,
         return found
 
     watched.usage.figures = timed
-    spent: dict[bool, list[float]] = {True: [], False: []}
+    spent: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     for number in range(updates + WARM):
         pair = (watched, bare) if number % 2 else (bare, watched)
         for one in pair:
             if world.group is not None:
                 world.any(False)  # both begin together on all ranks
-            began = time.perf_counter()
+            began = clocks()
             with one.usage.timed(world.device) if one is watched else contextlib.nullcontext():
                 one._update()
-            spent[one is watched].append(time.perf_counter() - began)
+            done = clocks()
+            spent[one is watched].append((done[0] - began[0], done[1] - began[1]))
     pairs = list(zip(spent[True], spent[False], strict=True))[WARM:]
-    ratios = sorted(mine / other for mine, other in pairs)
+    ratios = sorted(mine[0] / other[0] for mine, other in pairs)
     return {
-        "watched": statistics.median(mine for mine, _ in pairs),
-        "bare": statistics.median(other for _, other in pairs),
+        "watched": statistics.median(mine[0] for mine, _ in pairs),
+        "bare": statistics.median(other[0] for _, other in pairs),
+        "work": statistics.median(mine[1] / other[1] for mine, other in pairs),
         "ratio": statistics.median(ratios),
         "low": ratios[len(ratios) // 4],
         "high": ratios[-1 - len(ratios) // 4],
         "figures": statistics.median(watching[WARM:]),
     }
+
+
+def clocks() -> tuple[float, float]:
+    """Seconds on the wall, and of processor time in all threads of this process."""
+    return time.perf_counter(), time.process_time()
 
 
 def main() -> None:
@@ -145,15 +152,18 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as place, World.start("cpu") as world:
         if world.first:
-            print("| ranks | model | watched, s | not, s | ratio | quartiles | figures, ms |")
-            print("| --- | --- | --- | --- | --- | --- | --- |")
+            print(
+                "| ranks | model | watched, s | not, s | ratio | quartiles | processor time |"
+                " figures, ms |"
+            )
+            print("| --- | --- | --- | --- | --- | --- | --- | --- |")
         for name in options.models:
             f = measure(MODELS[name], options.updates, world, Path(place))
             if world.first:
                 print(
                     f"| {world.ranks} | {name} | {f['watched']:.4f} | {f['bare']:.4f} |"
                     f" {f['ratio']:.3f} | {f['low']:.3f} to {f['high']:.3f} |"
-                    f" {1000 * f['figures']:.2f} |",
+                    f" {f['work']:.3f} | {1000 * f['figures']:.2f} |",
                     flush=True,
                 )
 

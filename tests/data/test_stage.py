@@ -107,6 +107,17 @@ def test_what_is_there_and_whole_is_not_copied_again(store, tmp_path):
     same(read(again), expected)
 
 
+@pytest.mark.parametrize("mode", ["copy", "cache"])
+def test_an_address_is_staged_as_a_folder_is(mode, store, tmp_path):
+    """Of which neither size nor time can be asked; what is there was renamed, so it is whole."""
+    expected, there = read(Store.open(store)), f"file://{store}/"
+    staged = near(there, tmp_path, mode)
+    same(read(staged), expected)
+    eventually(staged.staging, store)
+    same(read(staged), expected)
+    assert near(there, tmp_path).staging.bytes == 0
+
+
 def test_only_what_is_read_is_copied(tmp_path):
     """Neither another modality, nor columns."""
     path = made(tmp_path / "store")

@@ -1,6 +1,7 @@
 """Sums over ranks are sums, whatever is summed; alone, nothing changes."""
 
 import os
+import time
 from unittest import mock
 
 import pytest
@@ -52,6 +53,40 @@ def test_rank_0_is_shared_exactly(ranks):
     for tensor, number in ranks(3, shared):
         assert torch.equal(tensor, torch.full((3,), 7.5))
         assert number == 2**60 + 1  # more than a float64 can hold
+
+
+def largest() -> list[float]:
+    world = World.start("cpu")
+    return world.largest([-world.rank, 2.5 * world.rank, 2**40 + world.rank])
+
+
+def test_the_largest_of_all_ranks_is_known_to_all(ranks):
+    assert ranks(3, largest) == [[0.0, 5.0, float(2**40 + 2)]] * 3
+
+
+def together(fails: bool) -> str:
+    """Let rank 1 do something long, or fail at it; return what this rank is told."""
+    world, done = World.start("cpu"), []
+
+    def action() -> None:
+        if world.rank == 1:
+            time.sleep(0.1)
+            if fails:
+                raise ConfigError("rank 1 has no disk")
+        done.append(world.rank)
+
+    try:
+        world.all_do(action, seconds=0.01)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return f"done: {done}"
+
+
+def test_what_all_do_fails_on_all_or_is_done_on_all(ranks):
+    assert ranks(2, together, False) == ["done: [0]", "done: [1]"]
+    first, second = ranks(2, together, True)
+    assert first == "RankFailed: another rank failed; its own message says why"
+    assert second == "ConfigError: rank 1 has no disk"
 
 
 def test_a_world_of_one_changes_nothing():

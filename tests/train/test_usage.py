@@ -211,6 +211,55 @@ def test_a_wait_for_a_late_rank_is_noticed(ranks):
     assert early >= 0.05
 
 
+class FakeStream:
+    """A stream of a GPU that is not there: its clock goes on by what it is made to wait for."""
+
+    def __init__(self) -> None:
+        self.clock = 0.0
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def wait_event(self, seconds: float) -> None:
+        self.clock += seconds
+
+
+class FakeEvent:
+    over = True
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self, stream: FakeStream) -> None:
+        self.at = stream.clock
+
+    def query(self) -> bool:
+        return FakeEvent.over
+
+    def elapsed_time(self, later: FakeEvent) -> float:
+        return 1000 * (later.at - self.at)
+
+
+def test_on_a_gpu_events_tell_how_long_the_computing_stream_stood_still(monkeypatch):
+    """With streams and events played by others: another stream's waits are its own, and what is
+    not over yet is added later."""
+    computing, other = FakeStream(), FakeStream()
+    monkeypatch.setattr(torch.cuda, "Stream", FakeStream)
+    monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: computing)
+    waits = Waits(torch.device("cuda", 0))
+    with waits.timed():
+        computing.wait_event(0.5)
+        other.wait_event(7.0)
+        assert waits.seconds == 0.5
+        monkeypatch.setattr(FakeEvent, "over", False)
+        computing.wait_event(0.25)
+        assert waits.seconds == 0.5
+    monkeypatch.setattr(FakeEvent, "over", True)
+    computing.wait_event(9.0)  # after the block
+    assert waits.seconds == 0.75
+
+
 def noticed(parallel: Parallel) -> tuple[int, int, float]:
     """Return how often an update waited, how many exchanges it made, and seconds waited."""
     mesh = Mesh.of(World.start("cpu"), parallel)
