@@ -1,5 +1,7 @@
 """Images and their masks, paired by name, cut to chips that can be put back."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -160,3 +162,12 @@ def test_settings_that_contradict_or_make_no_sense(folder):
     ):
         with pytest.raises(ConfigError, match=message):
             masks(folder, **given)
+
+
+def test_images_are_told_apart_by_what_they_hold(folder, tmp_path_factory):
+    """Wherever they lie, so that a map of one is not taken for another's."""
+    first = masks(folder).open().origins
+    assert len(first) > 1 and all(set(origin) == {"red", "green", "blue"} for origin in first)
+    assert len({origin["red"] for origin in first}) == len(first)
+    moved = shutil.copytree(folder, tmp_path_factory.mktemp("moved") / "here")
+    assert masks(moved).open().origins == first

@@ -137,7 +137,6 @@ class _Head:
     bands: tuple[str, ...]
     dtype: str
     nodata: str  # as text, since NaN is not equal to itself
-    content: dict[str, str]  # a fingerprint of the file of each band
 
     @property
     def said(self) -> str:
@@ -165,8 +164,6 @@ class Pairs:
         self._dtype = np.dtype(first.dtype)
         self._nodata = None if first.nodata == "none" else float(first.nodata)
         grounds = tuple(head.ground for head in heads)
-        self.origins = [head.content for head in heads]
-        """What each ground was read from: see :attr:`swath.data.store.Store.origins`."""
         self._places = self._cut(grounds)
         self._squares = self._square_numbers(grounds)
         window = self._places[0][1]
@@ -236,10 +233,21 @@ class Pairs:
         if file.grid is not None:
             place = tuple(file.grid.affine)[:6]
             ground = replace(ground, transform=place, crs=crs_name(file.grid.crs))
-        content = dict.fromkeys(channels, file.content())
         file.close()
-        said = "none" if nodata is None else str(nodata)
-        return _Head(ground, tuple(channels), dtype.name, said, content)
+        return _Head(ground, tuple(channels), dtype.name, "none" if nodata is None else str(nodata))
+
+    @property
+    def origins(self) -> list[dict[str, str]]:
+        """What each ground was read from: see :attr:`swath.data.store.Store.origins`."""
+        with ThreadPoolExecutor(4) as pool:
+            return list(pool.map(self._content, self._names))
+
+    def _content(self, name: str) -> dict[str, str]:
+        channels = self._channels(name)
+        file = next(iter(channels.values())).file
+        content = file.content()
+        file.close()
+        return dict.fromkeys(channels, content)
 
     def _mask_of(self, name: str) -> str:
         path = pathlib.Path(name)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 
-_PIECE, _PIECES = 16 << 10, 64  # bytes, and how many such pieces of a file tell its content
+_PIECE, _PIECES = 16 << 10, 16  # bytes, and how many such pieces of a file tell its content
 
 
 class File:
