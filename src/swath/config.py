@@ -99,17 +99,23 @@ def dump(settings: Any) -> str:
     return as_yaml(plain(settings))
 
 
-def plain(value: Any) -> Any:
-    """Return ``value`` as dicts, lists and scalars, with the ``kind`` of each choice."""
+def plain(value: Any, *, defaults: bool = True) -> Any:
+    """Return ``value`` as dicts, lists and scalars, with the ``kind`` of each choice.
+
+    defaults: with those fields that have their default value. A fingerprint is taken without
+    them, so that it stays the same when a later release knows a field more.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {
-            f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init
+            f.name: plain(getattr(value, f.name), defaults=defaults)
+            for f in dataclasses.fields(value)
+            if f.init and (defaults or getattr(value, f.name) != default_of(f))
         }
         return {"kind": kind_of(type(value)), **fields} if isinstance(value, Choice) else fields
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: plain(item, defaults=defaults) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [plain(item, defaults=defaults) for item in value]
     if isinstance(value, pathlib.PurePath):
         return str(value)
     return value.value if isinstance(value, enum.Enum) else value

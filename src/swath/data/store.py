@@ -316,7 +316,8 @@ class Store:
         """A short word for what the store holds: the same wherever it lies and however it is split,
         another one if a pixel or a label is another."""
         known = self._attributes.get("checksum") or self._attributes.get("census")
-        told = json.dumps(layout.to_json([plain(self.contents), self.samples, known]))
+        contents = plain(self.contents, defaults=False)
+        told = json.dumps(layout.to_json([contents, self.samples, known]))
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def _begin(self, name: str, indices: np.ndarray) -> Callable[[], np.ndarray]:

@@ -260,7 +260,8 @@ def fingerprint(data: Data) -> str:
     known = {name: store.attributes.get(name) for name in ("census", "stats")}
     if store.attributes.get("checksum"):  # stores of older releases have none
         known["checksum"] = store.attributes["checksum"]
-    told = json.dumps([plain(store.contents), store.samples, known], sort_keys=True).encode()
+    contents = plain(store.contents, defaults=False)
+    told = json.dumps([contents, store.samples, known], sort_keys=True).encode()
     return hashlib.sha256(told + part.parts.tobytes()).hexdigest()[:16]
 
 
