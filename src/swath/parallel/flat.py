@@ -1,7 +1,8 @@
 """Gradients of plain parameters as views into one vector, exchanged in buckets.
 
-So clearing, dividing and clipping are one operation each, and summing over ranks needs no copy. In
-the last backward pass of an update each bucket is sent off as soon as its gradients are there,
+So dividing and clipping are one operation each, and buckets are pieces of the vector. The first
+gradient of an update is copied into its place, which costs less than clearing and adding. In the
+last backward pass of an update each bucket is sent off as soon as its gradients are there,
 while the pass goes on; buckets leave in one order on all ranks, whoever had which microbatches.
 """
 
@@ -55,11 +56,9 @@ class Flats:
             start = end
 
     def clear(self) -> None:
-        """Make all gradients zero, and the parameters' own."""
-        for flat in self.vectors:
-            flat.zero_()
+        """Let the update that comes begin without gradients."""
         for p in self.parameters:
-            p.grad = self._views[p]
+            p.grad = None
 
     def square(self) -> Tensor:
         """Return the sum of the squares, float64 and 0-d."""
@@ -70,7 +69,11 @@ class Flats:
         self._begin(world)
 
     def sum(self, world: World) -> None:
-        """Finish the sum over the ranks of ``world``; whatever has not left yet leaves now."""
+        """Finish the sum over the ranks of ``world``; whatever has not left yet leaves now. What had
+        no gradient has zeros."""
+        for p in self.parameters:
+            if p.grad is None:
+                p.grad = self._views[p].zero_()
         if world.group is None:
             self._world = None
             return
@@ -92,6 +95,9 @@ class Flats:
                 self._missing[number] += 1
 
     def _ready(self, parameter: nn.Parameter) -> None:
+        view = self._views[parameter]
+        if parameter.grad is not view:
+            parameter.grad = view.copy_(parameter.grad)
         if self._world is None:
             return
         for number in self._of[parameter]:
