@@ -1,7 +1,8 @@
 """Every layout follows one process: loss, gradient norm and parameters after five updates.
 
 A layout is a line in LAYOUTS: the ``parallel:`` settings and the models that they are for. All of
-them learn the same synthetic samples with drop path, clipping and moving averages, in float64.
+them learn the same synthetic samples with drop path, clipping and moving averages, in float64; and
+once more, each layout with fewer models, in float32.
 """
 
 from __future__ import annotations
@@ -182,14 +183,16 @@ LAYOUTS = [
 ]
 
 
-def learned(subject: Subject, parallel: Parallel, dtype: torch.dtype) -> dict[str, Any]:
+def learned(
+    subject: Subject, parallel: Parallel, dtype: torch.dtype, rate: float = 1e-2
+) -> dict[str, Any]:
     """Return losses, gradient norms, and weights (whole, by name) after the updates."""
     mesh = Mesh.of(World.start("cpu"), parallel)
     model = spread(subject.network(dtype), mesh, parallel)
     replica = Replica(model, mesh, bucket=100_000)
     # AdamW divides by the size of the gradient: where that is rounding noise, a small eps would
     # blow it up to whole steps.
-    optimizer = AdamW(lr=1e-2, eps=1e-8 if dtype == torch.float64 else 1e-3).build(model)
+    optimizer = AdamW(lr=rate, eps=1e-8 if dtype == torch.float64 else 1e-3).build(model)
     state = TrainState(model, optimizer, Average(model, 24))
     settings = TrainSettings(samples=BATCH.samples * UPDATES, clip=0.5)
     objective, figures = subject.objective(), []
@@ -234,8 +237,8 @@ def whole(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
 
 
 @functools.cache
-def alone(name: str, dtype: torch.dtype) -> dict[str, Any]:
-    return learned(SUBJECTS[name], Parallel(), dtype)
+def alone(name: str, dtype: torch.dtype, rate: float = 1e-2) -> dict[str, Any]:
+    return learned(SUBJECTS[name], Parallel(), dtype, rate)
 
 
 def compare(found: dict[str, Any], expected: dict[str, Any], tolerance: float) -> None:
@@ -261,3 +264,32 @@ def test_a_layout_follows_one_process(ranks, layout, name):
         compare(found, expected, 1e-9)
     for kind in ("weights", "average"):  # a rank may hold some of the layers only
         assert set().union(*(found[kind] for found in everywhere)) == set(expected[kind])
+
+
+def in_float32(layout: Layout, name: str) -> bool:
+    """Whether ``name`` learns in ``layout`` in float32 too: every layout with one model or two."""
+    if name == "resnet":
+        return set(layout.parallel) <= {"replicate", "shard"}
+    return name == ("vit" if "vit" in layout.subjects else layout.subjects[0])
+
+
+def compare_float32(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Fail unless figures agree to 1e-5, and so does each tensor, its difference measured against
+    its own length: a number that is the small difference of large ones keeps their rounding."""
+    for figure in ("loss", "grad_norm"):
+        np.testing.assert_allclose(found[figure], expected[figure], rtol=1e-5, err_msg=figure)
+    for kind in ("weights", "average"):
+        for name, value in found[kind].items():
+            other = expected[kind][name].astype(float)
+            away = np.linalg.norm(value - other)
+            assert away <= 1e-5 * np.linalg.norm(other), f"{kind} {name}: {away:.2e} away"
+
+
+@pytest.mark.parametrize(("layout", "name"), [c for c in CASES if in_float32(*c)], ids=str)
+def test_a_layout_follows_one_process_in_float32(ranks, layout, name):
+    # At the usual rate its fifth update makes rounding 40 times as large.
+    rate = 1e-3 if name == "resnet" else 1e-2
+    expected = alone(name, torch.float32, rate)
+    parallel = Parallel(**layout.parallel)
+    for found in ranks(layout.ranks, learned, SUBJECTS[name], parallel, torch.float32, rate):
+        compare_float32(found, expected)

@@ -186,7 +186,7 @@ def gradient(
     norm = replica.norm()
     replica.settle()
     buffers = {name: b.clone() for name, b in model.named_buffers()}
-    grads = {name: _whole(p.grad) for name, p in model.named_parameters()}
+    grads = {name: _whole(p.grad) for name, p in model.named_parameters() if p.requires_grad}
     return {"sums": torch.stack([loss, weight]), "norm": norm, "tensors": {**buffers, **grads}}
 
 

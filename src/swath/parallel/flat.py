@@ -69,8 +69,10 @@ class Flats:
         self._begin(world)
 
     def sum(self, world: World) -> None:
-        """Finish the sum over the ranks of ``world``; whatever has not left yet leaves now. What had
-        no gradient has zeros."""
+        """Finish the sum over the ranks of ``world``; whatever has not left yet leaves now.
+
+        Where nothing flowed gradients are zero, not None.
+        """
         for p in self.parameters:
             if p.grad is None:
                 p.grad = self._views[p].zero_()
