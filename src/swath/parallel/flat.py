@@ -97,9 +97,9 @@ class Flats:
                 self._missing[number] += 1
 
     def _ready(self, parameter: nn.Parameter) -> None:
-        view = self._views[parameter]
-        if parameter.grad is not view:
-            parameter.grad = view.copy_(parameter.grad)
+        view, grad = self._views[parameter], parameter.grad
+        if grad is not None and grad is not view:  # the first of this update
+            parameter.grad = view.copy_(grad)
         if self._world is None:
             return
         for number in self._of[parameter]:
