@@ -9,6 +9,7 @@ same), 130 interrupted without.
 
 import errno
 import importlib
+import json
 import sys
 import types
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -61,17 +62,52 @@ Ranks = Annotated[
 
 
 @app.command(short_help="Train a model, or go on training it.")
-def train(settings: Settings = None, ranks: Ranks = 1) -> None:
+def train(
+    settings: Settings = None,
+    ranks: Annotated[
+        int | None,
+        typer.Option(
+            help="processes to start on this computer (default: 1); torchrun and srun start their "
+            "own. With --dry-run: ranks to lay out, any number",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="train nothing: print how the run would lie on --ranks"),
+    ] = False,
+    machine_: Annotated[
+        str,
+        typer.Option(
+            "--machine",
+            help="with --dry-run: a name of swath show --machines, or a YAML file; default: "
+            "compute.machine",
+            show_default=False,
+        ),
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="with --dry-run: print JSON")] = False,
+) -> None:
     """Train a model; in a run folder that exists, go on where it stopped.
 
     Builds the store first if the settings say how and it is not there. Writes model.safetensors,
     metrics.jsonl and checkpoints to the run folder (default: runs/NAME). SIGTERM and SIGUSR1 save
     and leave with exit code 75; the same command then continues the same curve.
+
+    With --dry-run nothing is built or trained: memory of each rank, exchanges and updates are
+    printed, for any number of ranks, on this one process.
     """
     from swath import run
 
     chosen = run.load(*settings or [])
-    if ranks != 1:
+    if dry_run:
+        _dry_run(chosen, ranks, machine_, as_json)
+        return
+    if machine_ or as_json:
+        raise ConfigError(
+            f"{'--machine' if machine_ else '--json'} has no effect without --dry-run, which "
+            "prints how a run would lie on ranks"
+        )
+    if ranks is not None and ranks != 1:
         launch.check(ranks)
         run.build(chosen)  # several processes could not
         _ranks("train", settings, ranks, chosen)
@@ -182,8 +218,6 @@ def show(
 @app.command(short_help="Print the JSON schema of the settings.")
 def schema() -> None:
     """Print the JSON schema of a settings file, with which editors complete and check it."""
-    import json
-
     _spare_numpy()
     from swath.schema import schema as made
     from swath.settings import Run
@@ -218,6 +252,20 @@ def data_stats(settings: Settings = None) -> None:
     from swath import run
 
     run.statistics(_chosen("data stats", settings))
+
+
+def _dry_run(chosen: "Run", ranks: int | None, name: str, as_json: bool) -> None:
+    """Print how ``chosen`` would lie on ``ranks`` ranks; of the machine ``name``, if any."""
+    from swath import run
+
+    if ranks is None:
+        raise ConfigError("--dry-run needs to know how many ranks to lay out, as --ranks 4096")
+    name = name or chosen.compute.machine or ""
+    there = machine.load_machine(name) if name else None
+    layout = run.dry_run(chosen, ranks)
+    from swath.train.dry_text import plain, words
+
+    print(json.dumps(plain(layout, there), indent=1) if as_json else words(layout, there))
 
 
 class _WhenUsed(types.ModuleType):

@@ -21,6 +21,7 @@ from swath.train.job import MAPPED, check_trained, sorted_arguments
 if TYPE_CHECKING:
     from swath.data.store import Store
     from swath.report.compare import Row
+    from swath.train.dry import Layout
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,32 @@ def export(run: Run) -> pathlib.Path:
 
     _one_process("export")
     return exported(run.job())
+
+
+def dry_run(run: Run, ranks: int) -> Layout:
+    """Return how training would lie on ``ranks`` ranks: memory, exchanges, updates; starts none.
+
+    No pixels are read: what samples look like is told by the store, or, where there is none yet, by
+    headers and labels of the files that ``build`` names. ConfigError if neither is there, or if the
+    settings do not fit so many ranks.
+    """
+    from swath.data.store import Store
+    from swath.train.dry import lay_out
+
+    _one_process("train --dry-run")
+    job = run.job()
+    if Store.exists(run.data.store):
+        contents = Store.open(run.data.store, unfinished=True).contents
+    elif run.build is not None:
+        contents = run.build.dataset.open().contents
+    else:
+        raise ConfigError(
+            f"{run.data.store}: there is no store, and no build: that says what samples look like;"
+            " a dry run has to know their bands, size and classes. Build the store, or describe"
+            " samples like them, as build.dataset={kind: synthetic, size: 224, bands: 12, label:"
+            " class, classes: 19}"
+        )
+    return lay_out(job, contents, ranks)
 
 
 def _one_process(verb: str) -> None:

@@ -239,13 +239,13 @@ def test_mistakes_are_clear(masks, tmp_path):
         data.loader("train", micro=3, augment=Augment(crop=99))
     name = data.bands[0].name
     with pytest.raises(ConfigError, match=rf"has no band '{name}x'; did you mean '{name}'\?"):
-        find_bands(data.store, [name + "x"])
+        find_bands(data.store.contents, [name + "x"], data.store.path)
     one = DataSettings(store=made(tmp_path / "w", samples=20, size=4)).open()
     listed = ", ".join(band.name for band in one.bands)  # each once, not as image/B02 too
     with pytest.raises(ConfigError, match=rf"has no band 'thermal'; there are {listed}$"):
-        find_bands(one.store, ["thermal"])
+        find_bands(one.store.contents, ["thermal"], one.store.path)
     with pytest.raises(ConfigError, match=rf"'{name}' is named twice"):
-        find_bands(data.store, [name, name])
+        find_bands(data.store.contents, [name, name], data.store.path)
     with pytest.raises(ConfigError, match=r"balance=2.0 must be in 0..1"):
         DataSettings(store=masks, balance=2.0)
     with pytest.raises(ConfigError, match=r"bands is empty"):

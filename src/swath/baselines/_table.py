@@ -166,7 +166,8 @@ class Tables:
 
 def _chosen(store: Store, bands: tuple[str, ...] | None) -> list[Chosen]:
     """Return the bands as a model sees them, in its order: neighbours of one modality together."""
-    found = itertools.groupby(find_bands(store, bands), key=lambda channel: channel[0].name)
+    channels = find_bands(store.contents, bands, store.path)
+    found = itertools.groupby(channels, key=lambda channel: channel[0].name)
     return [Chosen(store.modality(name), [i for _, i in some]) for name, some in found]
 
 

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from swath.config import ConfigError
-from swath.data import draw
+from swath.data import draw, layout
 from swath.data.augment import Augment
 from swath.data.balance import repeats
-from swath.data.chip import Batch, Modality
+from swath.data.chip import Batch, Contents, Modality
 from swath.data.normalize import Normalize, Normalizer, normalizer
 from swath.data.order import Order
 from swath.data.resample import resized
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from swath.data.store import Store
+
+
+Channel: TypeAlias = tuple[Modality, int]
+"""A modality, and the place of a band in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +73,7 @@ class DataSettings:
         from swath.data.store import Store
 
         store = Store.open(self.store)
-        channels = find_bands(store, self.bands)
+        channels = find_bands(store.contents, self.bands, self.store)
         train = select(store, self.split, "train")
         stats = None
         if self.normalize.kind == "standardize":
@@ -87,7 +91,7 @@ class Data:
 
     settings: DataSettings
     store: Store
-    channels: tuple[tuple[Modality, int], ...]
+    channels: tuple[Channel, ...]
     """For each band of the model's input: its modality and its place there."""
     normalize: Normalizer
 
@@ -99,10 +103,7 @@ class Data:
     @property
     def grid(self) -> tuple[int, int]:
         """Height and width of images: of the label if it is a map, else of the finest band."""
-        if self.store.contents.label.kind in ("mask", "raster"):
-            return self.store.grid
-        finest = max((m for m, _ in self.channels), key=lambda m: m.height * m.width)
-        return finest.height, finest.width
+        return image_grid(self.store.contents, self.channels)
 
     def stage(self) -> Staging | None:
         """Read from copies near this node from now on, if the settings say so; of mode copy, when
@@ -315,12 +316,21 @@ def _dealt(
             yield 0, False
 
 
-def find_bands(store: Store, names: Sequence[str] | None) -> list[tuple[Modality, int]]:
+def image_grid(contents: Contents, channels: Sequence[Channel]) -> tuple[int, int]:
+    """Return height and width of images: of the label if it is a map, else of the finest band."""
+    if contents.label.kind in ("mask", "raster"):
+        return layout.grid(contents)
+    finest = max((m for m, _ in channels), key=lambda m: m.height * m.width)
+    return finest.height, finest.width
+
+
+def find_bands(contents: Contents, names: Sequence[str] | None, where: str) -> list[Channel]:
     """Return the modality and the place in it of each band named, or of all bands.
 
+    where: the store that has such contents.
     ConfigError if there is no such band, or several: then B02 is written as s2/B02.
     """
-    there = [(m, i) for m in store.contents.modalities for i in range(len(m.sensor.bands))]
+    there = [(m, i) for m in contents.modalities for i in range(len(m.sensor.bands))]
     if names is None:
         return there
     by_name: dict[str, list[tuple[Modality, int]]] = {}
@@ -336,7 +346,7 @@ def find_bands(store: Store, names: Sequence[str] | None) -> list[tuple[Modality
         if not fitting:
             near = difflib.get_close_matches(name, by_name, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {_listed(by_name)}"
-            raise ConfigError(f"data.bands: {store.path} has no band {name!r}; {hint}")
+            raise ConfigError(f"data.bands: {where} has no band {name!r}; {hint}")
         if fitting[0] in found:
             raise ConfigError(f"data.bands: {name!r} is named twice")
         found.append(fitting[0])

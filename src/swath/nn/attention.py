@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 Heads = Float[Tensor, "b m n e"]
+Asked = Float[Tensor, "b m k e"]  # as many tokens as heads, or those of other ranks too
 
 
 class Keys(nn.Linear):
@@ -31,7 +32,7 @@ class Keys(nn.Linear):
 class Mix(nn.Module):
     """Softmax attention of m heads, all tokens at hand; by torch's fused kernel."""
 
-    def forward(self, q: Heads, k: Heads, v: Heads) -> Heads:
+    def forward(self, q: Heads, k: Asked, v: Asked) -> Heads:
         return F.scaled_dot_product_attention(q, k, v)
 
 

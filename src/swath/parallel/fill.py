@@ -36,11 +36,11 @@ def spread_hollow(
     build: must make the same names, shapes and types on all ranks, in the CPU's memory or, inside
     ``with torch.device("meta")``, without values.
     """
-    model = _hollow(build)
+    model = hollow(build)
     tensors = [(name, t.shape, t.dtype) for name, t in _tensors(model)]
     values = dict(_tensors(build())) if mesh.world.first else {}
     model = spread(model, mesh, parallel, compile=compile, narrow=narrow)
-    _make_room(model, mesh.world.device, parallel.offload)
+    make_room(model, mesh.world.device, parallel.offload)
     held = dict(_tensors(model))
     with torch.no_grad():
         for name, shape, dtype in tensors:
@@ -53,7 +53,7 @@ def spread_hollow(
     return model
 
 
-def _hollow(build: Callable[[], nn.Module]) -> nn.Module:
+def hollow(build: Callable[[], nn.Module]) -> nn.Module:
     """Return the model without values, or with them if it cannot do without."""
     try:
         with torch.device("meta"):
@@ -74,7 +74,7 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     return chain(model.named_parameters(), model.named_buffers())
 
 
-def _make_room(model: nn.Module, device: torch.device, offload: bool) -> None:
+def make_room(model: nn.Module, device: torch.device, offload: bool) -> None:
     """Give ``model`` memory of whatever content on ``device``; under ``offload`` its parameters
     in the CPU's."""
     model.to_empty(device="cpu" if offload else device)

@@ -11,10 +11,12 @@ another may take its place between two updates. What is summed over which ranks:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -41,13 +43,13 @@ class Mesh:
         return cls(world, (parallel or Parallel()).over(world.ranks))
 
     @cached_property
-    def _grid(self) -> torch.Tensor:
+    def _grid(self) -> np.ndarray:
         sides = [getattr(self.degrees, axis) for axis in DEGREES]
-        return torch.arange(self.world.ranks).view(sides)
+        return np.arange(self.world.ranks).reshape(sides)
 
     def at(self, axis: str) -> int:
         """This rank's number along ``axis``."""
-        place = (self._grid == self.world.rank).nonzero()[0]
+        place = np.unravel_index(self.world.rank, self._grid.shape)
         return int(place[DEGREES.index(axis)])
 
     @property
@@ -82,8 +84,8 @@ class Mesh:
         """
         kept = [i for i, axis in enumerate(DEGREES) if axis not in axes]
         moved = [i for i, axis in enumerate(DEGREES) if axis in axes]
-        rows = self._grid.permute(*kept, *moved).reshape(-1, *[self._grid.shape[i] for i in moved])
-        rows = rows.reshape(len(rows), -1)
+        across = math.prod(self._grid.shape[i] for i in moved)
+        rows = self._grid.transpose(*kept, *moved).reshape(-1, across)
         if rows.shape[1] == 1:
             return World.alone(self.world.device)
         if rows.shape[1] == self.world.ranks:

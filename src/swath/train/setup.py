@@ -22,6 +22,7 @@ from torch import nn
 from swath.config import ConfigError, plain
 from swath.data.chip import Batch
 from swath.data.loader import Data
+from swath.data.sensor import Band
 from swath.data.split import Part
 from swath.lock import lock
 from swath.models import Inputs
@@ -143,14 +144,9 @@ def describe(job: TrainJob, data: Data) -> About:
         raise ConfigError(f"{job.data.store}: no sample is in the training part of the split")
     counted = label.kind in ("class", "flags", "mask")
     counts = train_part.counts if counted else None
-    height, width = job.augment.size(*data.grid)
-    if height != width:
-        raise ConfigError(
-            f"samples are {height} x {width} pixels, networks train on squares; set augment.crop"
-        )
     return About(
         model=job.model,
-        inputs=Inputs(bands=data.bands, size=height),
+        inputs=inputs_of(job, data.bands, data.grid),
         outputs=job.task.bind(label, counts).outputs,
         task=job.task,
         label=label,
@@ -161,6 +157,16 @@ def describe(job: TrainJob, data: Data) -> About:
         update=0,
         trained=Trained(store=data.store.fingerprint, split=train_part.split),
     )
+
+
+def inputs_of(job: TrainJob, bands: tuple[Band, ...], grid: tuple[int, int]) -> Inputs:
+    """Return what a network of ``job`` is handed of samples of (height, width) ``grid``."""
+    height, width = job.augment.size(*grid)
+    if height != width:
+        raise ConfigError(
+            f"samples are {height} x {width} pixels, networks train on squares; set augment.crop"
+        )
+    return Inputs(bands=bands, size=height)
 
 
 def network(about: About, seed: int) -> nn.Module:

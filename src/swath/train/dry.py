@@ -1,0 +1,95 @@
+"""How a run would lie on many ranks: memory, exchanges and updates, known before a job is queued.
+
+An update is gone through once for every kind of rank, on fake tensors (swath.train.rehearse). The
+store's pixels are not read; what samples look like is known from its contents, or from the files
+that it will be built from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from swath.config import ConfigError
+from swath.data.chip import Contents
+from swath.data.loader import find_bands, image_grid
+from swath.parallel.dry import places
+from swath.parallel.fill import hollow
+from swath.parallel.settings import Degrees
+from swath.train.job import TrainJob
+from swath.train.precision import arithmetic
+from swath.train.rehearse import Rehearsal, Share
+from swath.train.setup import inputs_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """A run as it would lie on ``ranks`` ranks."""
+
+    ranks: int
+    degrees: Degrees
+    parameters: int
+    """Numbers in the whole model."""
+    precision: str
+    device: str
+    """gpu or cpu: how the optimiser goes about."""
+    inputs: tuple[int, int, int]
+    """Bands, height and width of a sample."""
+    samples: int
+    """Of an update, over all ranks."""
+    micro: int
+    """Samples of a microbatch."""
+    recompute: str
+    """As parallel.recompute."""
+    microbatches: tuple[int, int]
+    """Fewest and most that a rank has in an update."""
+    updates: int
+    """Of the run."""
+    shares: tuple[Share, ...]
+    """One for each kind of rank, in the order of ranks."""
+
+    @property
+    def largest(self) -> Share:
+        """The rank that needs most memory."""
+        return max(self.shares, key=lambda share: share.memory.total)
+
+
+def lay_out(job: TrainJob, contents: Contents, ranks: int, *, most: int | None = None) -> Layout:
+    """Return how ``job`` on samples like ``contents`` lies on ``ranks`` ranks.
+
+    most: microbatches gone through one by one; None: as many as are needed to continue them.
+    ConfigError if degrees, batch, model and task do not fit one another, as the run itself says.
+    """
+    if ranks < 1:
+        raise ConfigError(f"--ranks={ranks} must be at least 1")
+    parallel = job.parallel
+    if parallel.offload:
+        raise ConfigError(
+            "parallel.offload=true: the dry run has no GPU whose memory it could count apart from "
+            "the CPU's; see with offload=false what would have to move"
+        )
+    degrees = parallel.over(ranks)
+    sizes = [len(job.batch.mine(part, degrees.parts)) for part in (degrees.parts - 1, 0)]
+    channels = find_bands(contents, job.data.bands, job.data.store)
+    bands = tuple(m.sensor.bands[i] for m, i in channels)
+    inputs = inputs_of(job, bands, image_grid(contents, channels))
+    counts = np.ones(len(contents.label.classes))  # class weights are numbers like any other
+    subject = Rehearsal(job, inputs, job.task.bind(contents.label, counts), contents.label, degrees)
+    with arithmetic(job.train.precision, job.compute):
+        shares = [subject.share(rank, sizes[1], most) for rank in places(degrees)]
+        whole = sum(p.numel() for p in hollow(subject.build).parameters())
+    return Layout(
+        ranks=ranks,
+        degrees=degrees,
+        parameters=whole,
+        precision=job.train.precision,
+        device=subject.device,
+        inputs=(len(inputs.bands), inputs.size, inputs.size),
+        samples=job.batch.samples,
+        micro=job.batch.micro,
+        recompute=parallel.recompute,
+        microbatches=(sizes[1] if subject.even else sizes[0], sizes[1]),
+        updates=job.train.samples // job.batch.samples,
+        shares=tuple(shares),
+    )
