@@ -86,7 +86,7 @@ def test_after_copying_the_originals_are_not_read(store, tmp_path):
     copied = tmp_path / "store"
     shutil.copytree(store, copied)
     staged = near(str(copied), tmp_path / "near")
-    assert staged.staging.bytes == size(copied) > 0 and staged.staging.seconds > 0
+    assert staged.staging.copied_bytes == size(copied) > 0 and staged.staging.copied_seconds > 0
     for path in shards(copied):
         path.unlink()
     same(read(staged), expected)
@@ -96,14 +96,14 @@ def test_what_is_there_and_whole_is_not_copied_again(store, tmp_path):
     """What is not whole is: another size, another time, or gone."""
     expected = read(Store.open(store))
     first = near(store, tmp_path)
-    assert near(store, tmp_path).staging.bytes == 0
+    assert near(store, tmp_path).staging.copied_bytes == 0
     torn, older, gone = shards(first.staging.folder)[:3]
     sizes = [path.stat().st_size for path in (torn, older, gone)]
     torn.write_bytes(b"short")
     os.utime(older, (0, 0))
     gone.unlink()
     again = near(store, tmp_path)
-    assert again.staging.bytes == sum(sizes)
+    assert again.staging.copied_bytes == sum(sizes)
     same(read(again), expected)
 
 
@@ -115,7 +115,7 @@ def test_an_address_is_staged_as_a_folder_is(mode, store, tmp_path):
     same(read(staged), expected)
     eventually(staged.staging, store)
     same(read(staged), expected)
-    assert near(there, tmp_path).staging.bytes == 0
+    assert near(there, tmp_path).staging.copied_bytes == 0
 
 
 def test_only_what_is_read_is_copied(tmp_path):
@@ -147,7 +147,7 @@ def test_a_copy_that_was_cut_short_is_absent(store, tmp_path, monkeypatch):
     assert shards(tmp_path) == [] and list(tmp_path.glob("**/.0.part"))
     monkeypatch.setattr(stage.shutil, "copyfileobj", copy)
     staged = near(store, tmp_path)
-    assert staged.staging.bytes == size(store)
+    assert staged.staging.copied_bytes == size(store)
     same(read(staged), read(Store.open(store)))
 
 
@@ -164,7 +164,7 @@ def test_while_a_shard_comes_its_original_is_read(store, tmp_path, monkeypatch):
     staged = near(store, tmp_path, "cache")
     same(read(staged), expected)
     same(read(staged), expected)
-    assert shards(tmp_path) == [] and staged.staging.bytes == 0
+    assert shards(tmp_path) == [] and staged.staging.copied_bytes == 0
     for _ in range(3):
         go.release()
     for _ in range(500):
@@ -177,7 +177,7 @@ def test_while_a_shard_comes_its_original_is_read(store, tmp_path, monkeypatch):
         go.release()
     eventually(staged.staging, store)
     same(read(staged), expected)
-    assert near(store, tmp_path, "cache").staging.bytes == 0
+    assert near(store, tmp_path, "cache").staging.copied_bytes == 0
 
 
 def test_a_shard_that_nobody_asks_for_is_not_copied(store, tmp_path):
@@ -199,7 +199,7 @@ def staged_by(settings: DataSettings) -> tuple[int, dict[str, np.ndarray]]:
         eventually(staging, settings.store)
         for _ in range(50):  # a rank counts a copy after it has been given its name
             threading.Event().wait(0.01)
-    return staging.bytes, found
+    return staging.copied_bytes, found
 
 
 @pytest.mark.parametrize("mode", ["copy", "cache"])
@@ -220,7 +220,7 @@ def test_a_damaged_copy_is_removed_and_its_original_read(store, tmp_path, caplog
     spoiled.write_bytes(content)
     os.utime(spoiled, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     staged = near(store, tmp_path)
-    assert staged.staging.bytes == 0
+    assert staged.staging.copied_bytes == 0
     same(read(staged), read(Store.open(store)))
     assert "it is a copy: the original is read" in caplog.text and not spoiled.exists()
     same(read(staged), read(Store.open(store)))
@@ -260,7 +260,7 @@ def test_a_cache_that_is_full_keeps_what_fits(store, tmp_path, monkeypatch):
     same(read(staged), expected)
     assert told.wait(30)
     kept = size(tmp_path)
-    assert 0 < kept <= most and staged.staging.bytes == kept
+    assert 0 < kept <= most and staged.staging.copied_bytes == kept
     same(read(staged), expected)
 
 

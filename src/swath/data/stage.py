@@ -59,7 +59,7 @@ class Staging:
 
     def __init__(self, settings: Stage, store: Store) -> None:
         self.settings, self.store = settings, store
-        self.bytes, self.seconds = 0, 0.0
+        self.copied_bytes, self.copied_seconds = 0, 0.0
         """Copied by this process, and the time it took."""
         self.folder = pathlib.Path(here.expanded(settings.folder)) / store.fingerprint
         self._arrays: dict[str, _Near] = {}
@@ -99,13 +99,13 @@ class Staging:
                 copies = [threads.submit(near.copy, shard, wait=True) for near, shard in missing]
                 for copy in copies:
                     try:
-                        self.bytes += copy.result()
+                        self.copied_bytes += copy.result()
                     except OSError as error:
                         threads.shutdown(cancel_futures=True)
                         raise self.explained(error) from error
-                self.seconds += time.perf_counter() - began
-        if self.bytes:
-            told = units.bytes_(self.bytes), units.seconds(self.seconds)
+                self.copied_seconds += time.perf_counter() - began
+        if self.copied_bytes:
+            told = units.bytes_(self.copied_bytes), units.seconds(self.copied_seconds)
             log.info("%s: copied %s in %s", self.folder, *told)
 
     def want(self, near: _Near, shard: int) -> None:
@@ -131,7 +131,7 @@ class Staging:
             try:
                 if near.size(shard) > self._room():
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                self.bytes += near.copy(shard)
+                self.copied_bytes += near.copy(shard)
             except (OSError, ConfigError) as error:
                 self._stopped = True
                 log.warning(
@@ -140,7 +140,7 @@ class Staging:
                     error,
                     self.store.path,
                 )
-            self.seconds += time.perf_counter() - began
+            self.copied_seconds += time.perf_counter() - began
 
     def _room(self) -> int:
         disk = shutil.disk_usage(self.folder)

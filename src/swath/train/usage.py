@@ -102,7 +102,9 @@ class Usage:
         if sent >= 0:
             found["sent_bytes"] = round(sent)
         if self.staging is not None:
-            copied = torch.tensor(self.staging.bytes, dtype=torch.int64, device=self.world.device)
+            copied = torch.tensor(
+                self.staging.copied_bytes, dtype=torch.int64, device=self.world.device
+            )
             found["staged_bytes"] = int(self.world.sum(copied))
-            (found["staged_seconds"],) = self.world.largest([self.staging.seconds])
+            (found["staged_seconds"],) = self.world.largest([self.staging.copied_seconds])
         return {**found, "memory_bytes": round(memory)}
