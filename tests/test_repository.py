@@ -1,5 +1,6 @@
 """What the texts say about the repository is so."""
 
+import ast
 import json
 import pathlib
 import re
@@ -54,6 +55,28 @@ def test_links_between_pages_lead_somewhere():
             if "://" in target or "generated/" in target:
                 continue
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)}: {target}"
+
+
+def test_every_page_is_in_a_list_of_pages():
+    """Sphinx leaves out the others; `make docs` stops at them, but runs less often than this."""
+    docs = ROOT / "docs"
+    listed = {docs / "index.md"}
+    for page in docs.rglob("*.md"):
+        for block in re.findall(r"```\{toctree\}\n(.*?)```", page.read_text(), re.DOTALL):
+            names = [n for n in block.splitlines() if n and not n.startswith(":")]
+            listed |= {(page.parent / name).with_suffix(".md") for name in names}
+    pages = {p for p in docs.rglob("*.md") if not {"_build", "generated"} & set(p.parts)}
+    assert pages - listed == set()
+
+
+def test_models_and_networks_do_not_know_of_ranks():
+    """They are spread over ranks from outside; import-linter knows no part of another package."""
+    for room in ("nn", "models"):
+        for path in (ROOT / "src/swath" / room).glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                assert not [n for n in names if n.startswith("torch.distributed")], path
 
 
 def test_recipes_load_and_fit_the_schema():

@@ -240,7 +240,7 @@ def test_bands_of_one_name_keep_their_images(stores):
     ("make", "said"),
     [
         (lambda: Forest(trees=0), "trees=0 must be at least 1"),
-        (lambda: SVM(penalty=0), "must be above 0"),
+        (lambda: SVM(cost=0), "cost=0 and gamma=None must be above 0"),
         (lambda: Linear(penalty=-1.0), "penalty=-1.0 must be above 0"),
         (lambda: SVM(samples=0), "samples=0 must be at least 1"),
     ],

@@ -20,7 +20,7 @@ from swath.config import ConfigError
 class SVM(Learner):
     """RBF support vector machine on features of pixels or samples."""
 
-    penalty: float = 100.0
+    cost: float = 100.0
     """C: what a training sample on the wrong side costs; larger fits more closely."""
 
     gamma: float | None = None
@@ -32,8 +32,8 @@ class SVM(Learner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.penalty <= 0 or (self.gamma is not None and self.gamma <= 0):
-            raise ConfigError(f"penalty={self.penalty} and gamma={self.gamma} must be above 0")
+        if self.cost <= 0 or (self.gamma is not None and self.gamma <= 0):
+            raise ConfigError(f"cost={self.cost} and gamma={self.gamma} must be above 0")
 
     def fit(
         self, x: np.ndarray, y: np.ndarray, problem: Problem, seed: int, threads: int
@@ -43,7 +43,7 @@ class SVM(Learner):
         from sklearn.svm import SVC, SVR
 
         weighting = self.weighting(problem)
-        common = {"C": self.penalty, "gamma": "scale" if self.gamma is None else self.gamma}
+        common = {"C": self.cost, "gamma": "scale" if self.gamma is None else self.gamma}
         if problem.kind == "value":
             machine = SVR(**common)
             return learn(

@@ -2,9 +2,9 @@
 
 Windows go to a plain file beside the target (raw pixels, channel after channel, with an ENVI
 header). What has been synced survives a kill, so writing can go on later, and several processes can
-write windows of their own at once. ``finish`` turns it
-into a COG with overviews, colour table, class names and no-data, compares the two, and renames.
-Class names are where GDAL and QGIS look for them, in ``<name>.tif.aux.xml``.
+write windows of their own at once. ``finish`` turns it into a COG with overviews, colour table,
+class names and no-data, compares the two, and renames. Class names are where GDAL and QGIS look for
+them, in ``<name>.tif.aux.xml``.
 """
 
 from __future__ import annotations

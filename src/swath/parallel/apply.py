@@ -2,7 +2,13 @@
 
 A pipeline first cuts the model; then, for each piece: tensor, then context or spatial, then
 recompute, then compile, then shard. The models know nothing of it: they only hint at what can be
-split (``chain()``, ``split``, ``unit``).
+split:
+
+* ``chain()``: where a pipeline may cut;
+* ``split``, with ``head_width``: which linear layers tensor ranks share, and how;
+* ``trunk``: lists of blocks among which tokens may be shared;
+* ``spatial``, ``multiple``: that rows of images may be shared, and how many go together;
+* ``unit``: what is recomputed, compiled, and gathered from shards at once.
 """
 
 from __future__ import annotations

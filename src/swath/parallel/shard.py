@@ -6,13 +6,13 @@ it computes with them, and lets them go. Gradients come back as sums over ranks,
 A module says with ``unit = True`` that it is to be gathered at once; what is in no unit is gathered
 for the whole forward and backward pass.
 
-Sources: Rajbhandari et al. 2020, arXiv:1910.02054; Zhao et al. 2023, arXiv:2304.11277; by single
-layers, Wang et al. 2024, arXiv:2404.14712 (Hybrid-STOP).
-
 With products narrower than the parameters (bf16), matrices are gathered in the narrow type, as the
 products take them anyhow: half the bytes and the same numbers. Gradients are summed in the type of
 the parameters. What else is in a unit (norms, tokens) is needed in full, and is so little that each
 rank keeps it whole.
+
+Sources: Rajbhandari et al. 2020, arXiv:1910.02054; Zhao et al. 2023, arXiv:2304.11277; by single
+layers, Wang et al. 2024, arXiv:2404.14712 (Hybrid-STOP).
 """
 
 from __future__ import annotations
