@@ -38,7 +38,7 @@ def reached(folder: pathlib.Path, name: str, number: int, seconds: float = 100) 
 def test_srun_on_four_nodes_gives_the_curve_of_one_process(slurm, alone):
     """Nothing is exported: the nodes find one another by what SLURM tells them."""
     with slurm.start(["srun", *FOUR, *SWATH, "name=srun"], alone) as running:
-        said = running.communicate(timeout=120)[1]
+        said = running.communicate(timeout=240)[1]
     assert running.returncode == 0, said
     same_curve(alone, "srun")
 
@@ -62,7 +62,7 @@ def test_the_job_script_goes_on_after_a_kill_and_leaves_when_time_is_up(slurm, a
     slurm.ask("kill", "-KILL", str(victim))
     reached(alone, "job", updates(alone, "job") + 4)
     slurm.ask("scancel", "--signal=USR1", job)
-    assert finished(slurm, job, 60) == "75:0", (alone / "job.out").read_text()
+    assert finished(slurm, job, 120) == "75:0", (alone / "job.out").read_text()
 
     said = [line for line in (alone / "job.out").read_text().splitlines() if "swath: " in line]
     assert len(said) == 2, said
