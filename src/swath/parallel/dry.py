@@ -85,14 +85,18 @@ def pretended(rank: int, ranks: int) -> Iterator[World]:
 
 @contextlib.contextmanager
 def _agreed() -> Iterator[None]:
-    """Let stages of a pipeline go without the vote, on whether all know what is handed on, that
-    torch 2.13 takes once: all do."""
+    """Let stages of a pipeline go without what they exchange once, before the first update: in
+    torch 2.11 to get to know their neighbours, in 2.13 a vote on whether all know what is handed
+    on; they do."""
     stage: Any = PipelineStage
     names = [n for n in ("_warmup_forward_vote", "_warmup_backward_result") if hasattr(stage, n)]
     before = {name: getattr(stage, name) for name in names}
     try:
         for name in names:
             setattr(stage, name, lambda *_, **__: torch.tensor([1]))
+        if not names:
+            before = {"_get_init_p2p_neighbors_ops": stage._get_init_p2p_neighbors_ops}
+            stage._get_init_p2p_neighbors_ops = lambda _: []
         yield
     finally:
         for name, method in before.items():
