@@ -22,6 +22,9 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True, "undoc-members": False}
+autodoc_inherit_docstrings = False  # torch's are written for torch's own pages
+# A field may be called as a type is (``bytes``); then a type in a signature is no link.
+suppress_warnings = ["ref.python"]
 # jaxtyping's shapes are strings, shown as they are written.
 autodoc_preserve_defaults = True
 
