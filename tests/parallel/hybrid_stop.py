@@ -9,6 +9,7 @@ Source: Wang et al. 2024, arXiv:2404.14712 (ORBIT).
 
 from __future__ import annotations
 
+import time
 import weakref
 from typing import Any
 
@@ -126,10 +127,19 @@ class Peak(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         if "allgather" in str(func):
             self.held.append(weakref.ref(args[0].untyped_storage()))
+        now = self._now()
+        for _ in range(20):
+            if now <= self.bytes:
+                break
+            time.sleep(0.002)  # the thread of an exchange may let its buffer go a moment late
+            now = min(now, self._now())
+        self.bytes = max(self.bytes, now)
+        return result
+
+    def _now(self) -> int:
         self.held = [held for held in self.held if held() is not None]
         alive = {id(s): s.nbytes() for held in self.held if (s := held()) is not None}
-        self.bytes = max(self.bytes, sum(alive.values()) + self._whole())
-        return result
+        return sum(alive.values()) + self._whole()
 
     def _whole(self) -> int:
         total = 0

@@ -1,8 +1,8 @@
 """How well the machine is used: the figures of time, bytes and memory in the record.
 
-They are of the time since the last record, evaluations and checkpoints in it included, and cost an
-update nothing that can be measured (benchmarks/seeing.md). What is shared out unevenly is told of
-the rank that has most of it.
+They are of the time since the last record, evaluations and checkpoints in it included. On one rank
+they cost an update nothing that can be measured, on several an exchange a record
+(benchmarks/seeing.md). What is shared out unevenly is told of the rank that has most of it.
 
     samples_per_s   samples of the run learned from in a second
     tokens_per_s    their tokens, if the model has some
