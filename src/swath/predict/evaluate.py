@@ -27,7 +27,7 @@ from swath.predict.origin import grounds_of, maps_in, on_ground, read_origin
 from swath.predict.settings import SCORES, stem
 from swath.train.files import write_file
 
-log = logging.getLogger("swath")
+log = logging.getLogger(__name__)
 
 
 def score_maps(

@@ -22,7 +22,7 @@ from swath.predict.origin import Origin, remove_stale
 from swath.predict.tiles import Tiling
 from swath.version import VERSION
 
-log = logging.getLogger("swath")
+log = logging.getLogger(__name__)
 
 Write = Callable[[int, Sequence[np.ndarray]], None]
 """Is given a strip's number and the pixels (count, rows, width) of each layer."""

@@ -28,7 +28,7 @@ from swath.train.export import LoadedModel, fingerprint
 from swath.train.precision import DTYPES
 from swath.version import VERSION
 
-log = logging.getLogger("swath")
+log = logging.getLogger(__name__)
 
 Group = list[tuple[int, int, np.ndarray]]
 """Windows (c, tile, tile), each with its row of windows and the column it begins at."""

@@ -21,7 +21,7 @@ from swath.data.store import Store
 from swath.geo.raster import open_raster
 from swath.predict.settings import stem
 
-log = logging.getLogger("swath")
+log = logging.getLogger(__name__)
 
 _NO_PIXEL = ("scene", "files", "layers", "probabilities", "uncertainty")
 """Of a map's plan: where files lie, when they were copied and what is written beside."""

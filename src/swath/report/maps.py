@@ -21,7 +21,7 @@ from swath.predict.origin import Origin, grounds_of, maps_in, read_origin, same_
 from swath.report.images import class_png, jpeg, pick, shade_png, thinned
 from swath.report.words import area_unit, whole
 
-log = logging.getLogger("swath")
+log = logging.getLogger(__name__)
 
 ROWS = 256  # read at a time
 
