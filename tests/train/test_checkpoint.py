@@ -168,6 +168,52 @@ def test_killed_at_any_moment_a_folder_is_old_or_new(moment, tmp_path, monkeypat
     assert moment < 7 and (target.exists() == (moment >= 6))
 
 
+@pytest.mark.parametrize("fails", [False, True], ids=["killed", "refused"])
+@pytest.mark.parametrize("moment", range(3))
+def test_while_a_folder_is_replaced_the_old_or_the_new_one_stands(
+    moment, fails, tmp_path, monkeypatch
+):
+    """Killed, or refused by the disk, before the n-th rename or removal; then started again."""
+    target = tmp_path / "00000001"
+    write_folder(target, {"a": b"old"})
+
+    class Killed(BaseException):
+        pass
+
+    calls = 0
+
+    def counted(real):
+        def call(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == moment + 1:
+                raise OSError(errno.EIO, "Input/output error") if fails else Killed
+            return real(*args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "rename", counted(pathlib.Path.rename))
+        with contextlib.suppress(Killed, OSError):
+            write_folder(target, {"a": b"new"})
+    files.remove_leftovers(tmp_path)
+    check_folder(target)
+    assert (target / "a").read_bytes() == (b"new" if moment == 2 else b"old")
+    assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
+
+
+def test_a_run_that_starts_anew_keeps_what_it_saves(run):
+    """Damaged ones have higher numbers; they are set aside, or each new one would be pruned."""
+    for update in run.checkpoints.updates():
+        (run.checkpoints.path(update) / "manifest.json").write_text("{")
+    assert not run.checkpoints.restore(run.state)
+    run.state.progress.update = 2
+    run.save()
+    assert run.checkpoints.updates() == [2]
+    names = {path.name for path in run.checkpoints.folder.iterdir()}
+    assert names == {"00000002", *(f"{n:08d}.damaged" for n in (9, 10, 12))}
+
+
 def test_leftovers_of_a_killed_writer_are_removed(run):
     aside = run.checkpoints.folder / ".00000020.4711"
     aside.mkdir()

@@ -18,7 +18,7 @@ import numpy as np
 from swath.config import ConfigError
 from swath.data.chip import Chip, Contents
 
-UNKNOWN_TIME = int(np.iinfo(np.int64).min)
+UNKNOWN_TIME = -(2**63)
 """In the column ``when``: no time is known."""
 GIVEN = ("train", "val", "test")
 """What 0, 1 and 2 mean in the column ``given``; 255: the publisher gave no split."""

@@ -77,6 +77,11 @@ class Mesh:
         """The ranks over which losses, weights and scores are summed."""
         return self.along("pipeline", "replicate", "context", "spatial", "shard")
 
+    @cached_property
+    def team(self) -> World:
+        """The ranks that hold one copy of the model and see the same samples."""
+        return self.along("pipeline", "context", "spatial", "tensor")
+
     def along(self, *axes: str) -> World:
         """Return the ranks that differ from this one only along ``axes``, as a world of their own.
 

@@ -84,9 +84,7 @@ class Forward:
         self._tried = True
         if not torch.equal(together, alone):
             self._tell(
-                f"on this machine, {self.at_once} windows computed together differ in the last "
-                "digit from windows computed alone; so each is computed alone, which takes longer. "
-                "The map is exact: the same as on any number of cores, bit for bit"
+                "windows are computed one at a time here, so that the map is exact, bit for bit"
             )
             self.at_once = 1
 

@@ -8,6 +8,7 @@ it is used. Nothing is unpickled.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import pathlib
@@ -15,6 +16,7 @@ import shutil
 import threading
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -156,7 +158,7 @@ class Checkpoints:
         for update in self.updates():
             if update not in kept:
                 # Renamed first, so that a kill in the middle leaves no half checkpoint by its name.
-                doomed = self.path(update).rename(self.folder / f".{update:08d}.old")
+                doomed = self.path(update).rename(self.folder / f".{update:08d}.gone")
                 shutil.rmtree(doomed, ignore_errors=True)
 
     def restore(self, state: TrainState) -> bool:
@@ -253,9 +255,17 @@ class Checkpoints:
             if problem is None:
                 return update
             log.warning("checkpoint damaged: %s; the one before it is used", problem)
+            self.world.first_does(partial(self._set_aside, self.path(update)))
         if any_there:
             log.warning("no checkpoint in %s is whole; the run starts anew", self.folder)
         return -1
+
+    def _set_aside(self, path: pathlib.Path) -> None:
+        # By its number it would count among the newest, and what is saved from now on would not.
+        aside = path.with_name(f"{path.name}.damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        with contextlib.suppress(OSError):  # whoever only reads goes on without
+            path.rename(aside)
 
     def _problem(self, update: int) -> str | None:
         """Return how the checkpoint after ``update`` is damaged, as any rank found; None if not."""

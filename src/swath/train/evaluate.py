@@ -28,9 +28,11 @@ def evaluate(
     all of them and None comes back.
     """
     tally, stopped = objective.empty(), False
+    # Ranks that exchange in a forward pass must leave before the same one.
+    team = replica.world if replica.in_step else replica.mesh.team
     with evaluating(replica.model):
         for batch in batches:
-            if stopped := stop():
+            if stopped := team.any(stop()):
                 break
             found = replica.call(objective.score, batch)
             if batch.counts:

@@ -87,7 +87,11 @@ def close_folder(path: pathlib.Path, sums: Mapping[str, Sum]) -> None:
             old = path.with_name(f".{path.name}.old")
             shutil.rmtree(old, ignore_errors=True)
             path.rename(old)
-            aside.rename(path)
+            try:
+                aside.rename(path)
+            except OSError:
+                old.rename(path)
+                raise
             shutil.rmtree(old)
         else:
             aside.rename(path)
@@ -124,7 +128,10 @@ def check_folder(path: pathlib.Path, part: int = 0, parts: int = 1) -> None:
 
 
 def remove_leftovers(parent: pathlib.Path) -> None:
-    """Remove what killed writers left aside in ``parent``."""
+    """Remove what killed writers left aside in ``parent``; put back what one was replacing."""
+    for old in parent.glob(".[0-9]*.old"):
+        if not (path := parent / old.name[1:].removesuffix(".old")).exists():
+            old.rename(path)
     for path in parent.glob(".[0-9]*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

@@ -56,8 +56,9 @@ def line(figures: dict[str, Any], total: int) -> str:
     if "loss" not in figures:
         return "  ".join(parts + [f"{name} {value:.4f}" for name, value in _scores(figures)])
     parts += [f"loss {figures['loss']:.4f}", f"lr {figures['lr']:.2e}"]
-    parts += [f"{units.count(figures['samples_per_s'])} samples/s"]
-    shares = (("mfu", "MFU"), ("data_wait", "data wait"), ("exchange_wait", "exchange wait"))
+    speed = figures["samples_per_s"]
+    parts += [f"{units.count(speed) if speed >= 10 else f'{speed:.2g}'} samples/s"]
+    shares = (("data_wait", "data wait"), ("exchange_wait", "exchange wait"))
     shown = [(word, figures[name]) for name, word in shares if figures.get(name, 0) >= 0.005]
     parts += [f"{word} {share:.0%}" for word, share in shown]
     if figures["skipped"]:

@@ -58,8 +58,14 @@ class Recorder:
         """Record one line; it is with the operating system when this returns."""
         # JSON has no NaN, which an undefined score is.
         clean = {n: None if isinstance(v, float) and v != v else v for n, v in figures.items()}
-        self._file.write(json.dumps(clean) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(clean) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise ConfigError(
+                f"{self._file.name}: cannot be written ({error.strerror}); make room, and the same "
+                "command goes on from the last checkpoint"
+            ) from error
         self._show(clean)
 
     def _show(self, figures: Mapping[str, Any]) -> None:

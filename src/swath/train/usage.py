@@ -6,7 +6,8 @@ they cost an update nothing that can be measured, on several an exchange a recor
 
     samples_per_s   samples of the run learned from in a second
     tokens_per_s    their tokens, if the model has some
-    mfu             model FLOP/s utilisation, 0..1: see :mod:`swath.train.cost`
+    mfu             model FLOP/s utilisation, 0..1: see :mod:`swath.train.cost`; left out where a
+                    peak that was measured cannot be one
     data_wait       share of the time that a rank waited for data, 0..1
     exchange_wait   share of the time that a rank waited for exchanges, no work hiding them, 0..1
     sent_bytes      bytes that a rank sends in an update, as pieces passed on in a ring: see
@@ -97,7 +98,9 @@ class Usage:
             found["tokens_per_s"] = self.cost.tokens * learned / seconds
         if self.cost.flops is not None and self.cost.peak is not None:
             rate = self.cost.flops * learned / seconds
-            found["mfu"] = rate / (self.cost.peak * self.world.ranks)
+            share = rate / (self.cost.peak * self.world.ranks)
+            if share <= 1:  # else the peak was measured while others computed
+                found["mfu"] = share
         found |= {"data_wait": data, "exchange_wait": exchanges}
         if sent >= 0:
             found["sent_bytes"] = round(sent)
