@@ -121,6 +121,24 @@ def plain(value: Any, *, defaults: bool = True) -> Any:
     return value.value if isinstance(value, enum.Enum) else value
 
 
+def named_file(
+    name: str | pathlib.Path, folder: pathlib.Path, what: str, cutoff: float = 0.6
+) -> pathlib.Path:
+    """Return the YAML file ``name`` of the user, or the one of that name in ``folder``.
+
+    ConfigError if there is no such ``what``, with the one that was meant; ``cutoff``: how alike
+    they must be, 0..1.
+    """
+    file = pathlib.Path(name)
+    if file.suffix in (".yaml", ".yml"):
+        return file
+    file = folder / f"{name}.yaml"
+    if not file.exists():
+        there = sorted(one.stem for one in folder.glob("*.yaml"))
+        raise ConfigError(f"no {what} {str(name)!r}{near(str(name), there, cutoff)}")
+    return file
+
+
 def default_of(field: dataclasses.Field) -> Any:
     """Return the default of a settings field; ``dataclasses.MISSING`` if it has to be given."""
     if field.default_factory is not dataclasses.MISSING:

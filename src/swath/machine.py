@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from swath.config import ConfigError, load
+from swath.config import ConfigError, load, named_file
 from swath.text import near
 
 FOLDER = pathlib.Path(__file__).parent / "machines"
@@ -148,12 +148,7 @@ def machines() -> list[str]:
 
 def load_machine(name: str | pathlib.Path) -> Machine:
     """Return the machine of that name (see :func:`machines`), or of the user's YAML file."""
-    file = pathlib.Path(name)
-    if file.suffix not in (".yaml", ".yml"):
-        file = FOLDER / f"{name}.yaml"
-        if not file.exists():
-            raise ConfigError(f"no machine {str(name)!r}{near(str(name), machines(), 0.5)}")
-    return load(Machine, [file])
+    return load(Machine, [named_file(name, FOLDER, "machine", 0.5)])
 
 
 def _facts(part: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -22,7 +22,7 @@ from swath.parallel.apply import spread
 from swath.parallel.mesh import Mesh
 from swath.parallel.replica import Replica
 from swath.parallel.settings import Degrees, Parallel
-from swath.parallel.tensor import _trunks, split
+from swath.parallel.tensor import _shared, split
 from swath.parallel.world import World
 from swath.train.ema import Average
 from swath.train.settings import TrainSettings
@@ -135,7 +135,7 @@ def test_a_piece_without_blocks_of_one_list_shares_those_of_another():
     model.trunk = ("blocks", "decoder_blocks")
     model.blocks = network(ViT(width=32, depth=2, heads=4, patch=4)).blocks
     model.decoder_blocks = nn.ModuleList()
-    assert [len(layers) for layers in _trunks(model, 2)] == [2]
+    assert [len(layers) for layers in _shared(model, 2)] == [2]
 
 
 class Scaled(nn.Module):

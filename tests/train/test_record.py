@@ -1,6 +1,7 @@
 """No line is there twice after a resume, and none is missing."""
 
 import json
+import pathlib
 import re
 import subprocess
 import sys
@@ -158,3 +159,15 @@ def test_a_damaged_line_is_named_and_left_alone(line, tmp_path):
         with pytest.raises(ConfigError, match=r"metrics.jsonl:2: damaged, .* Remove the line, or"):
             use()
     assert (tmp_path / METRICS).read_bytes() == content
+
+
+def test_a_full_disk_is_said_once_and_leaving_does_not_hide_it(tmp_path):
+    """What could not be written is still there when the file is closed, and fails again."""
+    if not pathlib.Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    full = open("/dev/full", "w")  # noqa: SIM115 (the recorder closes it)
+    said = r"cannot be written \(No space left on device\); make"
+    with pytest.raises(ConfigError, match=said), Recorder(tmp_path, 0) as recorder:
+        recorder._file.close()
+        recorder._file = full
+        recorder.write({"update": 1, "samples": 4, "loss": 0.5})

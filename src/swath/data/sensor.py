@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from swath.config import ConfigError, load
+from swath.config import ConfigError, load, named_file
 from swath.text import near
 
 FOLDER = pathlib.Path(__file__).parent.parent / "sensors"
@@ -106,9 +106,4 @@ def about(name: str) -> str:
 
 def load_sensor(name: str | pathlib.Path) -> Sensor:
     """Return the sensor of that name (see :func:`sensors`), or of the user's YAML file."""
-    file = pathlib.Path(name)
-    if file.suffix not in (".yaml", ".yml"):
-        file = FOLDER / f"{name}.yaml"
-        if not file.exists():
-            raise ConfigError(f"no sensor {str(name)!r}{near(str(name), sensors())}")
-    return load(Sensor, [file])
+    return load(Sensor, [named_file(name, FOLDER, "sensor")])

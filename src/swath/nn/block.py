@@ -44,3 +44,9 @@ class Block(nn.Module):
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+def trunks(network: nn.Module) -> list[nn.ModuleList]:
+    """Return the lists of blocks in ``network`` that hand tokens on, as its modules say in
+    ``trunk``; a piece of a pipeline may have an empty one."""
+    return [getattr(m, name) for m in network.modules() for name in getattr(m, "trunk", ())]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from swath.config import ConfigError
 from swath.nn.attention import Attention
+from swath.nn.block import trunks
 from swath.nn.random import Dropout
 from swath.parallel.attention import KINDS, Gather
 from swath.parallel.mesh import Mesh
@@ -37,15 +38,13 @@ def share_tokens(model: nn.Module, mesh: Mesh, parallel: Parallel) -> None:
     not divide where they must, or if something in it draws for each token.
     """
     world, ranks = mesh.along("context"), mesh.degrees.context
-    trunks = [
-        getattr(module, name) for module in model.modules() for name in getattr(module, "trunk", ())
-    ]
-    if not trunks:
+    found = trunks(model)
+    if not found:
         raise ConfigError(
             f"parallel.context={ranks}: {type(model).__name__} has no tokens to share "
             "(transformers have); set context=1, and shard or spatial instead"
         )
-    for blocks in filter(len, trunks):  # a piece of a pipeline may have none of a list
+    for blocks in filter(len, found):
         _check(blocks, parallel, mesh)
         Trunk(blocks, world, parallel.attention)
 

@@ -122,12 +122,10 @@ class Parallel:
         unknown = [name for name in DEGREES if getattr(self, name) == AUTO]
         asked = " x ".join(f"{name} {getattr(self, name)}" for name in DEGREES if self._set(name))
         if ranks % fixed or (not unknown and fixed != ranks):
-            near = max(1, ranks // fixed) * fixed
-            hint = f"start {near} ranks" if unknown or near == fixed else f"start {fixed} ranks"
             raise ConfigError(
                 f"parallel: {asked or 'one rank'} needs "
                 f"{'a multiple of ' if unknown else ''}{fixed} ranks and there are {ranks}; "
-                f"{hint}, or change a degree"
+                f"start {self.most(ranks) or fixed} ranks, or change a degree"
             )
         left = ranks // fixed
         return Degrees(

@@ -30,6 +30,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 from swath.config import ConfigError
+from swath.nn.block import trunks
 from swath.nn.random import Dropout
 from swath.parallel.mesh import Mesh
 from swath.parallel.settings import Parallel
@@ -53,13 +54,13 @@ def split(model: nn.Module, mesh: Mesh, parallel: Parallel) -> None:
         )
     for name, module in hinted.items():
         _check(name, module, ranks)
-    trunks = _trunks(model, ranks) if parallel.sequence else []
+    shared = _shared(model, ranks) if parallel.sequence else []
     group = mesh.devices["tensor"]
     between = Shard(TOKENS) if parallel.sequence else Replicate()
     for module in hinted.values():
         parallelize_module(module, group, _plan(module, between), src_data_rank=None)
         _sum_over_ranks(module)
-    for layers in trunks:
+    for layers in shared:
         _share_tokens(layers, group)
         _sum_over_ranks(layers)
 
@@ -112,11 +113,9 @@ def _plan(module: nn.Module, between: Placement) -> dict[str, ParallelStyle]:
     return plan
 
 
-def _trunks(model: nn.Module, ranks: int) -> list[nn.ModuleList]:
-    """Return the lists of layers of ``model`` that hand tokens on."""
-    found = [
-        getattr(module, name) for module in model.modules() for name in getattr(module, "trunk", ())
-    ]
+def _shared(model: nn.Module, ranks: int) -> list[nn.ModuleList]:
+    """Return the lists of layers of ``model`` whose tokens are shared; ConfigError if none can."""
+    found = trunks(model)
     if not found:
         raise ConfigError(
             f"parallel.sequence=true: {type(model).__name__} does not say where tokens can be"
@@ -130,7 +129,7 @@ def _trunks(model: nn.Module, ranks: int) -> list[nn.ModuleList]:
                     f", and tensor={ranks} ranks would draw alike for different ones; set its share"
                     " to 0 or leave sequence out"
                 )
-    return [layers for layers in found if len(layers)]  # a piece of a pipeline may have none
+    return [layers for layers in found if len(layers)]
 
 
 def _sum_over_ranks(part: nn.Module) -> None:

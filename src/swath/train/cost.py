@@ -22,6 +22,7 @@ from torch import nn
 from swath import here
 from swath.machine import load_machine
 from swath.models import Inputs
+from swath.nn.block import trunks
 from swath.train.precision import DTYPES
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def work(build: Callable[[], nn.Module], inputs: Inputs) -> tuple[int, int | Non
         with torch.device("meta"):
             network = build().eval()
             image = torch.empty(1, len(inputs.bands), inputs.size, inputs.size)
-        for layers in _trunks(network)[:1]:
+        for layers in trunks(network)[:1]:
             layers[0].register_forward_pre_hook(lambda _, args: tokens.append(args[0].shape[1]))
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             network(image)
@@ -83,11 +84,6 @@ def work(build: Callable[[], nn.Module], inputs: Inputs) -> tuple[int, int | Non
         log.info("the record has no mfu: this network cannot be run without values (%s)", reason)
         return None
     return 3 * counter.get_total_flops(), tokens[0] if tokens else None
-
-
-def _trunks(network: nn.Module) -> list[nn.ModuleList]:
-    """Return the lists of blocks that hand tokens on."""
-    return [getattr(m, name) for m in network.modules() for name in getattr(m, "trunk", ())]
 
 
 def peak(device: torch.device, precision: str, machine: str | None) -> tuple[float, str]:

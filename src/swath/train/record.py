@@ -51,7 +51,8 @@ class Recorder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # of a line that could not be written, as was said
+            self._file.close()
         self._board.close()
 
     def write(self, figures: Mapping[str, Any]) -> None:
