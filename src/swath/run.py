@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import pathlib
 from typing import TYPE_CHECKING, Any
@@ -258,9 +257,9 @@ def _scene(run: Run) -> Imagery | None:
 def baseline(run: Run) -> list[dict[str, Any]]:
     """Fit and score the run's baselines on the test part; write and return baselines.json."""
     from swath.baselines import fit_and_score
+    from swath.files import write_json
     from swath.predict.evaluate import figures_plain
     from swath.report.compare import BASELINES
-    from swath.train.files import write_file
 
     _one_process("baseline")
     if not run.baselines:
@@ -280,7 +279,7 @@ def baseline(run: Run) -> list[dict[str, Any]]:
         for one in run.baselines
     ]
     run.place.mkdir(parents=True, exist_ok=True)
-    write_file(run.place / BASELINES, (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode())
+    write_json(run.place / BASELINES, rows)
     return rows
 
 

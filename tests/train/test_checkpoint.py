@@ -16,7 +16,9 @@ import pytest
 import safetensors
 import torch
 
+from swath import files
 from swath.config import ConfigError
+from swath.files import Damaged, check_folder, write_file, write_folder
 from swath.nn.norm import BatchNorm2d
 from swath.optimizers.adamw import AdamW
 from swath.parallel.apply import spread
@@ -24,11 +26,9 @@ from swath.parallel.mesh import Mesh
 from swath.parallel.replica import Replica
 from swath.parallel.settings import Parallel
 from swath.parallel.world import World
-from swath.train import files
 from swath.train import trainer as trainer_module
 from swath.train.checkpoint import Checkpoints
 from swath.train.ema import Average
-from swath.train.files import Damaged, check_folder, write_file, write_folder
 from swath.train.interrupt import Interrupted
 from swath.train.state import TrainState
 from swath.train.step import Diverged

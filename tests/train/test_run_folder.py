@@ -16,10 +16,10 @@ from swath.data.build import build
 from swath.data.loader import DataSettings
 from swath.data.split import Split
 from swath.datasets.synthetic import Synthetic
+from swath.files import write_folder
 from swath.models.unet import UNet
 from swath.parallel.world import World
 from swath.tasks.segment import Segment
-from swath.train.files import write_folder
 from swath.train.interrupt import Interrupted
 from swath.train.job import TrainJob, check_trained, claim
 from swath.train.record import Recorder, read

@@ -32,6 +32,7 @@ import numpy as np
 from swath import here, units
 from swath.config import ConfigError
 from swath.data.shards import Group, Shards, is_address
+from swath.files import disk_full, write_file
 
 if TYPE_CHECKING:
     from swath.data.store import Store
@@ -41,7 +42,6 @@ log = logging.getLogger(__name__)
 _THREADS = 4  # that copy at a time, before training; one alone seldom fills a network
 _PIECE = 16 << 20  # bytes copied at a time
 _LEFT = 50  # one part in so many of the disk stays free
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +155,8 @@ class Staging:
                 " another folder, or leave stage out"
             )
 
-    def explained(self, error: OSError) -> ConfigError:
-        why = "the disk is full" if error.errno in _FULL else str(error)
+    def explained(self, error: OSError | ConfigError) -> ConfigError:
+        why = "the disk is full" if disk_full(error) else str(error)
         return ConfigError(
             f"data.stage.folder={self.settings.folder}: copying to {self.folder} failed: {why};"
             " set data.stage.mode=cache, which keeps what fits, name another folder, or leave"
@@ -181,10 +181,8 @@ class _Near:
         try:
             if not place.exists():
                 place.parent.mkdir(parents=True, exist_ok=True)
-                aside = place.with_name(f".{place.name}.{os.getpid()}")
-                aside.write_bytes(self._group.content(f"{far.name}/zarr.json"))
-                aside.replace(place)
-        except OSError as error:
+                write_file(place, self._group.content(f"{far.name}/zarr.json"))
+        except (OSError, ConfigError) as error:
             raise staging.explained(error) from error
         self._near = far.at(str(staging.folder))
 

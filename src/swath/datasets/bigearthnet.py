@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import datetime
-import json
 import pathlib
 import re
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from swath.data.dataset import Dataset
 from swath.data.sensor import load_sensor
 from swath.datasets._corine import CLASSES_19, CLASSES_43, TO_19
 from swath.datasets._places import PARTS, Place, blocks, lay, parts_in, read_lists
+from swath.files import read_json
 
 S2 = {
     "s2_10m": (("B02", "B03", "B04", "B08"), 120),
@@ -209,7 +209,7 @@ def _version_1(root: pathlib.Path, settings: BigEarthNet) -> list[_Patch]:
 
 def _patch_of_version_1(folder: pathlib.Path) -> _Patch:
     file = folder / f"{folder.name}_labels_metadata.json"
-    facts = _json(file)
+    facts = read_json(file)
     unknown = [name for name in facts["labels"] if name not in TO_19]
     if unknown:
         raise ConfigError(f"{file}: labels {', '.join(unknown)} are none of the 43 classes")
@@ -229,19 +229,10 @@ def _radar_of_version_1(root: pathlib.Path) -> dict[str, pathlib.Path]:
     if not root.is_dir():
         raise no_such(root, "folder")
     folders = [f for f in root.iterdir() if f.is_dir()]
-    facts = (_json(f / f"{f.name}_labels_metadata.json") for f in folders)
+    facts = (read_json(f / f"{f.name}_labels_metadata.json") for f in folders)
     return {
         fact["corresponding_s2_patch"]: folder for folder, fact in zip(folders, facts, strict=True)
     }
-
-
-def _json(file: pathlib.Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text())
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"{file}: is not JSON, or is damaged ({error})") from error
 
 
 def _version_2(root: pathlib.Path, settings: BigEarthNet) -> list[_Patch]:

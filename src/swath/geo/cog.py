@@ -21,6 +21,7 @@ import numpy as np
 
 from swath import units
 from swath.config import ConfigError
+from swath.files import disk_full
 from swath.geo.window import Window, windows
 
 # numpy name: (ENVI's code, GDAL's name)
@@ -190,7 +191,7 @@ class CogWriter:
             yield
         except OSError as error:
             free = shutil.disk_usage(self.path.parent).free
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and free > size:
+            if not disk_full(error) and free > size:
                 raise
             raise ConfigError(
                 f"{self.path}: the disk is full: the map needs {units.bytes_(size)} aside while it "

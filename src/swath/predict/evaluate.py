@@ -20,12 +20,12 @@ from swath.data.chip import IGNORE
 from swath.data.mosaic import mosaic
 from swath.data.split import Part, Selection, Split, select
 from swath.data.store import Store
+from swath.files import write_json
 from swath.geo.raster import open_raster
 from swath.geo.raster import read as read_band
 from swath.predict.accuracy import area_adjusted, confusion, users_and_producers
 from swath.predict.origin import grounds_of, maps_in, on_ground, read_origin
 from swath.predict.settings import SCORES, stem
-from swath.train.files import write_file
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ def write_scores(folder: str | pathlib.Path, name: str, scores: dict[str, Any] |
     kept[name] = figures_plain(scores)
     if scores is None:
         del kept[name]
-    write_file(path, (json.dumps(kept, indent=1) + "\n").encode())
+    write_json(path, kept)
 
 
 def _read(path: str | pathlib.Path, store: Store) -> tuple[np.ndarray, int]:

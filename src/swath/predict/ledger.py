@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from swath.train.files import write_file
+from swath.files import write_file
 
 
 class Ledger:

@@ -18,6 +18,7 @@ from swath.config import ConfigError, dump, plain
 from swath.data.imagery import Imagery
 from swath.data.loader import DataSettings
 from swath.data.store import Store
+from swath.files import write_file
 from swath.predict.settings import FOLDER
 from swath.report.classes import accuracy
 from swath.report.compare import comparison, headline
@@ -27,7 +28,6 @@ from swath.report.maps import map_sections
 from swath.report.speed import profiles, use
 from swath.report.words import whole
 from swath.train.export import ABOUT, About, fingerprint, load_model, read_about
-from swath.train.files import write_file
 from swath.train.record import read, starts
 from swath.train.settings import Compute
 from swath.version import VERSION

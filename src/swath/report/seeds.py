@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from swath.files import write_file
 from swath.report.compare import Row
 
 SEEDS = 3
@@ -58,7 +59,7 @@ def prove(
         other = " ".join([f"--seeds {asked.seeds}"] * (asked.seeds != SEEDS) + asked.words)
         print(f"{results} stays as it was: this was another experiment ({other})", file=sys.stderr)
     else:
-        results.write_text(f"# Results\n\n{text}\n")
+        write_file(results, f"# Results\n\n{text}\n".encode())
     sys.exit(0 if holds else f"{name}: the claim does not hold")
 
 

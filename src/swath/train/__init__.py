@@ -3,7 +3,7 @@
 * Settings: job.py has all that make a model; settings.py those of the loop.
 * The loop: trainer.py, one update in step.py, held-out figures in evaluate.py, on state.py with
   ema.py and precision.py; setup.py puts the parts together, interrupt.py hears signals.
-* Checkpoints: checkpoint.py on division.py (who writes what), tensors.py and files.py.
+* Checkpoints: checkpoint.py on division.py (who writes what) and tensors.py.
 * Afterwards: export.py writes the model, heldout.py says what it may be scored on, unfinished.py
   looks at a run on its way.
 * For people: progress.py, record.py; usage.py, cost.py and memory.py say how well the machine was

@@ -24,10 +24,7 @@ import torch.distributed as dist
 from torch.distributed.checkpoint import DefaultLoadPlanner, load
 
 from swath.config import ConfigError
-from swath.parallel.world import World
-from swath.train import job
-from swath.train.division import Division, Files
-from swath.train.files import (
+from swath.files import (
     Damaged,
     Sum,
     check_folder,
@@ -37,6 +34,9 @@ from swath.train.files import (
     remove_leftovers,
     write_into,
 )
+from swath.parallel.world import World
+from swath.train import job
+from swath.train.division import Division, Files
 from swath.train.state import TrainState
 from swath.train.tensors import INDEX, Index, Reader, pack, read_index
 

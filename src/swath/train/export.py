@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from swath.config import ConfigError, build, plain
 from swath.data.chip import Label
 from swath.data.normalize import Normalizer
+from swath.files import check_folder, read_json, write_file, write_json
 from swath.models import Inputs, Model, Outputs
 from swath.tasks import Objective, Task
-from swath.train.files import check_folder, write_file
 from swath.train.heldout import Trained
 from swath.train.precision import AUTOCAST
 from swath.train.tensors import Stored, pack, read_index
@@ -101,7 +101,7 @@ def save_model(folder: pathlib.Path, weights: Mapping[str, Tensor | Stored], abo
     written = write_file(folder / WEIGHTS, pack(weights, {"format": "pt"}))
     fields = {f.name: plain(getattr(about, f.name)) for f in dataclasses.fields(about)}
     fields = {"version": VERSION, "sha256": written["sha256"], **fields}
-    write_file(folder / ABOUT, json.dumps(fields, indent=1).encode())
+    write_json(folder / ABOUT, fields)
 
 
 def weights_of(checkpoint: str | pathlib.Path) -> dict[str, Stored]:
@@ -180,12 +180,9 @@ def _how_far(folder: pathlib.Path) -> str:
 def read_about(folder: str | pathlib.Path) -> About:
     """Return what model.json says; ConfigError if there is none or it is from a newer Swath."""
     path = pathlib.Path(folder) / ABOUT
-    try:
-        fields = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: there is no trained model{_how_far(path.parent)}") from error
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON: {error}") from error
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no trained model{_how_far(path.parent)}")
+    fields = read_json(path)
     version = fields.pop("version", None) if isinstance(fields, dict) else None
     if not isinstance(version, int):
         raise ConfigError(

@@ -24,12 +24,12 @@ from swath.batch.size import BatchSize
 from swath.config import ConfigError, build, default_of, dump, plain
 from swath.data.augment import Augment
 from swath.data.loader import DataSettings
+from swath.files import write_file
 from swath.models import Model
 from swath.optimizers import Optimizer
 from swath.optimizers.adamw import AdamW
 from swath.parallel.settings import Parallel
 from swath.tasks import Task
-from swath.train.files import write_file
 from swath.train.profile import Profile
 from swath.train.settings import FREE, Compute, TrainSettings
 

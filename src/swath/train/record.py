@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from swath.config import ConfigError
-from swath.train.files import write_file
+from swath.files import write_file
 
 METRICS = "metrics.jsonl"
 STARTS = "starts.jsonl"

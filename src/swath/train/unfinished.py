@@ -11,10 +11,10 @@ import pathlib
 from typing import Any
 
 from swath.config import ConfigError
+from swath.files import Damaged
 from swath.lock import lock
 from swath.parallel.world import World
 from swath.train.checkpoint import Checkpoints
-from swath.train.files import Damaged
 from swath.train.job import TrainJob, check
 from swath.train.setup import describe, export_model, fingerprint
 

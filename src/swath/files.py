@@ -1,4 +1,4 @@
-"""Folders and files that are finished or absent, never torn.
+"""Files and folders that are finished or absent, never torn.
 
 What is written goes aside first, is forced to disk, and is renamed into place: a kill or a power
 cut at any moment leaves the old content or the new one. A folder carries the checksum of each of
@@ -15,6 +15,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from swath.config import ConfigError
 
@@ -27,6 +28,27 @@ Sum = dict[str, int | str]
 
 class Damaged(ValueError):
     """A folder does not hold what was written; the message says which file and how."""
+
+
+def disk_full(error: BaseException) -> bool:
+    """Return whether ``error`` means that there is no room, by the disk, a quota or a limit."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return isinstance(error, OSError) and error.errno in full
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Return what the JSON file ``path`` says; ConfigError if it cannot be read or is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: is not JSON, or is damaged ({error})") from error
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write ``value`` as JSON, over an older file, as :func:`write_file` does."""
+    write_file(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def write_file(path: pathlib.Path, content: Content) -> Sum:
@@ -162,7 +184,7 @@ def _sync(folder: pathlib.Path) -> None:
 
 
 def _explained(error: OSError, path: pathlib.Path) -> Exception:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if disk_full(error):
         return ConfigError(
             f"{path}: cannot be saved, the disk is full ({error.strerror}); what was saved before"
             " is intact. Free some space and start again"
