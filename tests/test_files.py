@@ -1,4 +1,4 @@
-"""JSON and full disks; that files and folders are never torn is in tests/train/test_checkpoint.py."""
+"""JSON and full disks; tests/train/test_checkpoint.py has that nothing is ever torn."""
 
 import errno
 import os

@@ -1,5 +1,8 @@
 """The sensors that ship, and how bands are chosen from them."""
 
+import math
+
+import numpy as np
 import pytest
 
 from swath.config import ConfigError
@@ -71,3 +74,19 @@ def test_a_users_own_file_is_read_and_its_mistakes_have_a_line(tmp_path):
         load_sensor(file)
     with pytest.raises(ConfigError, match=r"none\.yaml"):
         load_sensor(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("nodata", "stored", "observed"),
+    [
+        (0, np.array([0, 1, 65535], np.uint16), [False, True, True]),
+        (None, np.array([0, 1], np.uint8), [True, True]),
+        (math.nan, np.array([0, 1], np.uint8), [True, True]),
+        (-9999.0, np.array([-9999, 0, np.nan, np.inf], np.float32), [False, True, False, False]),
+        (None, np.array([0, np.nan], np.float32), [True, False]),
+    ],
+)
+def test_no_data_is_what_the_sensor_says_and_what_is_no_number(nodata, stored, observed):
+    sensor = Sensor(name="any", bands=(Band(name="one"),), nodata=nodata)
+    assert sensor.observed(stored).tolist() == observed
+    assert sensor.observed(stored.reshape(1, -1, 1)).shape == (1, len(stored), 1)

@@ -46,8 +46,7 @@ class Chosen:
     def observed(self, image: np.ndarray) -> np.ndarray:
         """Return the chosen bands of (..., c, h, w) as float64, NaN where not observed."""
         found = image[..., self.places, :, :].astype(np.float64)
-        nodata = self.modality.sensor.nodata
-        return found if nodata is None else np.where(found == nodata, np.nan, found)
+        return np.where(self.modality.sensor.observed(found), found, np.nan)
 
 
 class Tables:
@@ -59,7 +58,7 @@ class Tables:
             raise ConfigError(f"{store.path}: has no labels, so there is no baseline to fit")
         self.store, self.features = store, features
         self.chosen = _chosen(store, bands)
-        self.per_pixel = kind in ("mask", "raster") or store.contents.centred
+        self.per_pixel = store.contents.label.per_pixel or store.contents.centred
         names = _names(self.chosen)
         sensors = [c.modality.sensor for c in self.chosen for _ in c.places]
         what = {"class": "class", "mask": "class", "flags": "flags"}.get(kind, "value")

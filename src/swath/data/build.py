@@ -220,23 +220,20 @@ def _write(
 
 def _unlabelled_where_unseen(chip: Chip, store: Store) -> Chip:
     """Return ``chip`` without labels on pixels that no band of no image observed."""
-    label = store.contents.label.kind
-    if chip.label is None or label not in ("mask", "raster"):
+    label = store.contents.label
+    if chip.label is None or not label.per_pixel:
         return chip
     height, width = store.grid
     seen = np.zeros((height, width), bool)
     for modality in store.contents.modalities:
-        image = chip.images[modality.name]
-        there = np.isfinite(image)
-        if modality.sensor.nodata is not None:
-            there &= image != modality.sensor.nodata
+        there = modality.sensor.observed(chip.images[modality.name])
         rows = np.arange(height) * modality.height // height
         cols = np.arange(width) * modality.width // width
-        seen |= there.any(0)[rows[:, None], cols]
+        seen |= np.any(there, 0)[rows[:, None], cols]
     if seen.all():
         return chip
     known = np.asarray(chip.label)
-    nothing = known.dtype.type(IGNORE if label == "mask" else np.nan)
+    nothing = known.dtype.type(IGNORE if label.kind == "mask" else np.nan)
     return dataclasses.replace(chip, label=np.where(seen, known, nothing))
 
 
@@ -248,9 +245,7 @@ def take_census(store: Store, progress: bool = False) -> dict[str, str]:
     label = store.contents.label
     names = [SAMPLES, *store.contents.grouped_pixels]
     height, width = store.grid
-    step = (
-        max(1, _CENSUS_BYTES // (8 * height * width)) if label.kind in ("mask", "raster") else 65536
-    )
+    step = max(1, _CENSUS_BYTES // (8 * height * width)) if label.per_pixel else 65536
     taken = {}
     with bar(progress, "labels", len(names) * store.samples) as told:
         for name in names:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from swath.data.chip import IGNORE, Label
+from swath.data.chip import Label
 
 SAMPLES = "samples"
 """Name of the census in which every sample is a group of its own."""
@@ -58,9 +58,9 @@ def count(
         assert labels is not None
         sample = np.flatnonzero(labels >= 0)
         kind = labels[sample].astype(np.int64)
-    elif label.kind in ("mask", "raster"):
+    elif label.per_pixel:
         assert labels is not None
-        known = labels != IGNORE if label.kind == "mask" else ~np.isnan(labels).any(1)
+        known = label.known(labels)
         sample, row, col = np.nonzero(known)
         kind = labels[known].astype(np.int64) if label.kind == "mask" else np.full(len(sample), ANY)
     else:
@@ -69,7 +69,7 @@ def count(
         group = indices[sample]
     elif groups.ndim == 1:
         group = groups[sample].astype(np.int64)
-    elif label.kind in ("mask", "raster"):
+    elif label.per_pixel:
         group = groups[sample, row, col].astype(np.int64)
     else:
         raise ValueError(f"pixels are grouped, but the label is a {label.kind}")

@@ -29,12 +29,11 @@ _LOOKED_AT = 16  # chips whose pixels are looked at
 
 def check_contents(contents: Contents) -> None:
     """Raise ConfigError if a dataset announces what no store can hold."""
-    label = contents.label.kind
-    if contents.grouped_pixels and label not in ("mask", "raster"):
+    if contents.grouped_pixels and not contents.label.per_pixel:
         raise ConfigError(
             f"the dataset groups pixels by {', '.join(contents.grouped_pixels)}, but its label is "
-            f"a {label}, which no pixel has; leave them out of grouped_pixels, and give each chip "
-            "one number"
+            f"a {contents.label.kind}, which no pixel has; leave them out of grouped_pixels, "
+            "and give each chip one number"
         )
 
 
@@ -68,8 +67,7 @@ def check_pixels(chips: Sequence[Chip], contents: Contents) -> None:
     some = chips[:: max(1, len(chips) // _LOOKED_AT)]
     for modality in contents.modalities:
         images = [thinned(chip.images[modality.name]) for chip in some]
-        if modality.sensor.nodata is not None:
-            images = [image[image != modality.sensor.nodata] for image in images]
+        images = [image[modality.sensor.observed(image)] for image in images]
         names = f"{some[0].name} and {len(some) - 1} others" if len(some) > 1 else some[0].name
         check_scale(modality.sensor, images, names)
 

@@ -24,10 +24,13 @@ class Modality:
     """One array of a store: what is stored for every sample, and what its numbers mean."""
 
     name: str
-    sensor: Sensor  # its bands are the stored ones, in the stored order
+    sensor: Sensor
+    """Its bands are the stored ones, in the stored order."""
     height: int
+    """In pixels, of every sample."""
     width: int
-    dtype: str  # numpy name of the native type, such as "uint16"
+    dtype: str
+    """numpy's name of the native type, such as "uint16"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +43,34 @@ class Label:
     """
 
     kind: Literal["class", "flags", "mask", "value", "raster", "none"]
-    classes: tuple[str, ...] = ()  # for value and raster: the names of the quantities
-    colours: tuple[str, ...] = ()  # "#rrggbb" per class; empty: chosen from a palette
+    classes: tuple[str, ...] = ()
+    """Names of the classes; of a value or raster: those of the quantities."""
+    colours: tuple[str, ...] = ()
+    """"#rrggbb" per class; empty: chosen from a palette."""
     unit: str = ""
+    """Of the quantities."""
+
+    @property
+    def per_pixel(self) -> bool:
+        """Whether each pixel has a label, not the sample."""
+        return self.kind in ("mask", "raster")
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether it says which classes there are, one or several."""
+        return self.kind in ("class", "flags", "mask")
+
+    @property
+    def has_quantities(self) -> bool:
+        """Whether it says how much there is of something."""
+        return self.kind in ("value", "raster")
+
+    def known(self, pixels: np.ndarray) -> np.ndarray:
+        """Return where (..., h, w) the label of a pixel is known, in all of its quantities.
+
+        pixels: (..., h, w) class ids, or (..., t, h, w) of a raster.
+        """
+        return ~np.isnan(pixels).any(-3) if self.kind == "raster" else pixels != IGNORE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +79,12 @@ class Ground:
 
     name: str
     height: int
+    """In pixels."""
     width: int
-    transform: tuple[float, ...] | None = None  # affine a, b, c, d, e, f; None: not georeferenced
-    crs: str | None = None  # "EPSG:32633" or WKT
+    transform: tuple[float, ...] | None = None
+    """From column and row to place: affine a, b, c, d, e, f; None: not georeferenced."""
+    crs: str | None = None
+    """"EPSG:32633", or WKT."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +94,17 @@ class Contents:
     modalities: tuple[Modality, ...]
     label: Label
     grounds: tuple[Ground, ...] = ()
-    groupings: tuple[str, ...] = ()  # names of the ways in which samples are grouped for splits
-    grouped_pixels: tuple[str, ...] = ()  # those of the groupings that group pixels, not samples
-    given: tuple[str, ...] = ()  # the parts (train, val, test) of a published split, if any
-    centred: bool = False  # a sample is a window, and its label is that of its centre pixel alone
+    groupings: tuple[str, ...] = ()
+    """Names of the ways in which samples are grouped for splits."""
+    grouped_pixels: tuple[str, ...] = ()
+    """Those of the groupings that group pixels, not samples."""
+    given: tuple[str, ...] = ()
+    """The parts (train, val, test) of a published split, if any."""
+    centred: bool = False
+    """A sample is a window, and its label is that of its centre pixel alone."""
     licence: str = ""
-    source: str = ""  # attribution, as the licence wants it
+    source: str = ""
+    """Attribution, as the licence wants it."""
 
 
 @dataclass(frozen=True)
@@ -87,26 +123,33 @@ class Chip:
     """One sample, in numpy, as a dataset hands it to the builder."""
 
     name: str
-    images: dict[str, np.ndarray]  # modality -> (c, h, w) of its native type
-    label: np.ndarray | int | float | None = (
-        None  # by Label.kind: int, (k,), (h, w), (t,), (t, h, w)
-    )
-    groups: dict[str, np.ndarray | int] = field(
-        default_factory=dict
-    )  # int, or (h, w) int32; -1: none
+    images: dict[str, np.ndarray]
+    """For each modality (c, h, w) of its native type."""
+    label: np.ndarray | int | float | None = None
+    """By Label.kind: an int, (k,), (h, w), (t,) or (t, h, w)."""
+    groups: dict[str, np.ndarray | int] = field(default_factory=dict)
+    """For each grouping a number, or (h, w) int32 of them; -1: in none."""
     where: Where | None = None
     when: datetime.datetime | None = None
-    given: Literal["train", "val", "test"] | None = None  # the publisher's split
+    given: Literal["train", "val", "test"] | None = None
+    """The publisher's split."""
 
 
 @dataclass(kw_only=True)
 class Batch:
     """Samples on their way through a model: one microbatch."""
 
-    image: Tensor  # (b, c, h, w) float, normalised; no-data pixels are 0, the mean
-    valid: Tensor  # (b, h, w) bool: the pixel was observed in every band
-    target: Tensor | None  # by Label.kind: (b,), (b, k), (b, h, w), (b, t), (b, t, h, w)
-    positions: Tensor  # (b,) int64: places in the endless run (in evaluation: sample indices)
-    indices: Tensor  # (b,) int64: places in the store
-    seed: int  # of everything random inside the model, such as dropout; keyed by position
-    counts: bool = True  # False: only keeps step with other ranks; no loss or score of it counts
+    image: Tensor
+    """(b, c, h, w) float, normalised; pixels that were not observed are 0, the mean."""
+    valid: Tensor
+    """(b, h, w) bool: the pixel was observed in every band."""
+    target: Tensor | None
+    """By Label.kind: (b,), (b, k), (b, h, w), (b, t) or (b, t, h, w)."""
+    positions: Tensor
+    """(b,) int64: places in the endless run; in evaluation: sample indices."""
+    indices: Tensor
+    """(b,) int64: places in the store."""
+    seed: int
+    """Of everything random inside the model, such as dropout; keyed by position."""
+    counts: bool = True
+    """False: only keeps step with other ranks; no loss or score of it counts."""

@@ -216,11 +216,7 @@ class Scene:
 
     def observed(self, image: np.ndarray) -> np.ndarray:
         """Return where each band of ``image`` (bands, h, w), as read, was observed; same shape."""
-        if self.dtype.kind == "f":
-            return np.isfinite(image)
-        if self.sensor.nodata is None:
-            return np.ones(image.shape, bool)
-        return image != self.sensor.nodata
+        return self.sensor.observed(image)
 
     def valid(self, window: Window | None = None) -> np.ndarray:
         """Return where (h, w) all bands were observed."""

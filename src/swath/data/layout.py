@@ -60,7 +60,7 @@ def parts(contents: Contents) -> dict[str, Part]:
     kind, quantities = contents.label.kind, len(contents.label.classes)
     if kind != "none":
         outer = (quantities,) if kind in ("flags", "value", "raster") else ()
-        inner = grid(contents) if kind in ("mask", "raster") else ()
+        inner = grid(contents) if contents.label.per_pixel else ()
         dims = ("quantity",) * len(outer) + pixels[: len(inner)]
         dtype = np.dtype(_DTYPES[kind]).name
         found.append(Part("label", outer + inner, dtype, not inner, dims))

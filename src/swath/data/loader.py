@@ -225,7 +225,7 @@ class Loader:
         balance, label = self.data.settings.balance, self.data.store.contents.label
         if not balance:
             return None
-        if label.kind not in ("class", "flags", "mask"):
+        if not label.has_classes:
             raise ConfigError(
                 f"balance={balance} has no effect: labels of kind {label.kind} have no "
                 f"classes to balance; leave it out"
@@ -318,7 +318,7 @@ def _dealt(
 
 def image_grid(contents: Contents, channels: Sequence[Channel]) -> tuple[int, int]:
     """Return height and width of images: of the label if it is a map, else of the finest band."""
-    if contents.label.kind in ("mask", "raster"):
+    if contents.label.per_pixel:
         return layout.grid(contents)
     finest = max((m for m, _ in channels), key=lambda m: m.height * m.width)
     return finest.height, finest.width

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swath.data.chip import IGNORE, Modality
+from swath.data.chip import Modality
 from swath.data.draw import uniform
 from swath.data.mosaic import mosaic
 from swath.data.palette import class_colours, coloured
@@ -77,11 +77,8 @@ def shown(
     sensor = modality.sensor
     chosen = [sensor.names.index(name) for name in colour_bands(sensor, colour)]
     pixels = image[chosen]
-    observed = np.isfinite(pixels).all(0)
-    if sensor.nodata is not None:
-        observed &= (pixels != sensor.nodata).all(0)
     limits = None if stats is None else np.array([(stats[i].p02, stats[i].p98) for i in chosen])
-    return stretched(pixels, observed, limits)
+    return stretched(pixels, np.all(sensor.observed(pixels), 0), limits)
 
 
 def chips_picture(
@@ -109,7 +106,7 @@ def chips_picture(
     groups = (selection.grouping,) if selection.grouping else ()
     read = store.read(chosen, (modality.name,), groups=groups).result()
     stats = unplain(store.attributes["stats"])[modality.name]
-    pixels = label.kind in ("mask", "raster")
+    pixels = label.per_pixel
     across = min(count, 4 if pixels else 6)
     rows = -(-count // across)
     wide = 2 if pixels else 1
@@ -208,10 +205,10 @@ def part_map(store: Store, ground: int, parts: dict[str, Selection]) -> np.ndarr
     here = store.contents.grounds[ground]
     out = np.full((here.height, here.width), 255, np.uint8)
     grouping = next(iter(parts.values())).grouping
-    per_pixel = store.contents.label.kind in ("mask", "raster")
+    per_pixel = store.contents.label.per_pixel
     if grouping is not None:
         groups, label = mosaic(store, ground, grouping), mosaic(store, ground, "label")
-        known = label != IGNORE if label.ndim == 2 else ~np.isnan(label).any(0)
+        known = store.contents.label.known(label)
         for part, selection in parts.items():
             out[known & selection.member(groups)] = PARTS[part]
         return out
@@ -220,8 +217,7 @@ def part_map(store: Store, ground: int, parts: dict[str, Selection]) -> np.ndarr
         mine = selection.indices[where[selection.indices, 0] == ground]
         if per_pixel:
             label = mosaic(store, ground, "label", mine)
-            known = label != IGNORE if label.ndim == 2 else ~np.isnan(label).any(0)
-            out[known] = PARTS[part]
+            out[store.contents.label.known(label)] = PARTS[part]
             continue
         for row, col, height, width in where[mine, 1:].tolist():
             if store.contents.centred:
@@ -266,6 +262,6 @@ def _draw_counts(axis: Any, store: Store, parts: dict[str, Selection]) -> None:
         start = start + counts[part]
     axis.set_yticks(np.arange(len(names)), [textwrap.shorten(n, 30) for n in names], fontsize=7)
     axis.invert_yaxis()
-    things = "pixels" if label.kind in ("mask", "raster") else "samples"
+    things = "pixels" if label.per_pixel else "samples"
     axis.set_xlabel(things if label.kind == "none" else f"labelled {things}", fontsize=8)
     axis.tick_params(axis="x", labelsize=7)

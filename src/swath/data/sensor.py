@@ -11,6 +11,8 @@ import pathlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from swath.config import ConfigError, load, named_file
 from swath.text import near
 
@@ -77,6 +79,15 @@ class Sensor:
             bands=tuple(known[name] for name in names),
             colour=self.colour if set(self.colour) <= set(names) else (),
         )
+
+    def observed(self, image: np.ndarray) -> np.ndarray:
+        """Return where ``image``, pixels as stored of any shape, was observed, bool."""
+        if image.dtype.kind == "f":
+            seen = np.isfinite(image)
+            return seen if self.nodata is None else seen & (image != self.nodata)
+        if self.nodata is None:
+            return np.ones(image.shape, bool)
+        return image != self.nodata  # nothing equals NaN
 
     def counted(self, scale: float | None, offset: float | None) -> Sensor:
         """Return the sensor with another unit per count, or offset; None: as it is."""

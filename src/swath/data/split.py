@@ -90,7 +90,7 @@ class GroupTable:
 def tabulate(census: Census, label: Label) -> GroupTable:
     """Return the groups of ``census``."""
     ids, place = np.unique(census.group, return_inverse=True)
-    classes = len(label.classes) if label.kind in ("class", "mask", "flags") else 0
+    classes = len(label.classes) if label.has_classes else 0
     counts = np.zeros((len(ids), classes), np.int64)
     sizes = np.zeros(len(ids), np.int64)
     named = census.kind != ANY

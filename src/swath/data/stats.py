@@ -72,11 +72,7 @@ class BandFold:
 
     def _band(self, image: np.ndarray, used: np.ndarray | None) -> _Band:
         pixels = image[used] if used is not None else image.ravel()
-        nodata = self.modality.sensor.nodata
-        seen = np.isfinite(pixels)
-        if nodata is not None and not math.isnan(nodata):
-            seen &= pixels != nodata
-        x = pixels[seen]
+        x = pixels[self.modality.sensor.observed(pixels)]
         if not len(x):
             empty = np.zeros(0, np.int64)
             return _Band(len(pixels), empty, empty, 0, 0, math.inf, -math.inf)

@@ -68,7 +68,7 @@ def _classes(store: Store, selections: dict[str, Any]) -> Any:
     from rich.table import Table
 
     label = store.contents.label
-    things = "pixels" if label.kind in ("mask", "raster") else "samples"
+    things = "pixels" if label.per_pixel else "samples"
     note = " (those in several chips count in each)" if things == "pixels" else ""
     title = "Samples" if label.kind == "none" else f"Labelled {things}"
     table = Table(title=f"{title}{note}")

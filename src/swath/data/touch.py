@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swath.data.chip import IGNORE
-
 if TYPE_CHECKING:
     from swath.data.split import Selection
 
@@ -93,7 +91,7 @@ def share_touching(test: Selection, train: Selection) -> float | None:
     windows = windows[windows[:, 0] >= 0]
     if not len(windows):
         return None
-    per_pixel = test.store.contents.label.kind in ("mask", "raster")
+    per_pixel = test.store.contents.label.per_pixel
     touching = 0
     for ground in np.unique(windows[:, 0]):
         here = windows[windows[:, 0] == ground][:, 1:]
@@ -156,8 +154,7 @@ def _known(
         some = indices[start : start + _BATCH]
         read = selection.store.read(some, modalities=(), label=True, groups=every).result()
         label = selection.restrict(read["label"], read[f"groups/{own}"] if own else None)
-        mask = selection.store.contents.label.kind == "mask"
-        yield some, read, label != IGNORE if mask else ~np.isnan(label).any(1)
+        yield some, read, selection.store.contents.label.known(label)
 
 
 def labelled(selection: Selection, indices: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:

@@ -42,7 +42,7 @@ def layers_of(label: Label, settings: Predict) -> list[Layer]:
     Raises ConfigError for a file that cannot be made: values have no probabilities.
     """
     k = len(label.classes)
-    if label.kind in ("value", "raster"):
+    if label.has_quantities:
         for name in ("probabilities", "uncertainty"):
             if getattr(settings, name):
                 raise ConfigError(

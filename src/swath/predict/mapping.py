@@ -58,7 +58,7 @@ class Mapping:
             settings.edge,
             model.outputs.dense,
         )
-        self.values = model.label.kind in ("value", "raster")
+        self.values = model.label.has_quantities
         # The scene's own no-data value and scale count, which may be others than in training.
         self._normalize = model.normalize.of([scene.sensor] * len(self._bands))
         self._begun = False

@@ -130,7 +130,7 @@ def _summary(about: About | None, store: Store | None) -> str:
         task = plain(about.task)["kind"]
         words.append(f"{kind.get(task, task.capitalize())} by {plain(about.model)['kind']}")
         words.append(f"{len(about.inputs.bands)} bands")
-        if about.label.kind in ("class", "mask", "flags"):
+        if about.label.has_classes:
             words.append(f"{len(about.label.classes)} classes")
     if store is not None:
         grounds = [ground.name for ground in store.contents.grounds]

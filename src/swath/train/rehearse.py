@@ -191,7 +191,7 @@ class Rehearsal:
             "value": (micro, many),
             "raster": (micro, many, size, size),
         }
-        kind = torch.float32 if self.label.kind in ("value", "raster") else torch.int64
+        kind = torch.float32 if self.label.has_quantities else torch.int64
         target = targets.get(self.label.kind)
         for _ in range(number):
             yield Batch(

@@ -142,8 +142,7 @@ def describe(job: TrainJob, data: Data) -> About:
     train_part = data.select("train")
     if not len(train_part.indices):
         raise ConfigError(f"{job.data.store}: no sample is in the training part of the split")
-    counted = label.kind in ("class", "flags", "mask")
-    counts = train_part.counts if counted else None
+    counts = train_part.counts if label.has_classes else None
     return About(
         model=job.model,
         inputs=inputs_of(job, data.bands, data.grid),
