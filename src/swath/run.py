@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from swath import config, here
 from swath.config import ConfigError, kind_of
+from swath.data.files import check_assumed
 from swath.data.imagery import Imagery
 from swath.data.split import Part
 from swath.datasets.scene import Scene
@@ -250,6 +251,7 @@ def _scene(run: Run) -> Imagery | None:
             offset=getattr(like, "offset", None) if offset is None else offset,
         )
         if scene.sensor is not None:
+            check_assumed(scene)
             log.info("predict.scene names no sensor; it is taken for %s, the store's", scene.sensor)
     return scene or built_from
 

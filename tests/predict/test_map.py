@@ -10,6 +10,8 @@ import torch
 
 from swath.config import ConfigError
 from swath.data.chip import Batch, Label
+from swath.data.imagery import Imagery
+from swath.data.sensor import FOLDER as SENSORS
 from swath.geo.channel import File
 from swath.models.unet import UNet
 from swath.models.vit import ViT
@@ -212,10 +214,31 @@ def test_a_scene_that_lacks_a_band_is_refused(tmp_path, model):
     with (
         imagery.open() as scene,
         pytest.raises(
-            ConfigError, match=r"takes 3 bands \(red, green, blue\).* has 2 .*lacks green"
+            ConfigError,
+            match=r"takes 3 bands \(red, green, blue\) of rgb; the scene scene, of sensor rgb, has "
+            r"2 \(red, blue\) and lacks green",
         ),
     ):
         predict(model, scene, Predict(), tmp_path)
+
+
+def test_bands_that_the_model_does_not_take_are_told(tmp_path, model, whole, caplog):
+    """A scene may have more; the map is the same."""
+    write_scene(tmp_path)
+    sensor = tmp_path / "rgbi.yaml"
+    sensor.write_text(
+        (SENSORS / "rgb.yaml").read_text().replace("bands:", "bands:\n  - {name: nir}")
+    )
+    with rasterio.open(tmp_path / "scene.tif") as file:
+        profile, pixels = file.profile, file.read()
+    with rasterio.open(tmp_path / "scene.tif", "w", **(profile | {"count": 4})) as file:
+        file.write(np.concatenate([pixels[:1], pixels]))
+    order = ("nir", "red", "green", "blue")
+    imagery = Imagery(path=str(tmp_path / "scene.tif"), sensor=str(sensor), order=order)
+    with imagery.open() as more, caplog.at_level("INFO", logger="swath"):
+        again = predict(model, more, ALL, tmp_path / "map")
+    assert "scene: the model takes red, green, blue; left out: nir" in caplog.messages
+    np.testing.assert_array_equal(read(whole["classes"]), read(again["classes"]))
 
 
 def test_bands_in_another_order_are_taken_by_name(tmp_path, scene, model, whole):

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import rasterio
 
+from swath.data.sensor import load_sensor
 from swath.predict.map import predict
 from swath.predict.settings import Predict
 from swath.train.export import LoadedModel
@@ -43,7 +44,9 @@ def test_reflectance_is_mapped_by_a_model_of_counts(tmp_path):
         offset=(0.0,) * 3,
         unit=("reflectance",) * 3,
     )
-    about = dataclasses.replace(made.about, normalize=normalize)
+    bands = load_sensor("sentinel2_l2a").select(colours).bands
+    inputs = dataclasses.replace(made.about.inputs, bands=bands)
+    about = dataclasses.replace(made.about, normalize=normalize, inputs=inputs)
     model = LoadedModel(made.network, made.objective, about)
     settings = write_scene(tmp_path, 40, 48, hole=False)
     settings = dataclasses.replace(settings, sensor="sentinel2_l2a", order=colours)

@@ -5,23 +5,30 @@ pixels that the instrument saw.
 
 A file may describe its channels by name. Where it does, the description must agree with what the
 settings ask for: bands in another order would train a model on the wrong numbers, silently.
+
+B02 is Sentinel-2's and B2 Landsat's, but people write B2 for B02 as well. So a name is taken
+loosely, unless all names together are rather those of another sensor.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import pathlib
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from swath.config import ConfigError, no_such
 from swath.data.product import holds_product, image_folders, native, pixel_m
-from swath.data.sensor import Sensor
+from swath.data.sensor import Sensor, load_sensor, sensors
 from swath.geo.channel import Channel, File
 from swath.geo.raster import is_gdal_name
 
 if TYPE_CHECKING:
     from swath.data.imagery import Imagery
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = {".tif", ".tiff", ".jp2", ".img", ".vrt", ".png", ".jpg", ".jpeg", ".nc", ".dat", ".bil"}
 
@@ -43,12 +50,59 @@ def channels(imagery: Imagery, sensor: Sensor) -> dict[str, Channel]:
     return _of_many_files(imagery, sensor, path)
 
 
+def check_assumed(imagery: Imagery) -> None:
+    """Raise ConfigError if the bands of ``imagery``, whose sensor was not said but assumed, are
+    called as another sensor's are. Whoever names them (order, files) says that it is this one."""
+    path, sensor = pathlib.Path(imagery.path), load_sensor(imagery.known_sensor)
+    if imagery.order is not None or imagery.files is not None or not path.exists():
+        return
+    if path.is_dir():
+        there = {name: _there(path, load_sensor(name)) for name in sensors()}
+        most = max(map(len, there.values()))
+        likely = [name for name in there if len(there[name]) == most > len(_there(path, sensor))]
+        found, way = there[likely[0]] if likely else [], f"files: {{{sensor.names[0]}: ...}}"
+    else:
+        file = _file(imagery.path, imagery)
+        file.close()
+        found = [d for d in file.descriptions if d]
+        best, likely = _likely(found)
+        likely = likely if best > _fit(found, sensor) else []
+        way = _order(sensor, file.count)
+    if likely:
+        raise ConfigError(
+            f"{path}: its bands are called {', '.join(found)}, as those of {' and '.join(likely)}. "
+            f"It names no sensor, and the model, trained on {sensor.name}, wants "
+            f"{', '.join(sensor.names)}: another instrument's colours. Say beside path which "
+            f"sensor took it, such as sensor: {likely[0]}; if it was {sensor.name} after all, set "
+            f"{way}"
+        )
+
+
+def _fit(names: Iterable[str], sensor: Sensor) -> tuple[int, int]:
+    """Return how many of ``names`` can be bands of ``sensor``, and how many are written just so."""
+    found = [(name, _band(name, sensor)) for name in names]
+    return sum(bool(b) for _, b in found), sum(b in _words(name) for name, b in found if b)
+
+
+def _likely(names: list[str]) -> tuple[tuple[int, int], list[str]]:
+    """Return the best :func:`_fit` of a sensor that ships with Swath, and which ones have it."""
+    fits = {sensor: _fit(names, load_sensor(sensor)) for sensor in sensors()}
+    best = max(fits.values())
+    return best, [sensor for sensor in fits if fits[sensor] == best]
+
+
+def _there(path: pathlib.Path, sensor: Sensor) -> list[str]:
+    """Return the bands of ``sensor`` that files in the folder ``path`` are named after."""
+    return [band for band in sensor.names if _search(path, None, band)]
+
+
 def _of_one_file(imagery: Imagery, sensor: Sensor) -> dict[str, Channel]:
     file = _file(imagery.path, imagery)
     described = [_band(d, sensor) for d in file.descriptions]
     order = imagery.order
     if order is None and any(described):
         order = tuple(d or "-" for d in described)
+        _check_left_out(file, described, sensor)
     if order is None and file.count == len(sensor.bands) == 1:
         order = sensor.names
     if order is None:
@@ -78,6 +132,26 @@ def _of_one_file(imagery: Imagery, sensor: Sensor) -> dict[str, Channel]:
             f"{file.path}: band {', '.join(missing)} is missing; the file has {', '.join(place)}"
         )
     return {band: _channel(file, place[band], imagery, sensor) for band in bands}
+
+
+def _check_left_out(file: File, described: list[str], sensor: Sensor) -> None:
+    """Say which channels are no band of ``sensor``. ConfigError if they are another sensor's, as
+    whose all can be read, and some only look like bands of this one (B02, B2)."""
+    pairs = list(zip(file.descriptions, described, strict=True))
+    left = [f"{n} ({name or 'no name'})" for n, (name, band) in enumerate(pairs, 1) if not band]
+    if not left:
+        return
+    names = [name for name, _ in pairs if name]
+    (most, _), likely = _likely(names)
+    own, exact = _fit(names, sensor)
+    if own < most and exact < own:
+        raise ConfigError(
+            f"{file.path}: its bands are called {', '.join(names)}, as those of "
+            f"{' and '.join(likely)}; sensor {sensor.name} has {', '.join(sensor.names)}, and none "
+            f"for channel {', '.join(left)}. Set sensor: {likely[0]}, or say channel by channel "
+            f"which band it is, such as {_order(sensor, file.count)}"
+        )
+    log.info("%s: channel %s: no band of %s, left out", file.path, ", ".join(left), sensor.name)
 
 
 def _of_many_files(imagery: Imagery, sensor: Sensor, path: pathlib.Path) -> dict[str, Channel]:
@@ -208,10 +282,14 @@ def _channel(file: File, number: int, imagery: Imagery, sensor: Sensor) -> Chann
 def _band(description: str, sensor: Sensor) -> str:
     """Return the band that a channel's description names; "" if it names none."""
     folded = {_fold(name): name for name in sensor.names}
-    for word in (description, *re.split(r"[^A-Za-z0-9]+", description)):
+    for word in _words(description):
         if _fold(word) in folded:
             return folded[_fold(word)]
     return ""
+
+
+def _words(description: str) -> list[str]:
+    return [description, *re.split(r"[^A-Za-z0-9]+", description)]
 
 
 def _fold(name: str) -> str:

@@ -98,6 +98,42 @@ class Sensor:
         )
 
 
+def check_light(wanted: Iterable[Band], there: Iterable[Band], where: str) -> None:
+    """Raise ConfigError if bands of one name, ``wanted`` by a model and in ``there``, see no light
+    in common: B2 is green for Landsat 7 and blue for Landsat 8. where: begins the message."""
+    wanted, known = tuple(wanted), {band.name: band for band in there}
+    apart = [(b, known[b.name]) for b in wanted if b.name in known and _apart(b, known[b.name])]
+    if apart:
+        told = ", ".join(
+            f"{a.name} at {b.wavelength_nm:g} nm, not {a.wavelength_nm:g}" for a, b in apart
+        )
+        raise ConfigError(
+            f"{where}{made_for(wanted)}; here is {told}: another instrument's colours under the "
+            "same names. Correct the sensor if it is the wrong one, or train a model on this one"
+        )
+
+
+def made_for(bands: Iterable[Band]) -> str:
+    """Return in words which bands a model takes, and which of our sensors have them."""
+    wanted = {band.name: band.wavelength_nm for band in bands}
+    known = {name: load_sensor(name).bands for name in sensors()}
+    have = [
+        name
+        for name, has in known.items()
+        if wanted.items() <= {band.name: band.wavelength_nm for band in has}.items()
+    ]
+    of = f" of {' or '.join(have)}" if have else ""
+    return f"the model takes {len(wanted)} bands ({', '.join(wanted)}){of}"
+
+
+def _apart(one: Band, other: Band) -> bool:
+    if one.wavelength_nm is None or other.wavelength_nm is None:
+        return False
+    # Where no width is known, 10 % of the wavelength, which is that of a broad band.
+    widths = [b.width_nm or 0.1 * (b.wavelength_nm or 0) for b in (one, other)]
+    return abs(one.wavelength_nm - other.wavelength_nm) > sum(widths) / 2
+
+
 def sensors() -> list[str]:
     """Return the names of the sensors that ship with Swath."""
     return sorted(file.stem for file in FOLDER.glob("*.yaml"))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from swath.config import ConfigError, plain
 from swath.data.imagery import Scene
+from swath.data.sensor import check_light, made_for
 from swath.geo.window import Window
 from swath.predict.blend import Blend
 from swath.predict.forward import Forward
@@ -190,16 +191,24 @@ class Mapping:
 
 
 def _places(model: LoadedModel, scene: Scene) -> list[int]:
-    """Return where in the scene the model's bands are; ConfigError if one is not there."""
-    wanted, there = model.normalize.bands, scene.sensor.names
-    missing = [band for band in wanted if band not in there]
+    """Return where in the scene the model's bands are; ConfigError if one is not there, or sees
+    other light. What the model does not take is said."""
+    wanted, there = model.inputs.bands, scene.sensor.names
+    missing = [band.name for band in wanted if band.name not in there]
     if missing:
         raise ConfigError(
-            f"the model takes {len(wanted)} bands ({', '.join(wanted)}); the scene {scene.name} "
-            f"has {len(there)} ({', '.join(there)}) and lacks {', '.join(missing)}. Give their "
-            "files in predict.scene, or train a model on the bands that there are"
+            f"{made_for(wanted)}; the scene {scene.name}, of sensor {scene.sensor.name}, has "
+            f"{len(there)} ({', '.join(there)}) and lacks {', '.join(missing)}. Give their files "
+            "in predict.scene, or, if it is another sensor's, train a model on the bands it has"
         )
-    return [there.index(band) for band in wanted]
+    check_light(wanted, scene.sensor.bands, f"{scene.name}, of sensor {scene.sensor.name}: ")
+    names = [band.name for band in wanted]
+    left = [band for band in there if band not in names]
+    if left:
+        log.info(
+            "%s: the model takes %s; left out: %s", scene.name, ", ".join(names), ", ".join(left)
+        )
+    return [there.index(band) for band in names]
 
 
 def _at_once(tile: int, device: str) -> int:

@@ -22,7 +22,7 @@ from torch import nn
 from swath.config import ConfigError, plain
 from swath.data.chip import Batch
 from swath.data.loader import Data
-from swath.data.sensor import Band
+from swath.data.sensor import Band, check_light
 from swath.data.split import Part
 from swath.lock import lock
 from swath.models import Inputs
@@ -308,6 +308,7 @@ def _data_of(job: TrainJob, loaded: LoadedModel) -> Data:
             f"{job.data.store}: the model in {job.folder} takes bands {', '.join(wanted)}, the data"
             f" give {', '.join(found)}; set data.bands"
         )
+    check_light(loaded.inputs.bands, data.bands, f"{job.data.store}: ")
     sensors = [modality.sensor for modality, _ in data.channels]
     return dataclasses.replace(data, normalize=loaded.normalize.of(sensors))
 
