@@ -11,14 +11,11 @@ choice's package (``mae`` is ``models/mae.py``) or an import path (``mylab.unet:
 is no registry: a collection is its folder. Values are checked by pydantic, field by field.
 """
 
-import ast
 import dataclasses
 import difflib
 import enum
 import functools
 import importlib
-import inspect
-import itertools
 import pathlib
 import pkgutil
 import re
@@ -30,6 +27,8 @@ from typing import Any, ClassVar, TypeVar
 
 import pydantic
 
+from swath.fields import default_of as default_of
+from swath.fields import docs as docs
 from swath.text import ConfigError as ConfigError
 from swath.text import Node, as_yaml, merge, near, read_file, read_word
 from swath.text import no_such as no_such
@@ -139,13 +138,6 @@ def named_file(
     return file
 
 
-def default_of(field: dataclasses.Field) -> Any:
-    """Return the default of a settings field; ``dataclasses.MISSING`` if it has to be given."""
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
-
-
 def kind_of(cls: type[Choice]) -> str:
     """Return the ``kind`` that names ``cls`` in a settings file."""
     inside = cls.package + "."
@@ -180,44 +172,6 @@ def find(choice: type[Choice], kind: str) -> type[Choice]:
     if len(fitting) != 1 or not (isinstance(fitting[0], type) and issubclass(fitting[0], choice)):
         raise ConfigError(f"{kind!r} is not one {choice.__name__}; name it as module:Class")
     return fitting[0]
-
-
-@functools.cache
-def docs(cls: type) -> dict[str, str]:
-    """Return the docstring under each field of a settings class, its bases' included.
-
-    They speak of values as they are typed in YAML: null, not None.
-    """
-    found: dict[str, str] = {}
-    for owner in reversed(cls.__mro__):
-        if not dataclasses.is_dataclass(owner):
-            continue
-        try:
-            file = inspect.getsourcefile(owner)
-        except (OSError, TypeError):  # typed into an interpreter, which keeps no source
-            file = None
-        body = _classes(file).get(owner.__name__, []) if file else []
-        for field, note in itertools.pairwise(body):
-            if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
-                continue
-            if isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant):
-                found[field.target.id] = _typed(inspect.cleandoc(str(note.value.value)))
-    return found
-
-
-def _typed(text: str) -> str:
-    words = {"None": "null", "True": "true", "False": "false"}
-    return re.sub(r"\b(None|True|False)\b", lambda word: words[word[0]], text)
-
-
-@functools.cache
-def _classes(file: str) -> dict[str, list[ast.stmt]]:
-    """Return the bodies of the classes in a Python file, by name."""
-    try:
-        tree = ast.parse(pathlib.Path(file).read_text())
-    except OSError:
-        return {}
-    return {node.name: node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
 
 def _places(node: Node, path: str) -> typing.Iterator[tuple[str, str]]:

@@ -11,7 +11,8 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from swath.config import Choice, ConfigError, default_of, docs, find, kind_of, kinds, plain
+from swath.config import Choice, ConfigError, find, kind_of, kinds, plain
+from swath.fields import classes_in, default_of, docs
 from swath.text import as_yaml
 
 
@@ -103,14 +104,7 @@ def _parts(cls: type) -> dict[str, list[type]]:
     if Choice in cls.__bases__:
         return {kind: [find(cls, kind)] for kind in kinds(cls)}
     hints = typing.get_type_hints(cls)
-    return {f.name: _classes_in(hints[f.name]) for f in dataclasses.fields(cls) if f.init}
-
-
-def _classes_in(annotation: Any) -> list[type]:
-    """Return the settings classes that a field annotated so may hold."""
-    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
-        return [annotation]
-    return [cls for a in typing.get_args(annotation) for cls in _classes_in(a)]
+    return {f.name: classes_in(hints[f.name]) for f in dataclasses.fields(cls) if f.init}
 
 
 def _about(cls: type, depth: int, only: str = "") -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from swath.config import ConfigError, plain, written
 from swath.settings import Run
-from swath.train.job import MACHINE, RESULT, settings_of, sorted_arguments
+from swath.train.job import FREE, RESULT, settings_of, sorted_arguments
 
 _ANY = ("name", "folder")
 _STORE = ("build", "data.store")
@@ -61,7 +61,7 @@ def check(verb: str, arguments: Sequence[str | pathlib.Path], run: Run) -> None:
             known, there = _found(before, path) if before is not None else (False, None)
             if known and there == _found(plain(run), path)[1]:
                 continue
-            if known and verb in _TRAINED and _within(path, RESULT) and not _within(path, MACHINE):
+            if known and verb in _TRAINED and _within(path, RESULT) and not _within(path, FREE):
                 continue  # the verb itself says what was trained
             instead = (why for (v, p), why in _INSTEAD.items() if v == verb and _within(path, [p]))
             why = next((f": {why}" for why in instead), "")

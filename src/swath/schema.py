@@ -12,7 +12,8 @@ from typing import Any
 
 import pydantic
 
-from swath.config import Choice, default_of, docs, find, kind_of, kinds, plain
+from swath.config import Choice, find, kind_of, kinds, plain
+from swath.fields import default_of, docs
 
 
 def schema(cls: type) -> dict[str, Any]:

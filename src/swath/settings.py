@@ -19,6 +19,7 @@ from swath.data.augment import Augment
 from swath.data.dataset import Dataset
 from swath.data.loader import DataSettings
 from swath.data.split import Split
+from swath.fields import free
 from swath.models import Model
 from swath.optimizers import Optimizer
 from swath.optimizers.adamw import AdamW
@@ -51,8 +52,8 @@ class BuildSettings:
     compress: bool = True
     """Pack pixels without loss: 38 % of the bytes for Sentinel-2, read at 6,700 samples/s (12 x 120
     x 120) by 2 cores where unpacked ones come at 40,000 (benchmarks/loading.md)."""
-    threads: int = 4
-    """Samples read at a time. Machine only: the store is the same."""
+    threads: int = free(4)
+    """Samples read at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ class Run:
     """What the run is called; its folder is runs/NAME."""
     seed: int = 0
     """Of everything random: first weights, order of samples, augmentation, drop-out."""
-    folder: str | None = None
+    folder: str | None = free(None)
     """Where checkpoints, figures and maps go; None: runs/NAME."""
     build: BuildSettings | None = None
     """How to make the store from files; None: it is there already."""
@@ -83,12 +84,12 @@ class Run:
     """The learning rate over the run."""
     train: TrainSettings = field(default_factory=TrainSettings)
     """How long, and what is kept."""
-    compute: Compute = field(default_factory=Compute)
-    """What the machine chooses; none of it changes the result."""
-    parallel: Parallel = field(default_factory=Parallel)
-    """How the model is spread over ranks; none of it changes the result."""
-    profile: Profile = field(default_factory=Profile)
-    """Which updates are looked at closely; changes no result."""
+    compute: Compute = free(factory=Compute)
+    """What the machine chooses."""
+    parallel: Parallel = free(factory=Parallel)
+    """How the model is spread over ranks."""
+    profile: Profile = free(factory=Profile)
+    """Which updates are looked at closely."""
     predict: Predict = field(default_factory=Predict)
     """How a scene is mapped."""
     baselines: tuple[Baseline, ...] = ()

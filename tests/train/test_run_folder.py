@@ -21,9 +21,9 @@ from swath.models.unet import UNet
 from swath.parallel.world import World
 from swath.tasks.segment import Segment
 from swath.train.interrupt import Interrupted
-from swath.train.job import TrainJob, check_trained, claim
+from swath.train.job import FREE, TrainJob, check_trained, claim
 from swath.train.record import Recorder, read
-from swath.train.settings import FREE, Compute, TrainSettings
+from swath.train.settings import Compute, TrainSettings
 from swath.train.setup import train
 from tests.train.test_record import an_hour_later
 
@@ -174,7 +174,7 @@ def leaves(tree, *path):
             yield (*path, name)
 
 
-FREE_PLACES = {("folder",), ("data", "store"), *(("train", name) for name in FREE)}
+FREE_PLACES = {tuple(place.split(".")) for place in FREE}
 
 
 def test_every_setting_counts_but_those_of_the_machine(store, tmp_path):
@@ -191,12 +191,14 @@ def test_every_setting_counts_but_those_of_the_machine(store, tmp_path):
         for name in place[:-1]:
             inside = inside[name]
         value = inside[place[-1]]
-        if isinstance(value, bool):
+        if place[-1] == "stage":
+            inside["stage"] = {"folder": "elsewhere"}
+        elif isinstance(value, bool):
             inside[place[-1]] = not value
         else:
             inside[place[-1]] = value + 1 if isinstance(value, (int, float)) else f"{value}er"
         path.write_text(yaml.safe_dump(tree))
-        if place in FREE_PLACES or place[0] in ("compute", "parallel", "profile"):
+        if place in FREE_PLACES or place[:1] in FREE_PLACES:
             claim(tmp_path, settings)
             assert path.read_text() == whole
             continue

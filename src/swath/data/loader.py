@@ -29,6 +29,7 @@ from swath.data.resample import resized
 from swath.data.sensor import Band
 from swath.data.split import Part, Selection, Split, select
 from swath.data.stage import Stage, Staging
+from swath.fields import free
 from swath.span import span
 
 if TYPE_CHECKING:
@@ -46,8 +47,9 @@ Channel: TypeAlias = tuple[Modality, int]
 class DataSettings:
     """What is learned from: a store, its bands, its parts."""
 
-    store: str
-    """Folder of the store, made by `swath data build`; or an s3:// or gs:// address."""
+    store: str = free()
+    """Folder of the store, made by `swath data build`; or an s3:// or gs:// address. What is in it
+    counts, not where it lies."""
     bands: tuple[str, ...] | None = None
     """Bands in the order the model sees them, as B02, or s2/B02 if several images have one.
     None: all of them."""
@@ -59,7 +61,7 @@ class DataSettings:
     """How pixel values become inputs."""
     resample: Literal["nearest", "bilinear"] = "bilinear"
     """How coarse bands are brought to the pixels of the finest; matters for several resolutions."""
-    stage: Stage | None = None
+    stage: Stage | None = free(None)
     """Copies of shards on a disk of each node; None: every node reads the store itself."""
 
     def __post_init__(self) -> None:

@@ -46,7 +46,7 @@ _LEFT = 50  # one part in so many of the disk stays free
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Where each node keeps shards near, and when they come there. Machine only."""
+    """Where each node keeps shards near, and when they come there; changes no result."""
 
     folder: str
     """Folder on a disk of the node, as $TMPDIR/swath: $NAME is an environment variable."""

@@ -1,4 +1,4 @@
-"""How one model is spread over ranks: ``parallel:`` in a settings file. Machine only.
+"""How one model is spread over ranks: ``parallel:`` in a settings file.
 
 The degrees multiply to the number of ranks. ``replicate`` and ``shard`` share out the samples;
 ``context`` and ``spatial`` share out one sample, its tokens or its rows; ``tensor`` and

@@ -19,11 +19,12 @@ from torch import Tensor
 from swath.config import ConfigError, plain
 from swath.data.imagery import Scene
 from swath.data.sensor import check_light, made_for
+from swath.fields import free_fields
 from swath.geo.window import Window
 from swath.predict.blend import Blend
 from swath.predict.forward import Forward
 from swath.predict.layers import Layer
-from swath.predict.settings import FREE, Predict
+from swath.predict.settings import Predict
 from swath.predict.tiles import Rows, Tiling, tiling
 from swath.train.export import LoadedModel, fingerprint
 from swath.train.precision import DTYPES
@@ -80,8 +81,8 @@ class Mapping:
     def plan(self, layers: list[Layer]) -> dict:
         """Return everything that the pixels of the map depend on, as JSON."""
         made_of = plain(self.settings)
-        for free in FREE:
-            del made_of[free]
+        for name in ("scene", *free_fields(Predict)):  # of a scene its grid and content count
+            del made_of[name]
         return {
             "swath": VERSION,
             "model": self.fingerprint,

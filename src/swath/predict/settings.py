@@ -8,9 +8,8 @@ from typing import Literal
 
 from swath.config import ConfigError
 from swath.data.imagery import Imagery
+from swath.fields import free
 
-FREE = ("windows_at_once", "scene")
-"""Fields that do not touch the map; of a scene it is its grid and content that count."""
 FOLDER = "map"
 """Folder of maps in a run folder."""
 SCORES = "scores.json"
@@ -39,9 +38,9 @@ class Predict:
     """Also write the probability of each class."""
     uncertainty: bool = False
     """Also write the entropy of the probabilities, 0 (certain) to 1 (all classes alike)."""
-    windows_at_once: int | None = None
+    windows_at_once: int | None = free(None)
     """Windows in one pass through the model; None: as many as hold 2**16 px on a processor (one of
-    256 x 256), and 2**20 on a GPU. Machine only: the map is the same, bit for bit; where several
+    256 x 256), and 2**20 on a GPU. The map is the same, bit for bit: where several
     computed together would differ in the last digit from each alone, they are computed alone."""
 
     def __post_init__(self) -> None:

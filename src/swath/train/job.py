@@ -21,9 +21,10 @@ import yaml
 
 from swath.batch.schedule import Schedule
 from swath.batch.size import BatchSize
-from swath.config import ConfigError, build, default_of, dump, plain
+from swath.config import ConfigError, build, dump, plain
 from swath.data.augment import Augment
 from swath.data.loader import DataSettings
+from swath.fields import default_of, free, free_fields
 from swath.files import write_file
 from swath.models import Model
 from swath.optimizers import Optimizer
@@ -31,7 +32,7 @@ from swath.optimizers.adamw import AdamW
 from swath.parallel.settings import Parallel
 from swath.tasks import Task
 from swath.train.profile import Profile
-from swath.train.settings import FREE, Compute, TrainSettings
+from swath.train.settings import Compute, TrainSettings
 
 SETTINGS = "settings.yaml"
 
@@ -40,8 +41,9 @@ SETTINGS = "settings.yaml"
 class TrainJob:
     """What :func:`swath.train.setup.train` needs to know; the fields of Run that make the model."""
 
-    folder: str
+    folder: str = free()
     """The run folder: checkpoints, figures and the trained model."""
+    seed: int = 0
     data: DataSettings
     augment: Augment = field(default_factory=Augment)
     model: Model
@@ -50,10 +52,9 @@ class TrainJob:
     optim: Optimizer = field(default_factory=AdamW)
     schedule: Schedule = field(default_factory=Schedule)
     train: TrainSettings = field(default_factory=TrainSettings)
-    compute: Compute = field(default_factory=Compute)
-    parallel: Parallel = field(default_factory=Parallel)
-    profile: Profile = field(default_factory=Profile)
-    seed: int = 0
+    compute: Compute = free(factory=Compute)
+    parallel: Parallel = free(factory=Parallel)
+    profile: Profile = free(factory=Profile)
 
     def __post_init__(self) -> None:
         if self.train.samples < self.batch.samples:
@@ -67,16 +68,15 @@ class TrainJob:
             raise ConfigError(f"schedule: {error}") from error
 
 
-RESULT = ("seed", "data", "augment", "model", "task", "batch", "optim", "schedule", "train")
-"""Fields that the result depends on; where the store lies (data.store) does not count, what is in
-it is checked against the checkpoint."""
-MACHINE = ("data.store", "data.stage", *(f"train.{name}" for name in FREE))
-"""Those among them that may change in a run."""
-MAPPED = (*MACHINE, "train.precision")
-"""Those among them that may differ when a trained model maps a scene."""
+FREE = free_fields(TrainJob)
+"""What may change in a run: no result depends on it. Where the store lies (data.store) does not
+count, what is in it is checked against the checkpoint."""
+RESULT = tuple(f.name for f in dataclasses.fields(TrainJob) if f.name not in FREE)
+"""Fields that the result depends on, but for what is free in them."""
+MAPPED = (*FREE, "train.precision")
+"""What may differ when a trained model maps a scene."""
 SCORED = (*MAPPED, "data.bands", "data.split", "batch")
-"""Those among them that may differ when a trained model is scored: the verb heeds them, or checks
-them for itself."""
+"""What may differ when a trained model is scored: the verb heeds it, or checks it for itself."""
 
 
 def claim(folder: pathlib.Path, settings: Any) -> None:
@@ -100,7 +100,7 @@ def compare(
     settings: Any,
     path: pathlib.Path,
     *,
-    free: tuple[str, ...] = MACHINE,
+    free: tuple[str, ...] = FREE,
     then: str = "set it back, or begin another run with name=ANOTHER",
 ) -> None:
     """Raise ConfigError, naming the first difference, if settings ``before``, which ``path`` in

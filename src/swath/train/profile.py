@@ -32,7 +32,7 @@ FOLDER = "profile"
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Which updates are looked at closely. Machine only: the curve is the same."""
+    """Which updates are looked at closely; the curve is the same."""
 
     updates: tuple[int, ...] = ()
     """Updates, from 1. The first two are slow for reasons of their own; better take later ones."""

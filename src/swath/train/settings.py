@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from swath.config import ConfigError
+from swath.fields import free
 from swath.machine import load_machine
-
-FREE = ("checkpoint_every", "checkpoint_seconds", "checkpoint_async", "keep", "record_every")
-"""Fields of TrainSettings that may change when a run is resumed: they do not touch the result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +36,16 @@ class TrainSettings:
     skip_nonfinite: int = 0
     """Updates of the run that may be left out because their gradient is not finite; one more stops
     it."""
-    checkpoint_every: int | None = None
+    checkpoint_every: int | None = free(None)
     """Samples between checkpoints; None: by time only. The end and a signal always save."""
-    checkpoint_seconds: float | None = 600.0
+    checkpoint_seconds: float | None = free(600.0)
     """Seconds of training between checkpoints; None: by samples only."""
-    checkpoint_async: bool = True
+    checkpoint_async: bool = free(True)
     """Write checkpoints while training goes on, from a copy in the CPU's memory, which has to have
     room for it. false: training waits until they are on disk."""
-    keep: int = 2
+    keep: int = free(2)
     """Newest checkpoints kept; the best one is kept besides."""
-    record_every: int = 0
+    record_every: int = free(0)
     """Samples between lines in metrics.jsonl; 0: every update. The last update always has one."""
 
     def __post_init__(self) -> None:
