@@ -131,6 +131,22 @@ def test_a_sample_is_varied_anew_in_every_epoch(masks):
         assert early.std() > 0.05 and (early - late).std() > 0.05
 
 
+def test_a_sample_is_varied_alike_in_a_microbatch_of_any_size(masks):
+    """Draws are keyed by the position in the run, not by the place in the microbatch."""
+    data = DataSettings(store=masks).open()
+    few, many = (first(data, 24 // n, micro=n, augment=VARIED) for n in (3, 12))
+    for name in ("image", "valid", "target"):
+        mine, theirs = (torch.cat([getattr(b, name) for b in some]) for some in (few, many))
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_each_microbatch_has_a_seed_of_its_own(masks):
+    """Over two epochs of 12; all would drop the same numbers otherwise, run after run."""
+    data = DataSettings(store=masks).open()
+    mine, theirs = ([b.seed for b in first(data, 24, seed=seed)] for seed in (5, 6))
+    assert len({*mine, *theirs}) == 48
+
+
 def test_inputs_are_normalised_by_the_training_part_alone(masks, tmp_path):
     """By hand, of the store's own split and of another: no pixel held out has a say."""
     for split in (None, Split(by="random", val=0.3, test=0.4, seed=3)):

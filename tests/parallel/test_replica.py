@@ -125,6 +125,25 @@ def test_an_update_without_any_label_has_zero_gradient():
     assert all(torch.equal(p.grad, torch.zeros_like(p)) for p in model.parameters())
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_an_update_does_not_use_keeps_no_gradient_of_the_one_before(ranks, number):
+    """A branch may be taken in some updates only; in the others its gradient is 0."""
+    for before, used, unused in ranks(number, by_the_last_bias_alone):
+        assert before > 0 and used == number and unused == 0
+
+
+def by_the_last_bias_alone() -> tuple[float, float, float]:
+    """Return a gradient's size in a usual update; then, in one that uses the last layer's bias
+    only, the gradient of that and the largest of all others."""
+    model, world = network(), World.start("cpu")
+    replica, batch = Replica(model, world), Keyed().microbatch(0)
+    replica.gradients([batch], Squares().loss)
+    before = model[0].weight.grad.abs().max().item()
+    replica.gradients([batch], lambda model, _: (model[3].bias[0], torch.tensor(1 / world.ranks)))
+    bias, others = model[3].bias, [p for p in model.parameters() if p is not model[3].bias]
+    return before, bias.grad[0].item(), max(p.grad.abs().max().item() for p in others)
+
+
 def test_a_gradient_that_is_not_finite_is_named():
     model, data = network(), Keyed(spoiled=(1,))
     replica = Replica(model, World.alone())

@@ -11,6 +11,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from swath.config import ConfigError
+from swath.data.chip import Batch
 from swath.data.sensor import load_sensor
 from swath.models import Inputs, Outputs
 from swath.models.resnet import ResNet
@@ -21,7 +22,7 @@ from swath.nn.resize import Double
 from swath.parallel.apply import spread
 from swath.parallel.mesh import Mesh
 from swath.parallel.settings import Degrees, Parallel
-from swath.parallel.spatial import rows_of_ranks, share_rows
+from swath.parallel.spatial import own_rows, rows_of_ranks, share_rows
 from swath.parallel.world import World
 
 
@@ -184,6 +185,25 @@ def test_statistics_keep_their_digits_in_float32(ranks):
 )
 def test_rows_are_dealt_by_whole_multiples(height, ranks, shares):
     assert rows_of_ranks(height, 4, ranks) == shares
+
+
+def test_ranks_have_each_row_of_a_microbatch_once():
+    """Of image, labels and what was observed alike."""
+    rows = torch.arange(22).view(1, 22, 1).expand(2, 22, 4)
+    at = torch.arange(2)
+    whole = Batch(
+        image=rows[:, None].float(),
+        valid=rows % 3 > 0,
+        target=rows.clone(),
+        positions=at,
+        indices=at,
+        seed=1,
+    )
+    worlds = [World(rank, 3, torch.device("cpu")) for rank in range(3)]
+    shares = [own_rows(whole, Rows(), Mesh(world, Degrees(spatial=3))) for world in worlds]
+    for name in ("image", "valid", "target"):
+        joined = torch.cat([getattr(share, name) for share in shares], dim=-2)
+        assert torch.equal(joined, getattr(whole, name)), name
 
 
 def test_images_of_too_few_rows_are_refused():

@@ -88,6 +88,25 @@ def test_a_damaged_file_is_found_and_the_checkpoint_before_is_used(run, name, tm
     check_folder(run.checkpoints.path(12))  # written anew in place of the damaged one
 
 
+def finds_damage(path: pathlib.Path, part: int, parts: int) -> bool:
+    try:
+        check_folder(path, part, parts)
+    except Damaged:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_callers_that_share_the_files_look_into_all_of_them(parts, tmp_path):
+    """Whichever file is damaged, one of them finds it."""
+    names = ["a", "b", "c", "d", "e"]
+    for name in names:
+        target = tmp_path / name
+        write_folder(target, {each: b"content" for each in names})
+        damage(target / name)
+        assert [finds_damage(target, part, parts) for part in range(parts)].count(True) == 1
+
+
 @pytest.mark.parametrize("harm", ["missing", "shortened"])
 def test_missing_and_shortened_files_are_named(run, harm):
     path = run.checkpoints.path(12) / "model.safetensors"

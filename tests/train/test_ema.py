@@ -60,6 +60,20 @@ def test_worn_and_taken_off_the_model_has_its_own_weights_again():
     assert average.tensors["running_mean"].tolist() == [3.0, 3.0]
 
 
+def test_a_weight_of_two_names_is_worn_and_taken_off_once():
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    model[1].weight = model[0].weight
+    average = Average(model, samples=10)
+    nn.init.constant_(model[0].weight, 3.0)
+    average.update(model, 10)
+    nn.init.constant_(model[0].weight, 5.0)
+    for _ in range(2):
+        with average.worn_by(model):
+            assert (model[1].weight == 3.0).all()
+        assert (model[1].weight == 5.0).all()
+        assert all((tensor == 3.0).all() for tensor in average.tensors.values())
+
+
 def averaged(parallel: Parallel) -> dict[str, torch.Tensor]:
     """Return what a model answers with its own and with averaged weights, and the average."""
     world = World.start("cpu") if parallel.fixed > 1 else World.alone()

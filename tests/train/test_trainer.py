@@ -241,6 +241,17 @@ def test_a_bounded_number_of_them_can_be_skipped(tmp_path):
         worse.run()
 
 
+def test_a_stop_does_not_forget_how_many_were_skipped(tmp_path):
+    """Else a run that is stopped often enough could skip any number."""
+    made, _ = trainer(tmp_path, loader=Keyed(spoiled=(3,)), skip_nonfinite=1)
+    made.interrupts.pending = "SIGTERM"
+    with pytest.raises(Interrupted):
+        made.run()
+    again, _ = trainer(tmp_path, loader=Keyed(spoiled=(41,)), skip_nonfinite=1)
+    with pytest.raises(Diverged, match=r"update 6 .* 1 such updates may be skipped"):
+        again.run()
+
+
 def test_a_run_without_improvement_ends_early(tmp_path):
     made, _ = trainer(tmp_path, evaluate_every=8, patience=2)
     made.objective.larger_is_better = True  # the loss falls, so the first stays the best

@@ -47,13 +47,18 @@ class Average:
 
     @torch.no_grad()
     def _swap(self, model: nn.Module) -> None:
+        taken: dict[int, Tensor] = {}
         for name, value in _averaged(model):
+            kept = self.tensors[name]
+            if id(value) in taken:  # a tensor of two names is swapped once
+                kept.copy_(taken[id(value)])
+                continue
             own = value.clone()
-            value.copy_(self.tensors[name])
-            self.tensors[name].copy_(own)
+            value.copy_(kept)
+            taken[id(value)] = kept.copy_(own)
 
 
 def _averaged(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for name, value in model.state_dict().items():
+    for name, value in model.state_dict(keep_vars=True).items():
         if value.is_floating_point():
             yield name, value
