@@ -102,6 +102,18 @@ def test_colour_has_the_deviations_asked_for():
         assert constant is (vary.noise == 0)
 
 
+def test_each_kind_of_variation_has_draws_of_its_own():
+    """Gain, offset and noise of one pixel have nothing to do with one another."""
+    places, one = np.arange(4000), torch.ones(4000, 1, 1, 1)
+    observed = torch.ones_like(one, dtype=torch.bool)
+    varied = [
+        vary(one, observed, None, places, 1)[0].flatten() - 1
+        for vary in (Augment(gain=1.0), Augment(offset=1.0), Augment(noise=1.0))
+    ]
+    alike = torch.corrcoef(torch.stack(varied)) - torch.eye(3)
+    assert alike.abs().max() < 5 / np.sqrt(4000)
+
+
 def test_erasing_and_dropping_happen_as_often_as_asked():
     places = np.arange(2000)
     image = torch.ones(2000, 3, 16, 16)

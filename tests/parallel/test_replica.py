@@ -1,6 +1,7 @@
 """The gradient of an update does not depend on how its microbatches were dealt out."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -70,6 +71,16 @@ def test_gradient_equals_one_plain_backward_of_the_mean():
     assert (loss / weight).item() == pytest.approx(off.square().mean().item(), rel=1e-12)
     for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-11, atol=1e-14)
+
+
+def test_modules_of_others_draw_by_the_seed_of_the_microbatch():
+    """torch's own drop-out knows no keys; its generator is set for each microbatch."""
+    replica, batch = Replica(network(dropout=0.5), World.alone()), Keyed().microbatch(0)
+    one, other, again = (
+        replica.call(lambda model, b: model(b.image), dataclasses.replace(batch, seed=seed))
+        for seed in (3, 4, 3)
+    )
+    assert torch.equal(one, again) and not torch.equal(one, other)
 
 
 def test_clipping_equals_torch():

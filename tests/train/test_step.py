@@ -8,6 +8,7 @@ from swath.nn.norm import BatchNorm2d
 from swath.optimizers.sgd import SGD
 from swath.parallel.replica import Replica
 from swath.parallel.world import World
+from swath.train.ema import Average
 from swath.train.settings import TrainSettings
 from swath.train.state import TrainState
 from swath.train.step import train_step
@@ -19,9 +20,11 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), BatchNorm2d(4), nn.Conv2d(4, 2, 1)).double()
 
 
-def steps(model: nn.Module, loader: Keyed, *starts: int, **settings) -> list[dict]:
+def steps(
+    model: nn.Module, loader: Keyed, *starts: int, average: Average | None = None, **settings
+) -> list[dict]:
     """Descend plainly, with rate 1, along the gradients of two microbatches from each start."""
-    state = TrainState(model, SGD(lr=1.0, momentum=0.0).build(model))
+    state = TrainState(model, SGD(lr=1.0, momentum=0.0).build(model), average)
     replica, told = Replica(model, World.alone()), TrainSettings(samples=96, **settings)
     return [
         train_step(
@@ -57,3 +60,13 @@ def test_a_skipped_update_leaves_no_trace_in_the_model():
     assert skipped["skipped"] == 1
     for name, value in spared.state_dict().items():
         assert torch.equal(skipping.state_dict()[name], value), name
+
+
+def test_the_average_takes_in_all_that_an_update_changes():
+    """Weights and batch statistics: after the first update it is the model itself."""
+    model = network()
+    average = Average(model, samples=100)
+    steps(model, Keyed(), 0, average=average)
+    for name, value in average.tensors.items():
+        torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-12, atol=1e-14)
+        assert not torch.equal(value, network().state_dict()[name]), name
