@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from swath import exits
 from swath.batch.schedule import Schedule
 from swath.batch.size import BatchSize
 from swath.data.augment import Augment
@@ -34,7 +35,7 @@ from swath.optimizers.adamw import AdamW
 from swath.parallel.settings import Parallel
 from swath.parallel.world import World
 from swath.tasks.segment import Segment
-from swath.train.interrupt import EXIT_CODE, Interrupted
+from swath.train.interrupt import Interrupted
 from swath.train.job import TrainJob
 from swath.train.record import Recorder, read
 from swath.train.settings import Compute, TrainSettings
@@ -187,7 +188,7 @@ def test_stopped_by_a_signal_after_any_update(stop, store, unbroken, tmp_path, m
     monkeypatch.setattr(Recorder, "write", and_signal)
     with pytest.raises(Interrupted) as left:
         train(job(store, tmp_path), world=World.alone())
-    assert left.value.code == EXIT_CODE and read(tmp_path)[-1]["update"] == stop
+    assert left.value.code == exits.LEFT and read(tmp_path)[-1]["update"] == stop
     monkeypatch.undo()
     train(job(store, tmp_path), world=World.alone())
     assert_same(outcome(tmp_path), unbroken(), 1e-9)
@@ -249,7 +250,7 @@ def test_spread_over_ranks(ranks, number, precision, model, store, unbroken, tmp
 def test_killed_on_three_ranks_and_resumed_on_two(ranks, store, unbroken, tmp_path):
     """The half run saves as on SIGTERM; another number of ranks goes on with it."""
     answers = ranks(3, stopped_after, job(store, tmp_path), 5)
-    assert answers == [EXIT_CODE] * 3
+    assert answers == [exits.LEFT] * 3
     ranks(2, train, job(store, tmp_path))
     assert_same(outcome(tmp_path), unbroken(), 1e-9)
 
@@ -264,7 +265,7 @@ def test_stopped_on_shards_or_replicas_and_resumed_on_the_other(
 ):
     """Stopped in mid-epoch; with shards, no rank but the first ever builds the whole model."""
     answers = ranks(3, stopped_after, job(store, tmp_path, parallel=before), 5)
-    assert answers == [EXIT_CODE] * 3
+    assert answers == [exits.LEFT] * 3
     ranks(2, train, job(store, tmp_path, parallel=after))
     assert_same(outcome(tmp_path), unbroken(), 1e-9)
 

@@ -2,9 +2,9 @@
 
 A verb takes YAML files, laid over one another in order, then ``key=value`` words; or a run folder,
 which stands for the settings that it was made from. What a verb does is in ``swath.run``; here
-are only words. Exit codes: 0 done, 1 a fault of ours, 2 something you can fix, 75 stopped by a
-signal after saving (run the same command again to go on), 76 stopped because a rank was lost (the
-same), 130 interrupted without.
+are only words. Exit codes are in ``swath.exits``: 0 done, 1 a fault of ours, 2 something you can
+fix, 75 stopped by a signal after saving, 76 because a rank was lost (after both the same command
+goes on), 130 interrupted without.
 """
 
 import errno
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from swath import here, log, machine
+from swath import exits, here, log, machine
 from swath.config import ConfigError
 from swath.parallel import launch
 from swath.parallel.end import RankFailed
@@ -334,7 +334,7 @@ def main() -> None:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         print(f"swath: {error.filename}: {error.strerror}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(exits.MENDABLE)
     except Interrupted as left:
         if not here.rank():
             print(f"swath: {left}", file=sys.stderr)
@@ -345,7 +345,7 @@ def main() -> None:
         if not isinstance(error, Diverged):
             raise
         print(f"swath: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(exits.FAULT)
     except KeyboardInterrupt:
         print("swath: interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(exits.INTERRUPTED)

@@ -10,11 +10,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from swath import exits
+
 if TYPE_CHECKING:
     from torch.distributed import Store
-
-LOST = 76
-"""Exit code of a run that ended because a rank was lost; the same command goes on."""
 
 GOES_ON = "The last checkpoint is good: the same command goes on from there"
 
@@ -25,7 +24,7 @@ class RankFailed(RuntimeError):
     told: another rank tells the user, this one need not.
     """
 
-    def __init__(self, message: str, code: int = 1, told: bool = False) -> None:
+    def __init__(self, message: str, code: int = exits.FAULT, told: bool = False) -> None:
         super().__init__(message)
         self.code, self.told = code, told
 

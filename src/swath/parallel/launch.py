@@ -18,9 +18,9 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import IO, TYPE_CHECKING
 
-from swath import here
+from swath import exits, here
 from swath.config import ConfigError
-from swath.parallel.end import GOES_ON, LOST, End, RankFailed, claim, ended
+from swath.parallel.end import GOES_ON, End, RankFailed, claim, ended
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -32,7 +32,7 @@ LOGS = "ranks"
 """Folder in the run folder with what each rank but the first said: 1.log and so on."""
 GRACE_SECONDS = 20.0
 """For how long ranks may take to end after one has ended that should not have."""
-ORDERLY = (0, 75, 130)
+ORDERLY = (exits.DONE, exits.LEFT, exits.INTERRUPTED)
 """Exit codes of ranks that all leave together."""
 
 
@@ -169,7 +169,7 @@ def _blame(rank: int, child: subprocess.Popen, heard: list[int], folder: pathlib
     if code < 0:
         name = signal.Signals(-code).name
         text = f"rank {rank} (pid {child.pid}) was killed by {name}{said}. {GOES_ON}"
-        return End(text, LOST, -1, (rank,))
+        return End(text, exits.LOST, -1, (rank,))
     return End(f"rank {rank} (pid {child.pid}) ended with exit code {code}{said}", code, -1)
 
 

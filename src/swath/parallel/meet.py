@@ -21,7 +21,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from swath import here
+from swath import exits, here
 from swath.config import ConfigError
 from swath.parallel.end import RankFailed, ended
 
@@ -96,7 +96,7 @@ def meet(
             return Meeting(seat.point, name, seat.rank, seat.ranks, store, server)
         if seat.rank == 0:
             raise ConfigError(said)
-        raise RankFailed(said, code=2, told=True)
+        raise RankFailed(said, code=exits.MENDABLE, told=True)
 
 
 class _Seat:
@@ -158,7 +158,7 @@ class _Seat:
             return ConfigError(self.trouble)
         # Of those who wait beside rank 0 one is enough, and one on each of the other nodes.
         told = self.rank != 1 and here.local_rank() != 0
-        return RankFailed(said, code=2, told=told)
+        return RankFailed(said, code=exits.MENDABLE, told=told)
 
     def judge(
         self, store: dist.Store, mine: Mapping[str, Any], facts: Mapping[str, Any]

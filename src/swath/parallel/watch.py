@@ -21,9 +21,9 @@ from collections.abc import Iterator, Sequence
 
 import torch.distributed as dist
 
-from swath import here
+from swath import exits, here
 from swath.config import ConfigError
-from swath.parallel.end import GOES_ON, LOST, End, RankFailed, claim, ended
+from swath.parallel.end import GOES_ON, End, RankFailed, claim, ended
 from swath.parallel.meet import Meeting, listed
 
 _LEFT = b"left"  # the last sign of life of a rank that ended in order
@@ -96,9 +96,9 @@ class Watch:
         said = str(error).partition("\n")[0]
         if not isinstance(error, ConfigError | ArithmeticError):
             said = f"{type(error).__name__}: {said}"
-        code = 2 if isinstance(error, ConfigError) else 1
+        code = exits.MENDABLE if isinstance(error, ConfigError) else exits.FAULT
         if isinstance(error, KeyboardInterrupt):
-            said, code = "interrupted", 130
+            said, code = "interrupted", exits.INTERRUPTED
         return End(f"rank {self.rank}: {said}", code, self.rank)
 
     def _part(self, seconds: float, lost: int = 0) -> None:
@@ -190,7 +190,7 @@ class Watch:
         are = "is" if len(lost) == 1 else "are"
         return End(
             f"{listed(lost)} ({places}) {are} lost: no sign of life for {seconds:.0f} s. {GOES_ON}",
-            LOST,
+            exits.LOST,
             self.rank,
             tuple(lost),
         )
@@ -204,7 +204,7 @@ class Watch:
         speaks = self.rank == (0 if point.kept else 1) or here.local_rank() == 0
         return End(
             f"{keeper} ({point.host}:{point.port}) is lost. {GOES_ON}",
-            LOST,
+            exits.LOST,
             self.rank,
             tuple(rank for rank in range(self.ranks) if (rank == self.rank) != speaks),
         )

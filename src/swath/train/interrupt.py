@@ -1,8 +1,7 @@
 """Signals that ask a run to leave: SIGTERM and SIGUSR1 of schedulers, SIGINT of Ctrl-C.
 
-The first one lets the update in work finish; the run then saves and leaves with exit code 75
-(EX_TEMPFAIL of sysexits.h: try again later), after Ctrl-C with 130 as shells have it. The second
-one leaves at once, without saving.
+The first one lets the update in work finish; the run then saves and leaves with exit code 75,
+after Ctrl-C with 130 (:mod:`swath.exits`). The second one leaves at once, without saving.
 """
 
 from __future__ import annotations
@@ -13,8 +12,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-EXIT_CODE = 75
-"""Of a run that saved itself and left because it was asked to."""
+from swath import exits
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -22,7 +20,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 class Interrupted(SystemExit):
     """The run saved itself and leaves; the process ends with ``code``."""
 
-    def __init__(self, message: str, code: int = EXIT_CODE) -> None:
+    def __init__(self, message: str, code: int = exits.LEFT) -> None:
         super().__init__(code)
         self.message = message
 
@@ -45,7 +43,7 @@ class Interrupts:
     @property
     def code(self) -> int:
         """The exit code of a process that leaves because of the signal."""
-        return 128 + signal.SIGINT if self.pending == "SIGINT" else EXIT_CODE
+        return exits.INTERRUPTED if self.pending == "SIGINT" else exits.LEFT
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
@@ -61,5 +59,5 @@ class Interrupts:
         if self.pending is not None:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt  # a notebook's kernel lives on
-            os._exit(EXIT_CODE)
+            os._exit(exits.LEFT)
         self.pending = signal.Signals(number).name

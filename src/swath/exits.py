@@ -1,0 +1,21 @@
+"""What a process of Swath ends with, as the exit codes that job scripts test for."""
+
+from typing import Final
+
+DONE: Final = 0
+
+FAULT: Final = 1
+"""A fault of ours, or a run that diverged."""
+
+MENDABLE: Final = 2
+"""Something that the user can fix, as the message says."""
+
+LEFT: Final = 75
+"""The run saved itself and left because a signal asked it to; the same command goes on. It is
+EX_TEMPFAIL of sysexits.h: try again later."""
+
+LOST: Final = 76
+"""The run ended because a rank was lost; the same command goes on from the last checkpoint."""
+
+INTERRUPTED: Final = 130
+"""Ctrl-C, as shells have it: 128 and the number of the signal."""
