@@ -4,17 +4,19 @@ import dataclasses
 
 import numpy as np
 import pytest
+import rasterio
 
 from swath.config import ConfigError
 from swath.data.build import build
 from swath.data.imagery import Imagery
-from swath.data.plausible import check_scale
+from swath.data.normalize import Normalizer
+from swath.data.plausible import check_scale, levels, suspicions, unlike
 from swath.data.sensor import load_sensor
 from swath.data.split import Split
 from swath.datasets.folder import Folder
 from swath.datasets.masks import Masks
 from swath.datasets.scene import Scene
-from tests.geo.rasters import write
+from tests.geo.rasters import real, write
 
 RNG = np.random.default_rng(0)
 REFLECTANCE = RNG.gamma(2.0, 0.06, (2, 64, 64)).astype(np.float32)
@@ -90,8 +92,9 @@ def test_counts_read_as_reflectance_are_refused():
     said = r"half of them are a reflectance above 1.23e\+03, which nothing has. Set the scale of a"
     with pytest.raises(ConfigError, match=said):
         check_scale(plain, [np.full((9, 9), 1234, np.uint16)], "a.tif")
-    with pytest.raises(ConfigError, match="or set nodata, if these mean that nothing was observed"):
-        check_scale(L2A, [np.full((9, 9), 1e20, np.float32)], "a.tif")
+    for pixels in (np.full((9, 9), 1e20, np.float32), np.full((9, 9), 65535, np.uint16)):
+        with pytest.raises(ConfigError, match="or set nodata, if these mean that nothing was obs"):
+            check_scale(L2A, [pixels], "a.tif")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +104,7 @@ def test_counts_read_as_reflectance_are_refused():
         ("sentinel2_l2a", RNG.integers(0, 4, (64, 64)).astype(np.float32)),  # as real numbers
         ("sentinel2_l2a", RNG.normal(12, 3, (64, 64))),  # deep water in SWIR, resampled
         ("sentinel2_l2a", RNG.normal(3000, 500, (64, 64))),  # counts as real numbers
-        ("sentinel2_l2a", np.full((64, 64), 65535, np.uint16)),  # saturated: 6.5, clouds and glint
+        ("sentinel2_l2a", RNG.integers(8000, 16000, (64, 64)).astype(np.uint16)),  # cloud, glint
         ("sentinel2_l2a", np.zeros((64, 64), np.float32)),  # nothing
         ("sentinel2_l2a", RNG.random(9)),  # too few to tell
         ("landsat8_oli", RNG.integers(5000, 9000, (64, 64)).astype(np.uint16)),
@@ -118,3 +121,137 @@ def test_dark_scenes_radar_and_plain_counts_pass(sensor, pixels):
 def test_a_scale_must_be_a_unit(scene):
     with pytest.raises(ConfigError, match="sensor sentinel2_l2a: scale=0 must be above 0"):
         imagery(scene, scale=0.0).open()
+
+
+def counts(*medians, seed=0):
+    """Return counts of as many bands of soft ground with those medians, uint16."""
+    draw = np.random.default_rng(seed)
+    return [(m * draw.gamma(9, 1 / 9, 4096)).clip(1, 65535).astype(np.uint16) for m in medians]
+
+
+MEADOW = counts(300, 400, 700, 500, 1100, 2500, 3000, 3200, 3300, 3300, 2200, 1200)
+"""Of level 2A, all its 12 bands."""
+WATER = counts(600, 500, 400, 250, 200, 150, 120, 100, 90, 80, 40, 30)
+SNOW = counts(7000, 7200, 6500, 6600, 6900, 6900, 6700, 7000, 6600, 6300, 1100, 1200)
+CLOUD = counts(7000, 6500, 6400, 6800, 6900, 7000, 7100, 7200, 7300, 3000, 800, 3500, seed=1)
+
+
+def told(sensor, bands) -> str:
+    return "; ".join(suspicions(sensor, levels(bands)))
+
+
+def test_an_offset_taken_off_twice_is_refused():
+    """Half of a band cannot be far below 0; water, overcorrected, is a little."""
+    twice = L2A.counted(None, -0.1)
+    said = (
+        r"a.tif: half of the pixels of band B01 are below \d+; sensor sentinel2_l2a reads them as "
+        r"counts of 0.0001 from -0.1 on, so that they are a reflectance below -0.07\d*, which "
+        r"nothing has. If another sensor took them, .*: set offset: 0 beside sensor, or set nodata"
+    )
+    with pytest.raises(ConfigError, match=said):
+        check_scale(twice, MEADOW, "a.tif")
+    with pytest.raises(ConfigError, match=r"pixels of band B2 are below .*another sensor took"):
+        check_scale(load_sensor("landsat8_oli").select(["B2", "B3"]), MEADOW[1:3], "a.tif")
+    check_scale(twice, [band + 1000 for band in WATER], "a.tif")
+    check_scale(twice, [np.full(99, 800, np.uint16)], "a.tif")  # -0.02
+
+
+def test_an_offset_forgotten_is_told():
+    """Products since baseline 04.00 hold 1000 counts more. No error: desert looks the same."""
+    for ground in (MEADOW, WATER, SNOW):
+        added = [band + 1000 for band in ground]
+        check_scale(L2A, added, "a.tif")
+        said = told(L2A, added)
+        assert "no band is dark anywhere: the darkest 2 % of B" in said
+        assert (
+            "scale 0.0001 and offset 0. Desert and closed cloud look so; so do Sentinel-2" in said
+        )
+        assert said.endswith("set offset: -0.1 beside sensor")
+        assert not told(L2A.counted(None, -0.1), added)
+
+
+def test_counts_of_landsat_as_sentinels_are_told():
+    """5000 is a reflectance of 0 there, and of 0.5 here."""
+    added = [band * 5 + 5000 for band in MEADOW]
+    assert told(L2A, added).endswith("if these are such, set sensor: landsat8_oli")
+    assert not told(load_sensor("landsat8_oli").select(BLUE), added[1:4])
+
+
+BLUE = ("B2", "B3", "B4")
+
+
+def test_rare_reflectance_is_told():
+    dark, bright = MEADOW[:3], MEADOW[:3]
+    dark = [np.where(np.arange(4096) % 20 == 0, 100, band + 1000) for band in dark]
+    bright = [np.where(np.arange(4096) % 20 == 0, 20000, band) for band in bright]
+    some = L2A.select(("B01", "B02", "B03"))
+    said = r"the darkest 2 % are below a reflectance that is rare (B01 -0.09, B02 -0.09, B03 -0.09)"
+    assert said in told(some.counted(None, -0.1), dark)
+    assert "the brightest 2 % are above a reflectance that is rare (B01 2, B" in told(some, bright)
+
+
+@pytest.mark.parametrize("ground", [MEADOW, WATER, SNOW, CLOUD], ids=["land", "water", "snow", "c"])
+def test_nature_is_not_suspected(ground):
+    check_scale(L2A, ground, "a.tif")
+    assert not told(L2A, ground)
+    assert not told(L2A.select(("B06", "B07", "B08")), MEADOW[5:8])  # all bright, on any meadow
+    assert not told(load_sensor("landsat7_etm"), [np.full(99, 200, np.uint8)] * 8)  # plain counts
+
+
+def test_a_build_tells_it(tmp_path, caplog):
+    order = L2A.names[:3]
+    pixels = np.stack([band.reshape(64, 64) + 1000 for band in MEADOW[:3]])
+    path = write(tmp_path / "scene.tif", pixels)
+    scene = Scene(imagery=imagery(path, order=order), chip=16)
+    build(scene, tmp_path / "store", Split(by="block", test=0.4), progress=False)
+    (said,) = [line for line in caplog.messages if "is dark" in line]
+    assert said.startswith(f"{tmp_path / 'store'}: training pixels of image: no band is dark any")
+
+
+def normalizer(bands, sensor=L2A) -> Normalizer:
+    some = sensor.names[: len(bands)]
+    return Normalizer(
+        bands=some,
+        shift=tuple(float(band.mean()) for band in bands),
+        factor=tuple(float(band.std()) for band in bands),
+        nodata=(0,) * len(bands),
+        scale=(sensor.scale,) * len(bands),
+        offset=(sensor.offset,) * len(bands),
+        unit=(sensor.unit,) * len(bands),
+    )
+
+
+def test_a_scene_unlike_what_a_model_was_trained_on_is_told():
+    made = normalizer(MEADOW)
+    said = unlike(made, made, levels(SNOW)[:, 1])
+    assert said.startswith("medians of bands lie far from what the model was trained on: B01 0.67")
+    assert "(trained on 0.0301 +- 0.01), B02" in said and said.endswith("check scale and offset")
+    said = unlike(made, made, levels(MEADOW)[:, 1] + 1000)
+    assert said.endswith("; all by about 0.093: check offset beside sensor, here and there")
+    assert not unlike(made, made, levels(MEADOW)[:, 1])
+    assert not unlike(made, made, levels(counts(*(1.3 * b.mean() for b in MEADOW)))[:, 1])
+    there = made.of([L2A.counted(None, -0.1)] * 12)  # the same ground, counted from 1000 on
+    assert not unlike(made, there, levels(MEADOW)[:, 1] + 1000)
+
+
+def test_a_model_without_statistics_compares_nothing():
+    for shift, factor in ((0.0, 1.0), (0.0, 1e4)):  # as stored; reflectance
+        made = dataclasses.replace(normalizer(MEADOW), shift=(shift,) * 12, factor=(factor,) * 12)
+        assert not made.from_statistics and not unlike(made, made, levels(SNOW)[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "offset"), [("282D_485L_3_3", True), ("38D_378R_2_3", False), ("609U_541L_3_0", True)]
+)
+def test_real_products_with_and_without_the_offset(name, offset):
+    """Level 1C of TerraMesh: coast and snow of baseline 04.00, a savanna from before."""
+    with rasterio.open(
+        f"zip://{real('terramesh')}/terramesh_examples.zip!S2L1C/{name}.tif"
+    ) as file:
+        bands = [band.ravel() for band in file.read()]
+    sensor = load_sensor("sentinel2_l1c")
+    check_scale(sensor, bands, name)
+    assert ("1000 counts more" in told(sensor, bands)) == offset
+    right = sensor.counted(None, -0.1 if offset else 0.0)
+    check_scale(right, bands, name)
+    assert not told(right, bands)

@@ -33,23 +33,48 @@ def test_another_no_data_value_than_in_training_gives_the_same_map(tmp_path):
     np.testing.assert_array_equal(maps[1], maps[0])
 
 
-def test_reflectance_is_mapped_by_a_model_of_counts(tmp_path):
-    """The sensor says what a number means, in training and here: the two scenes are the same."""
-    colours = ("B04", "B03", "B02")
+COLOURS = ("B04", "B03", "B02")
+
+
+def of_sentinel() -> LoadedModel:
+    """Return a model that standardizes counts of Sentinel-2."""
     made = untrained()
     normalize = dataclasses.replace(
         made.normalize,
-        bands=colours,
+        bands=COLOURS,
         scale=(1e-4,) * 3,
         offset=(0.0,) * 3,
         unit=("reflectance",) * 3,
     )
-    bands = load_sensor("sentinel2_l2a").select(colours).bands
+    bands = load_sensor("sentinel2_l2a").select(COLOURS).bands
     inputs = dataclasses.replace(made.about.inputs, bands=bands)
     about = dataclasses.replace(made.about, normalize=normalize, inputs=inputs)
-    model = LoadedModel(made.network, made.objective, about)
+    return LoadedModel(made.network, made.objective, about)
+
+
+def test_a_scene_with_an_offset_that_nobody_took_off_is_told(tmp_path, caplog):
+    """A map is made all the same: it might be a desert."""
     settings = write_scene(tmp_path, 40, 48, hole=False)
-    settings = dataclasses.replace(settings, sensor="sentinel2_l2a", order=colours)
+    settings = dataclasses.replace(settings, sensor="sentinel2_l2a", order=COLOURS)
+    with settings.open() as scene:
+        predict(of_sentinel(), scene, Predict(), tmp_path / "map")
+    assert not caplog.messages
+    with rasterio.open(settings.path, "r+") as file:
+        file.write(file.read() + 1000)
+    with settings.open() as scene:
+        predict(of_sentinel(), scene, Predict(), tmp_path / "another")
+    dark, far = caplog.messages
+    assert dark.startswith(f"{settings.path}: no band is dark anywhere: the darkest 2 % of B0")
+    assert far.startswith(f"{settings.path}: medians of bands lie far from what the model was tr")
+    assert "B04 0.248 (trained on 0.15 +- 0.04)" in far
+    assert far.endswith("; all by about 0.098: check offset beside sensor, here and there")
+
+
+def test_reflectance_is_mapped_by_a_model_of_counts(tmp_path):
+    """The sensor says what a number means, in training and here: the two scenes are the same."""
+    model = of_sentinel()
+    settings = write_scene(tmp_path, 40, 48, hole=False)
+    settings = dataclasses.replace(settings, sensor="sentinel2_l2a", order=COLOURS)
     maps = []
     for scale in (None, 1.0):
         with settings.open() as scene:

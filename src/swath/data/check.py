@@ -14,7 +14,7 @@ import numpy as np
 
 from swath.config import ConfigError
 from swath.data.chip import IGNORE, Chip, Contents
-from swath.data.plausible import check_scale, thinned
+from swath.data.plausible import check_scale, suspicions, thinned
 from swath.data.split import TEST, Selection, Split, select
 from swath.data.touch import cut_objects
 
@@ -65,11 +65,14 @@ def check_chip(chip: Chip, contents: Contents, index: int) -> None:
 def check_pixels(chips: Sequence[Chip], contents: Contents) -> None:
     """Raise ConfigError if pixels of ``chips`` cannot be what their sensor says."""
     some = chips[:: max(1, len(chips) // _LOOKED_AT)]
+    names = f"{some[0].name} and {len(some) - 1} others" if len(some) > 1 else some[0].name
     for modality in contents.modalities:
-        images = [thinned(chip.images[modality.name]) for chip in some]
-        images = [image[modality.sensor.observed(image)] for image in images]
-        names = f"{some[0].name} and {len(some) - 1} others" if len(some) > 1 else some[0].name
-        check_scale(modality.sensor, images, names)
+        images = [chip.images[modality.name] for chip in some]
+        bands = [
+            np.concatenate([thinned(image[i]) for image in images])
+            for i in range(len(modality.sensor.bands))
+        ]
+        check_scale(modality.sensor, [b[modality.sensor.observed(b)] for b in bands], names)
 
 
 def check_split(split: Split, contents: Contents) -> None:
@@ -132,9 +135,14 @@ def warn_of_cut_objects(store: Store, train: Selection) -> None:
 
 
 def check_bands(store: Store, bands: dict[str, list[BandStats]]) -> None:
+    """Raise ConfigError if a band was never observed; warn of what reflectance hardly ever is."""
     empty = [b.name for found in bands.values() for b in found if not b.pixels]
     if empty:
         raise ConfigError(
             f"{store.path}: band {', '.join(empty)} is no-data in every training sample; leave "
             "the band out, or correct the sensor's no-data value"
         )
+    for name, found in bands.items():
+        known = np.array([(band.p02, band.p50, band.p98) for band in found])
+        for told in suspicions(store.modality(name).sensor, known):
+            log.warning("%s: training pixels of %s: %s", store.path, name, told)

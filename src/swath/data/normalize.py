@@ -61,6 +61,13 @@ class Normalizer:
     offset: tuple[float, ...] = ()
     unit: tuple[str, ...] = ()
 
+    @property
+    def from_statistics(self) -> bool:
+        """Whether shift and factor are means and deviations of training pixels, not a scale."""
+        as_stored = all(f == 1 for f in self.factor)
+        scaled = all(math.isclose(f * s, 1) for f, s in zip(self.factor, self.scale, strict=False))
+        return bool(self.scale) and not as_stored and not scaled
+
     def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return normalised pixels, float32 with 0 where not observed, and the observed, bool.
 

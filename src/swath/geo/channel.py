@@ -209,16 +209,19 @@ class Channel:
         values[observed] = real[observed].astype(dtype)
         return values, observed
 
-    def some_observed(self, size: int = 512) -> np.ndarray:
-        """Return the observed pixels (n,) of the first tile that has any, looking from the middle;
-        none if no pixel of the file was."""
+    def some_observed(self, size: int = 256, places: int = 5) -> np.ndarray:
+        """Return observed pixels (n,) of a few tiles, from the middle to the edge; if they have
+        none, of the first that has any; none if no pixel of the file was observed."""
         height, width = self.file.height, self.file.width
         tiles = windows(height, width, size, size)
         tiles.sort(
             key=lambda w: abs(w.row + size / 2 - height / 2) + abs(w.col + size / 2 - width / 2)
         )
-        for tile in tiles:
+        step = max(1, len(tiles) // places)
+        found: list[np.ndarray] = []
+        for tile in [*tiles[::step], *tiles]:
             values, observed = self.pixels(tile)
-            if observed.any():
-                return values[observed]
-        return np.zeros(0, self.dtype)
+            found.append(values[observed])
+            if len(found) >= min(places, len(tiles)) and any(map(len, found)):
+                break
+        return np.concatenate(found)

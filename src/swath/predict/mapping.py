@@ -18,6 +18,7 @@ from torch import Tensor
 
 from swath.config import ConfigError, plain
 from swath.data.imagery import Scene
+from swath.data.plausible import suspicions, unlike
 from swath.data.sensor import check_light, made_for
 from swath.fields import free_fields
 from swath.geo.window import Window
@@ -63,6 +64,7 @@ class Mapping:
         self.values = model.label.has_quantities
         # The scene's own no-data value and scale count, which may be others than in training.
         self._normalize = model.normalize.of([scene.sensor] * len(self._bands))
+        self._warn()
         self._begun = False
         self._at_once = settings.windows_at_once or _at_once(self.tiling.tile, self.device.type)
         self._forward = Forward(
@@ -77,6 +79,15 @@ class Mapping:
         model.network.to(self.device, DTYPES[self.precision]).eval()
         if self.compile:
             model.network.compile()
+
+    def _warn(self) -> None:
+        """Say what of the scene is hardly ever so, or unlike what the model was trained on."""
+        scene, made = self.scene, self.model.normalize
+        seen = scene.levels[self._bands]
+        told = [*suspicions(scene.sensor.select(made.bands), seen)]
+        far = unlike(made, self._normalize, seen[:, 1])
+        for sentence in [*told, *([far] if far else [])]:
+            log.warning("%s: %s", scene.imagery.path, sentence)
 
     def plan(self, layers: list[Layer]) -> dict:
         """Return everything that the pixels of the map depend on, as JSON."""
