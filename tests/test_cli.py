@@ -218,9 +218,12 @@ def test_help_says_what_a_verb_does(verb):
     ("words", "message"),
     [
         (["train", "no.yaml"], "swath: no.yaml: there is no such file; looked for /"),
-        (["train"], "swath: name a settings file, such as"),
+        (["train"], "swath: name a settings file, such as mine.yaml, or a run folder, such as"),
+        (["train", "Recipe.yml"], "there is no such file (did you mean recipe.yaml?)"),
+        (["train", "recipe.yaml", "seed", "=", "1"], "a word has no spaces around its ="),
+        (["predict", "scene.tif"], "swath: scene.tif: is no settings file, which would be text"),
         (["train", "trian"], "swath: 'trian' is neither a file, nor a run folder, nor key=value"),
-        (["train", "recipe.yaml", "optim.lrr=1"], "swath: 'optim.lrr=1': optim.lrr: AdamW has no"),
+        (["train", "recipe.yaml", "optim.lrr=1"], "swath: 'optim.lrr=1': optim.lrr: adamw has no"),
         (["train", "recipe.yaml", "batch.samples=64"], "less than one update of batch.samples=64"),
         (["train", "recipe.yaml", "schedule.warmup=99"], "warmup=99 is longer than the run"),
         (["train", "recipe.yaml", "task=null"], "there is no task: training needs a model and"),
@@ -232,7 +235,11 @@ def test_help_says_what_a_verb_does(verb):
         (["predict", "recipe.yaml", "name=untrained"], "there is no trained model"),
         (["evaluate", "stores"], "swath: stores: no run folder"),
         (["report", "recipe.yaml", "name=untrained"], "swath train"),
-        (["show", "recipe.yaml", "--only", "optimm"], "there is no 'optimm'; there are name, seed"),
+        (
+            ["show", "recipe.yaml", "--only", "optimm"],
+            "there is no 'optimm' (did you mean 'optim'?)",
+        ),
+        (["train", "--seed", "1"], "No such option: --seed"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )

@@ -206,7 +206,7 @@ def test_braces_that_leave_out_what_is_needed_say_so(written):
     assert "{...} replaces all of shape, which" in str(error.value)
     assert f"{file}:1 makes a box: write kind: box in it as well" in str(error.value)
     assert str(error.value).endswith("as in shape.width=...")
-    with pytest.raises(ConfigError, match=r"Box needs 'width' .*; \{...\} replaces all of maybe"):
+    with pytest.raises(ConfigError, match=r"box needs 'width' .*; \{...\} replaces all of maybe"):
         config.load(Whole, [file], ["maybe={kind: box}"])
 
 
@@ -234,7 +234,7 @@ def test_a_class_of_the_users_own_is_named_by_import_path():
     [
         (
             "name: a\npart:\n  lrr: 1\n",
-            ":3: part.lrr: Part has no field 'lrr' (did you mean 'lr'?)",
+            ":3: part.lrr: part has no field 'lrr' (did you mean 'lr'?)",
         ),
         ("part: {steps: 1.5}", ":1: part.steps: expected integer, got 1.5"),
         ("part: {steps: '10'}", ":1: part.steps: expected integer, got '10'"),
@@ -246,19 +246,19 @@ def test_a_class_of_the_users_own_is_named_by_import_path():
         ("flag: 1", ":1: flag: expected boolean, got 1"),
         (
             "part: 3",
-            ":1: part: expected the settings of Part, such as part: {lr: ...}, got 3",
+            ":1: part: expected settings, such as part: {lr: ...}, got 3",
         ),
         (
             "shape: bix",
-            ":1: shape: expected the settings of Shape, such as shape: {kind: box}, got 'bix'",
+            ":1: shape: expected settings, such as shape: {kind: box}, got 'bix'",
         ),
         ("part: {steps: 2k}", ":1: part.steps: expected integer, got '2k'; write 2000"),
         ("part: {steps: 2e3}", ":1: part.steps: expected integer, got 2000.0; write 2000"),
         ("part: {lr: 1.5M}", ":1: part.lr: expected number, got '1.5M'; write 1500000"),
-        ("part: {folder: 3}", ":1: part.folder: Part has no field 'folder'; there are lr, steps"),
+        ("part: {folder: 3}", ":1: part.folder: part has no field 'folder'; there are lr, steps"),
         (
             "part: {learning_rate: 3}",
-            ":1: part.learning_rate: Part has no field 'learning_rate' (did you mean 'lr'?)",
+            ":1: part.learning_rate: part has no field 'learning_rate' (did you mean 'lr'?)",
         ),
         (
             "titles: [water, land]",
@@ -267,9 +267,9 @@ def test_a_class_of_the_users_own_is_named_by_import_path():
         ("titles: 3", ":1: titles: expected pairs, such as {1: water, 2: forest}, got 3"),
         ("shape: {kind: bx, width: 1}", ":1: shape.kind: no shape 'bx' (did you mean 'box'?)"),
         ("maybe: {width: 1}", ":1: maybe: needs a 'kind': box, broken, circle, or module:Class"),
-        ("maybe: {kind: box}", ":1: maybe: Box needs 'width'"),
+        ("maybe: {kind: box}", ":1: maybe: box needs 'width'"),
         ("name: a\nmaybe: {kind: box, width: -1}", ":2: maybe: width=-1.0 is negative"),
-        ("shapes: {kind: box}", ":1: shapes: expected a list, got settings"),
+        ("shapes: {kind: box}", ":1: shapes: expected a list, such as shapes: [{kind: ...}], got"),
         ("shape: {kind: 'nowhere.at.all:Box'}", "no shape 'nowhere.at.all:Box'"),
         ("shape: {kind: 'shapes_for_tests.box:Bax'}", "has no class 'Bax' (did you mean 'Box'?)"),
         ("shape: {kind: 'pathlib:Path'}", "'pathlib:Path' is not one Shape"),
@@ -287,7 +287,7 @@ def test_a_mistake_in_a_file_is_told_with_its_line(written, text, message):
 def test_a_mistake_in_a_word_is_told_with_the_word():
     """A word has no line; it is its own place."""
     assert told(words=["part.step=3"]) == (
-        "'part.step=3': part.step: Part has no field 'step' (did you mean 'steps'?)"
+        "'part.step=3': part.step: part has no field 'step' (did you mean 'steps'?)"
     )
     assert "expected key=value" in told(words=["lr"])
 
@@ -373,12 +373,12 @@ def test_what_is_needed_is_told_with_what_it_is():
 
     with pytest.raises(ConfigError) as caught:
         config.load(Root, words=["box={kind: box}"])
-    assert "box: Box needs 'width' (In m)" in str(caught.value)
+    assert "box: box needs 'width' (In m)" in str(caught.value)
     with pytest.raises(ConfigError) as caught:
         config.load(Root)
     assert str(caught.value) == (
-        "defaults: Root needs 'part' (written part: {...}); swath show --docs tells every setting, "
-        "swath show --kinds what there is to choose from"
+        "defaults: a root needs 'part' (written part: {...}); swath show --docs tells every "
+        "setting, swath show --kinds what there is to choose from"
     )
 
 

@@ -10,6 +10,7 @@ from swath import cli, config, explain
 from swath.config import ConfigError
 from swath.data.sensor import load_sensor, sensors
 from swath.settings import COLLECTIONS, Run
+from tests.lab import invoke
 
 RECIPE = "model: {kind: unet}\ntask: {kind: segment}\ndata: {store: s}\n"
 
@@ -63,7 +64,8 @@ def test_a_part_is_explained_alone(only, begins):
 @pytest.mark.parametrize(
     ("only", "message"),
     [
-        ("modle", "modle: there is no 'modle'; there are name, seed, folder, build"),
+        ("modle", r"modle: there is no 'modle' \(did you mean 'model'\?\)"),
+        ("train, xyz", "xyz: there is no 'xyz'; there are name, seed, folder, build"),
         ("model.lstm", "model.lstm: there is no 'lstm'; there are conv3d, resnet, unet, vit"),
         ("seed.x", "seed.x: there is nothing in seed"),
     ],
@@ -71,6 +73,14 @@ def test_a_part_is_explained_alone(only, begins):
 def test_a_part_that_is_not_there_is_said(only, message):
     with pytest.raises(ConfigError, match=message):
         explain.reference(Run, only)
+
+
+def test_parts_are_shown_together(inside):
+    """A list with commas; each part under its name."""
+    text = invoke("show", "recipe.yaml", "--only", "train,optim.lr")
+    assert text.startswith("# train\nsamples: 40 ") and re.search(r"\n# optim.lr\n0.001 ", text)
+    text = shown("--docs", "--only", "train,seed")
+    assert text.startswith("# train\n# Length of the run") and "\n# seed\n# Of everything" in text
 
 
 def test_sensors_are_listed_with_their_bands():

@@ -203,18 +203,27 @@ def test_a_model_is_not_scored_under_a_build_that_was_not_made(trained):
     [
         (
             "build.dataset={kind: folder, folder: x}",
-            "Folder has no field 'folder' (did you mean",
+            "folder has no field 'folder' (did you mean",
         ),
         (
             "build.dataset={kind: scene, imagery: {path: a, sensor: rgb}, labels: {raster: b, "
             "classes: [sea, land]}}",
             "labels.classes: expected pairs, such as {1: sea, 2: land}, got a list",
         ),
-        ("model=unet", "expected the settings of Model, such as model: {kind: unet}, got 'unet'"),
+        ("model=unet", "expected settings, such as model: {kind: unet}, got 'unet'"),
         ("train.samples=2k", "train.samples: expected integer, got '2k'; write 2000"),
-        ("train.epochs=3", "TrainSettings has no field 'epochs' (did you mean 'samples'?)"),
-        ("optim.learning_rate=1", "AdamW has no field 'learning_rate' (did you mean 'lr'?)"),
-        ("data=null", "data: expected the settings of DataSettings, such as data: {store: ...}"),
+        ("train.epochs=3", "train has no field 'epochs' (did you mean 'samples'?)"),
+        ("optim.learning_rate=1", "adamw has no field 'learning_rate' (did you mean 'lr'?)"),
+        (
+            "samples=10",
+            "a run has no field 'samples' (did you mean 'batch.samples' or 'train.samples'?)",
+        ),
+        ("lr=1e-3", "a run has no field 'lr' (did you mean 'optim.lr'?)"),
+        ("epochs=3", "(did you mean 'batch.samples' or 'train.samples'?)"),
+        ("trian.samples=3", "a run has no field 'trian' (did you mean 'train'?)"),
+        ("baselines=forest", "expected a list, such as baselines: [{kind: forest}], got 'forest'"),
+        ("baselines=[forest]", "expected settings, such as baselines: [{kind: forest}], got 'f"),
+        ("data=null", "data: expected settings, such as data: {store: ...}"),
     ],
 )
 def test_first_mistakes_are_answered_with_what_to_write(word, said):
@@ -227,14 +236,36 @@ def test_first_mistakes_are_answered_with_what_to_write(word, said):
 def test_a_misspelt_run_folder_is_told_the_one_that_was_meant(trained):
     with pytest.raises(ConfigError, match=r"as seed=1 \(did you mean runs/small\?\)$"):
         swath.load("runs/smal")
-    with pytest.raises(ConfigError, match=r"key=value, as seed=1$"):
+    with pytest.raises(ConfigError, match=r"as seed=1; run folders are runs/"):
         swath.load("runs/quite_another")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("build.dataset.imagery.path=a.tif", "build.dataset.imagery.path: a.tif: there is no such"),
+        ("build.dataset.labels.raster=b.tif", "build.dataset.labels.raster: b.tif: there is no"),
+        ("data.store=stores/c build=null", "data.store: stores/c: there is no such store"),
+    ],
+)
+def test_what_is_not_there_is_told_with_its_setting(inside, word, said):
+    """Several settings name files; which of them has to be mended?"""
+    run = swath.load("recipe.yaml", "name=lacking", "data.store=stores/lacking", *word.split())
+    with pytest.raises(ConfigError) as caught:
+        swath.build(run, progress=False)
+    assert str(caught.value).startswith(said)
+
+
+def test_a_store_stands_for_the_setting_that_names_it(inside):
+    swath.build(swath.load("recipe.yaml"), progress=False)
+    assert swath.load("stores/small").data.store == "stores/small"
+    assert swath.load("recipe.yaml", "stores/small", "seed=1").data.store == "stores/small"
 
 
 def test_a_run_without_data_is_told_what_a_run_needs():
     with pytest.raises(ConfigError) as caught:
         swath.load("seed=1")
     assert str(caught.value).endswith(
-        "Run needs 'data' (Which store, bands and normalisation, written data: {store: ...}); "
+        "a run needs 'data' (Which store, bands and normalisation, written data: {store: ...}); "
         "swath show --docs tells every setting, swath show --kinds what there is to choose from"
     )

@@ -30,8 +30,8 @@ app = typer.Typer(
     help="Deep learning for Earth observation: from a scene to a map.\n\n"
     "A verb takes YAML files, then key=value words that win over them; or a run folder. "
     "key=value sets one field; key={...} replaces all of key, whatever the files say there.\n\n"
-    "The whole way: swath train recipe.yaml, swath predict recipe.yaml, swath evaluate "
-    "recipe.yaml, swath baseline recipe.yaml, swath report recipe.yaml.",
+    "The whole way: swath train mine.yaml, which writes to a run folder, runs/NAME; then, with "
+    "that folder or with mine.yaml, swath predict, evaluate, baseline and report.",
     epilog="What can be set: swath show --docs. What there is to choose from: swath show --kinds.",
     no_args_is_help=True,
     add_completion=False,
@@ -48,9 +48,9 @@ app.add_typer(data, name="data")
 Settings = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[FILE.yaml | RUN_FOLDER]... [KEY=VALUE]...",
-        help="settings files or a run folder, then words such as seed=1 or optim.lr=1e-3; "
-        "predict.scene={path: a.tif} replaces all of predict.scene",
+        metavar="FILE.yaml | RUN_FOLDER | KEY=VALUE",
+        help="settings files, or the folder of a run, which knows its settings; then words such as "
+        "seed=1 or optim.lr=1e-3; predict.scene={path: a.tif} replaces all of predict.scene",
         show_default=False,
     ),
 ]
@@ -183,7 +183,7 @@ def report(settings: Settings = None) -> None:
 def show(
     settings: Settings = None,
     docs: Annotated[bool, typer.Option("--docs", help="with the meaning of each field")] = False,
-    only: Annotated[str, typer.Option(help="show only this part, such as train")] = "",
+    only: Annotated[str, typer.Option(help="show only these parts, as train,model")] = "",
     kinds: Annotated[bool, typer.Option("--kinds", help="list what can be chosen")] = False,
     machines: Annotated[bool, typer.Option("--machines", help="list computers known")] = False,
 ) -> None:

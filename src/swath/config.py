@@ -4,7 +4,7 @@ Precedence, weakest first: field defaults, each file in order, each word in orde
 over one another field by field; a word sets one field, or with braces all of what it names. Every
 value remembers where it was written, so an error can point at the line:
 
-    run.yaml:14: optim.lrr: AdamW has no field 'lrr' (did you mean 'lr'?)
+    run.yaml:14: optim.lrr: adamw has no field 'lrr' (did you mean 'lr'?)
 
 A field annotated with a :class:`Choice` is filled by ``kind``: the name of a module in the
 choice's package (``mae`` is ``models/mae.py``) or an import path (``mylab.unet:UNet``). There
@@ -15,22 +15,24 @@ import dataclasses
 import difflib
 import enum
 import functools
-import importlib
 import pathlib
-import pkgutil
 import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import pydantic
 
+from swath.choice import Choice as Choice
+from swath.choice import find as find
+from swath.choice import kind_of as kind_of
+from swath.choice import kinds as kinds
 from swath.fields import default_of as default_of
 from swath.fields import docs as docs
 from swath.text import ConfigError as ConfigError
 from swath.text import Node, as_yaml, merge, near, read_file, read_word
+from swath.text import NoSuch as NoSuch
 from swath.text import no_such as no_such
 
 T = TypeVar("T")
@@ -51,13 +53,6 @@ _ALIASES = {
 """What fields of this meaning are called elsewhere, and here."""
 
 _HELP = "; swath show --docs tells every setting, swath show --kinds what there is to choose from"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """Settings picked by ``kind``; the concrete ones live one per module in ``package``."""
-
-    package: ClassVar[str]
 
 
 def load(cls: type[T], files: Sequence[str | pathlib.Path] = (), words: Sequence[str] = ()) -> T:
@@ -120,6 +115,20 @@ def plain(value: Any, *, defaults: bool = True) -> Any:
     return value.value if isinstance(value, enum.Enum) else value
 
 
+def place_of(settings: Any, value: str, path: str = "") -> str:
+    """Return the first field below ``settings`` that has ``value``, as ``data.store``; or ""."""
+    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+        inside = [(f".{f.name}", getattr(settings, f.name)) for f in dataclasses.fields(settings)]
+    elif isinstance(settings, list | tuple):
+        inside = [(f"[{i}]", one) for i, one in enumerate(settings)]
+    elif isinstance(settings, Mapping):
+        inside = [(f".{key}", one) for key, one in settings.items()]
+    else:
+        return path if isinstance(settings, str) and settings == value else ""
+    found = (place_of(one, value, f"{path}{name}") for name, one in inside)
+    return next(filter(None, found), "").removeprefix(".")
+
+
 def named_file(
     name: str | pathlib.Path, folder: pathlib.Path, what: str, cutoff: float = 0.6
 ) -> pathlib.Path:
@@ -136,42 +145,6 @@ def named_file(
         there = sorted(one.stem for one in folder.glob("*.yaml"))
         raise ConfigError(f"no {what} {str(name)!r}{near(str(name), there, cutoff)}")
     return file
-
-
-def kind_of(cls: type[Choice]) -> str:
-    """Return the ``kind`` that names ``cls`` in a settings file."""
-    inside = cls.package + "."
-    if cls.__module__.startswith(inside):
-        return cls.__module__.removeprefix(inside)
-    return f"{cls.__module__}:{cls.__qualname__}"
-
-
-def kinds(choice: type[Choice]) -> list[str]:
-    """Return the kinds that ship with Swath: the modules of the choice's package."""
-    package = importlib.import_module(choice.package)
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name[0] != "_")
-
-
-def find(choice: type[Choice], kind: str) -> type[Choice]:
-    """Return the class that ``kind`` names; raise ConfigError with a suggestion."""
-    module, _, attribute = (kind if ":" in kind else f"{choice.package}.{kind}:").partition(":")
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module + ".").startswith(error.name + "."):
-            raise  # the module exists; something that it imports does not
-        raise ConfigError(
-            f"no {choice.__name__.lower()} {kind!r}{near(kind, kinds(choice))}"
-        ) from error
-    if attribute and not hasattr(found, attribute):
-        raise ConfigError(f"{module} has no class {attribute!r}{near(attribute, vars(found))}")
-    own = [c for c in vars(found).values() if isinstance(c, type) and c.__module__ == module]
-    fitting = (
-        [getattr(found, attribute)] if attribute else [c for c in own if issubclass(c, choice)]
-    )
-    if len(fitting) != 1 or not (isinstance(fitting[0], type) and issubclass(fitting[0], choice)):
-        raise ConfigError(f"{kind!r} is not one {choice.__name__}; name it as module:Class")
-    return fitting[0]
 
 
 def _places(node: Node, path: str) -> typing.Iterator[tuple[str, str]]:
@@ -200,7 +173,8 @@ def _build(kind: Any, node: Node, path: str) -> Any:
         return _build(options[0] if len(options) == 1 else typing.Union[*options], node, path)
     if origin in (list, tuple) and _settings_inside(args):
         if not isinstance(node.value, list):
-            _fail(node, path, f"expected a list, got {_shown(node)}")
+            one = _example(args[0], node, f"{path}[0]").removeprefix("settings, ")
+            _fail(node, path, f"expected a list, {one}, got {_shown(node)}")
         return origin(_build(args[0], n, f"{path}[{i}]") for i, n in enumerate(node.value))
     if origin is dict and _settings_inside(args):
         if not isinstance(node.value, dict):
@@ -290,12 +264,14 @@ def _written(node: Node) -> Any:
 def _build_settings(cls: type, node: Node, path: str) -> Any:
     if not isinstance(node.value, dict):
         _fail(node, path, f"expected {_example(cls, node, path)}, got {_shown(node)}")
+    called = _called(cls, path)
     given: dict[str, Node] = dict(node.value)
     if issubclass(cls, Choice):
         if "kind" in given:
             chosen = given.pop("kind")
             try:
                 cls = find(cls, str(chosen.value))
+                called = _called(cls, path)
             except ConfigError as error:
                 _fail(chosen, f"{path}.kind".lstrip("."), str(error))
         elif Choice in cls.__bases__:
@@ -306,20 +282,51 @@ def _build_settings(cls: type, node: Node, path: str) -> Any:
     for name, child in given.items():
         below = f"{path}.{name}".lstrip(".")
         if name not in fields:
-            meant = [other for other in _ALIASES.get(name, ()) if other in fields]
-            hint = near(meant[0] if meant else name, fields, cutoff=0.75)
-            _fail(child, below, f"{cls.__name__} has no field {name!r}{hint}")
+            _fail(child, below, f"{called} has no field {name!r}{_meant(cls, name)}")
         values[name] = _build(_settled(hints[name], fields[name], child), child, below)
     missing = [name for name in _needed(cls) if name not in values]
     if missing:
         more = "" if path else _HELP
         if node.whole:
             more = f"; {{...}} replaces all of {path}, {path}.NAME=... sets one field"
-        _fail(node, path, f"{cls.__name__} needs {_wanted(cls, missing)}{more}")
+        _fail(node, path, f"{called} needs {_wanted(cls, missing)}{more}")
     try:
         return cls(**values)
     except ValueError as error:
         _fail(node, path, str(error))
+
+
+def _called(cls: type, path: str) -> str:
+    """Return what users call the settings of ``cls``, which stand at ``path``."""
+    if issubclass(cls, Choice) and Choice not in cls.__bases__:
+        return kind_of(cls)
+    return path.rpartition(".")[2] or f"a {cls.__name__.lower()}"
+
+
+def _meant(cls: type, name: str) -> str:
+    """Return the end of a message that ``cls`` has no field ``name``: the one that was meant, also
+    if it lies deeper, or those that there are."""
+    fields = [f.name for f in dataclasses.fields(cls) if f.init]
+    names = (name, *_ALIASES.get(name, ()))
+    found = [other for other in names if other in fields]
+    if not found and not difflib.get_close_matches(name, fields, n=1, cutoff=0.75):
+        found = [place for other in names for place in _deeper(cls, other)][:3]
+    if found:
+        return f" (did you mean {' or '.join(map(repr, found))}?)"
+    return near(name, fields, cutoff=0.75)
+
+
+def _deeper(cls: type, name: str) -> typing.Iterator[str]:
+    """Yield where inside ``cls`` there is a field ``name``, as ``train.samples``; inside a choice,
+    where its default has one."""
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        default, inside = default_of(field), hints[field.name]
+        inside = type(default) if isinstance(default, Choice) else inside
+        if dataclasses.is_dataclass(inside) and isinstance(inside, type):
+            if name in inside.__dataclass_fields__:
+                yield f"{field.name}.{name}"
+            yield from (f"{field.name}.{below}" for below in _deeper(inside, name))
 
 
 def _settled(kind: Any, field: dataclasses.Field, node: Node) -> Any:
@@ -351,10 +358,13 @@ def _wanted(cls: type, names: Sequence[str]) -> str:
 
 def _example(cls: type, node: Node, path: str) -> str:
     """Return how the settings of ``cls`` are written, where ``node`` is something else."""
-    name = path.rpartition(".")[2]
-    if Choice in cls.__bases__ and isinstance(node.value, str):
-        meant = difflib.get_close_matches(node.value, kinds(cls), n=1) or [node.value]
-        return f"the settings of {cls.__name__}, such as {name}: {{kind: {meant[0]}}}"
-    first = next((f.name for f in dataclasses.fields(cls) if f.init), None)
-    such = f", such as {name}: {{{first}: ...}}" if first else ""
-    return f"the settings of {cls.__name__}{such}"
+    name, listed, _ = path.rpartition(".")[2].partition("[")
+    if Choice in cls.__bases__:
+        typed = node.value if isinstance(node.value, str) else "..."
+        meant = difflib.get_close_matches(typed, kinds(cls), n=1) or [typed]
+        such = f"{{kind: {meant[0]}}}"
+    else:
+        first = [f.name for f in dataclasses.fields(cls) if f.init][:1]
+        such = f"{{{first[0]}: ...}}" if first else "{}"
+    such = f"[{such}]" if listed else such
+    return f"settings, such as {name}: {such}" if name else f"settings, such as {such[1:-1]}"

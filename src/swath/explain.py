@@ -13,7 +13,7 @@ from typing import Any
 
 from swath.config import Choice, ConfigError, find, kind_of, kinds, plain
 from swath.fields import classes_in, default_of, docs
-from swath.text import as_yaml
+from swath.text import as_yaml, near
 
 
 def explain(
@@ -23,18 +23,30 @@ def explain(
 
     places: as :func:`swath.config.trace` returns them; what is missing there is a default.
     meanings: write each field's docstring above it.
-    below: show only this part, such as "train"; ConfigError if there is none.
+    below: show only this part, such as "train", or these, as "train,optim.lr"; ConfigError if there
+        is none.
     """
-    for name in filter(None, below.split(".")):
-        if not dataclasses.is_dataclass(settings) or not hasattr(settings, name):
-            have = [f.name for f in dataclasses.fields(settings)] if settings is not None else []
-            raise ConfigError(
-                f"{below}: there is no {name!r}; there are {', '.join(have) or 'none'}"
-            )
-        settings = getattr(settings, name)
-    lines = list(_lines(settings, below, places, 0, meanings))
+    parts = [part.strip() for part in below.split(",") if part.strip()] or [""]
+    lines: list[tuple[str, str]] = []
+    for part in parts:
+        inside = _inside(settings, part)
+        told = list(_lines(inside, part, places, 0, meanings))
+        if len(parts) > 1:
+            lines += [(f"# {part}", "")]
+        lines += told
     width = min(60, max((len(text) for text, place in lines if place), default=0))
     return "\n".join(f"{text:<{width}}  # {place}" if place else text for text, place in lines)
+
+
+def _inside(settings: Any, below: str) -> Any:
+    for name in filter(None, below.split(".")):
+        known = dataclasses.is_dataclass(settings)
+        have = [f.name for f in dataclasses.fields(settings)] if known else []
+        if name not in have:
+            hint = near(name, have, 0.75) if have else "; there is nothing in it"
+            raise ConfigError(f"{below}: there is no {name!r}{hint}")
+        settings = getattr(settings, name)
+    return settings
 
 
 def _lines(
@@ -83,14 +95,17 @@ def reference(cls: type, below: str = "") -> str:
     Where something is chosen by its kind, all kinds that ship with Swath follow one another, so
     the text as a whole is for reading, not for loading.
 
-    below: only this part, such as "train", "model.unet" or "optim.lr"; ConfigError if there is
-        none.
+    below: only this part, such as "train", "model.unet" or "optim.lr", or several, as
+        "train,optim.lr"; ConfigError if there is none.
     """
+    parts = [part.strip() for part in below.split(",") if part.strip()]
+    if len(parts) > 1:
+        return "\n".join(f"# {part}\n{reference(cls, part)}" for part in parts)
     found, names = [cls], [name for name in below.split(".") if name]
     for place, name in enumerate(names):
         inside = {n: classes for one in found for n, classes in _parts(one).items()}
         if name not in inside:
-            raise ConfigError(f"{below}: there is no {name!r}; there are {', '.join(inside)}")
+            raise ConfigError(f"{below}: there is no {name!r}{near(name, inside, 0.75)}")
         if not inside[name] and name != names[-1]:
             raise ConfigError(f"{below}: there is nothing in {'.'.join(names[: place + 1])}")
         if not inside[name]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import pathlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from swath import config, here
-from swath.config import ConfigError, kind_of
+from swath.config import ConfigError, NoSuch, kind_of, place_of
 from swath.data.files import check_assumed
 from swath.data.imagery import Imagery
 from swath.data.split import Part
@@ -25,12 +27,29 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_Verb = TypeVar("_Verb", bound=Callable[..., Any])
+
 
 def load(*arguments: str | pathlib.Path) -> Run:
     """Return the run that files, run folders and ``key=value`` words describe, in that order."""
     return config.load(Run, *sorted_arguments(arguments))
 
 
+def _named(verb: _Verb) -> _Verb:
+    """Let ``verb`` say which setting names a file that is not there."""
+
+    @functools.wraps(verb)
+    def named(run: Run, *args: Any, **more: Any) -> Any:
+        try:
+            return verb(run, *args, **more)
+        except NoSuch as error:
+            place = place_of(run, error.path)
+            raise ConfigError(f"{place}: {error}" if place else str(error)) from error
+
+    return cast(_Verb, named)
+
+
+@_named
 def build(run: Run, progress: bool = True) -> Store:
     """Return the store of ``run``, built first, or further, if the settings say how."""
     from swath.data.store import Store
@@ -78,6 +97,7 @@ def statistics(run: Run) -> None:
     Console().print(summary(build(run, progress=False), run.data.split))
 
 
+@_named
 def train(run: Run) -> dict[str, Any]:
     """Train, or go on training, in the run folder; return the last figures, as in metrics.jsonl."""
     job = run.job()
@@ -100,6 +120,7 @@ def export(run: Run) -> pathlib.Path:
     return exported(run.job())
 
 
+@_named
 def dry_run(run: Run, ranks: int) -> Layout:
     """Return how training would lie on ``ranks`` ranks: memory, exchanges, updates; starts none.
 
@@ -166,6 +187,7 @@ def _check_built(run: Run, store: Store) -> None:
         )
 
 
+@_named
 def evaluate(run: Run) -> dict[str, dict[str, Any]]:
     """Score the model, and its map if there is one, on the test part; write scores.json.
 
@@ -203,6 +225,7 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
     return scores
 
 
+@_named
 def predict(run: Run, progress: bool = True) -> pathlib.Path:
     """Map ``predict.scene``, or the scene the store was built from; return the map's file.
 

@@ -21,6 +21,12 @@ class ConfigError(ValueError):
     """Something the user can fix; the message says what was asked, what is so, what to do."""
 
 
+class NoSuch(ConfigError):
+    """There is nothing at the ``path`` that some setting names."""
+
+    path: str = ""
+
+
 def near(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     """Return the end of a message about an unknown ``name``: the one of ``names`` that was meant,
     whatever its case, or what there is. ``cutoff``: how alike they must be, 0..1."""
@@ -35,12 +41,28 @@ def no_such(path: str | pathlib.Path, what: str = "file", hint: str = "") -> Con
     """Return the error for a ``path`` at which there is no ``what``, followed by a ``hint``; of a
     relative one it says where that was looked for."""
     place, looked = pathlib.Path(path).absolute(), ""
+    hint = hint or beside(pathlib.Path(path))
     if str(place) != str(path):
         looked = (
             f"; looked for {place}: relative paths are taken from the folder that swath is started "
             "in"
         )
-    return ConfigError(f"{path}: there is no such {what}{hint}{looked}")
+    error = NoSuch(f"{path}: there is no such {what}{hint}{looked}")
+    error.path = str(path)
+    return error
+
+
+def beside(path: pathlib.Path) -> str:
+    """Return the end of a message that there is no ``path``: the one beside it that was meant, or
+    as far as the way to it goes; "" if nothing is like it."""
+    folder = path.parent
+    if folder.is_dir():
+        there = {one.name.casefold(): one for one in folder.iterdir() if one.name[0] != "."}
+        alike = difflib.get_close_matches(path.name.casefold(), there, n=1, cutoff=0.75)
+        return f" (did you mean {path.with_name(there[alike[0]].name)}?)" if alike else ""
+    while not folder.exists():
+        folder = folder.parent
+    return f" ({folder} exists, {path.parent} does not)"
 
 
 @dataclass(frozen=True)
@@ -88,6 +110,11 @@ def read_file(file: pathlib.Path) -> Node:
         raise no_such(file) from error
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{file}: is no settings file, which would be text; imagery is named in one, or by a "
+            f"word such as predict.scene={{path: {file}}}"
+        ) from error
     return parse(text, str(file), lines=True)
 
 

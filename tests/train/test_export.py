@@ -126,7 +126,7 @@ def test_a_model_json_edited_wrongly_names_the_field(saved):
     about = json.loads((folder / "model.json").read_text())
     about["model"]["widht"] = about["model"].pop("width")
     (folder / "model.json").write_text(json.dumps(about))
-    with pytest.raises(ConfigError, match=r"model.json: model.widht: UNet has no field"):
+    with pytest.raises(ConfigError, match=r"model.json: model.widht: unet has no field"):
         load_model(folder)
 
 

@@ -146,7 +146,10 @@ def test_another_model_than_the_trained_one_is_refused(store, tmp_path):
     with pytest.raises(ConfigError) as error:
         check_trained(tmp_path, wider)
     assert str(error.value).startswith(said)
-    assert "set it back, or train another with name=ANOTHER" in str(error.value)
+    assert (
+        "place of the recipe, for the settings that it was trained with, or train another"
+        in str(error.value)
+    )
     with pytest.raises(ConfigError, match=r"train.samples was 16 there and is 8 now"):
         check_trained(tmp_path, dataclasses.replace(settings, train=TrainSettings(samples=8)))
 

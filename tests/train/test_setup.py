@@ -102,7 +102,7 @@ def test_a_folder_of_other_settings_is_refused(changes, said, done, store):
     with pytest.raises(ConfigError) as error:
         train(job(store, folder, **changes))
     assert f"{folder} belongs to other settings: {said}" in str(error.value)
-    assert "set it back, or begin another run with name=ANOTHER" in str(error.value)
+    assert "does, or begin another run with name=ANOTHER" in str(error.value)
 
 
 def claimed(store, folder, change=lambda tree: None):
@@ -130,7 +130,7 @@ def test_a_run_begun_before_a_field_was_added_goes_on(store, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda tree: tree["optim"].update(amsgrad=True), "optim: amsgrad: AdamW has no field"),
+        (lambda tree: tree["optim"].update(amsgrad=True), "optim: amsgrad: adamw has no field"),
         (lambda tree: tree["model"].update(kind="unett"), "model: kind: no model 'unett'"),
         (lambda tree: tree["task"].pop("kind"), "task: needs a 'kind'"),
     ],

@@ -37,7 +37,7 @@ def open_raster(path: str | pathlib.Path, *, georeferenced: bool = False) -> Dat
     name = os.fspath(path)
     plain = pathlib.Path(name)
     if not is_gdal_name(name) and not plain.exists():
-        raise no_such(name, hint=_beside(plain))
+        raise no_such(name)
     if not is_gdal_name(name) and plain.is_file() and plain.stat().st_size == 0:
         raise ConfigError(f"{name}: the file is empty")
     try:
@@ -118,15 +118,6 @@ def _hush() -> None:
     from rasterio.errors import NotGeoreferencedWarning
 
     warnings.simplefilter("ignore", NotGeoreferencedWarning)
-
-
-def _beside(path: pathlib.Path) -> str:
-    folder = path.parent
-    while not folder.exists():
-        folder = folder.parent
-    if folder != path.parent:
-        return f" ({folder} exists, {path.parent} does not)"
-    return ""
 
 
 def _inner(raster: DatasetReader) -> str:

@@ -9,7 +9,6 @@ folders.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import pathlib
 import typing
@@ -31,6 +30,7 @@ from swath.optimizers import Optimizer
 from swath.optimizers.adamw import AdamW
 from swath.parallel.settings import Parallel
 from swath.tasks import Task
+from swath.text import beside
 from swath.train.profile import Profile
 from swath.train.settings import Compute, TrainSettings
 
@@ -101,7 +101,7 @@ def compare(
     path: pathlib.Path,
     *,
     free: tuple[str, ...] = FREE,
-    then: str = "set it back, or begin another run with name=ANOTHER",
+    then: str = "set it back, as swath train {folder} does, or begin another run with name=ANOTHER",
 ) -> None:
     """Raise ConfigError, naming the first difference, if settings ``before``, which ``path`` in
     the run folder ``folder`` holds, give another result than ``settings``.
@@ -116,7 +116,7 @@ def compare(
             if not any(f"{where}.".startswith(f"{allowed}.") for allowed in free):
                 raise ConfigError(
                     f"{folder} belongs to other settings: {where} was {old!r} there and is"
-                    f" {new!r} now; {then}"
+                    f" {new!r} now; {then.format(folder=folder)}"
                 )
 
 
@@ -128,7 +128,10 @@ def check_trained(folder: pathlib.Path, settings: Any, free: tuple[str, ...] = S
     """
     before = settings_of(folder)
     if before is not None:
-        then = "a trained model is taken as it is: set it back, or train another with name=ANOTHER"
+        then = (
+            "a trained model is taken as it is: name {folder} in place of the recipe, for the "
+            "settings that it was trained with, or train another with name=ANOTHER"
+        )
         compare(folder, before, settings, folder / SETTINGS, free=free, then=then)
 
 
@@ -145,19 +148,23 @@ def sorted_arguments(
     arguments: Sequence[str | pathlib.Path],
 ) -> tuple[list[pathlib.Path], list[str]]:
     """Return files and words of what was typed; a run folder stands for its settings.yaml, and for
-    itself as the folder of the run, wherever that was when it was made.
+    itself as the folder of the run, wherever that was when it was made; a store for data.store.
 
     Raises ConfigError for what is neither, and if there is nothing.
     """
     files: list[pathlib.Path] = []
     words: list[str] = []
+    if "=" in arguments:
+        raise ConfigError("a word has no spaces around its =: key=value, as seed=1")
     for argument in arguments:
         path = pathlib.Path(argument)
-        if path.is_dir():
+        if (path / "zarr.json").exists():
+            words.append(f"data.store={json.dumps(str(path))}")
+        elif path.is_dir():
             if not (path / SETTINGS).exists():
                 raise ConfigError(
                     f"{argument}: no run folder: there is no {SETTINGS} in it; name a recipe, or "
-                    "the folder that swath train has written to"
+                    f"the folder that swath train has written to{_runs(path)}"
                 )
             files.append(path / SETTINGS)
             words.insert(0, f"folder={json.dumps(str(path))}")  # first: what is typed wins
@@ -166,16 +173,24 @@ def sorted_arguments(
         elif path.suffix in (".yaml", ".yml") or path.exists():
             files.append(path)
         else:
-            beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-            alike = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.75)
-            meant = f" (did you mean {path.with_name(alike[0])}?)" if alike else ""
             raise ConfigError(
                 f"{str(argument)!r} is neither a file, nor a run folder, nor key=value, as seed=1"
-                f"{meant}"
+                f"{beside(path) or _runs(path.parent)}"
             )
     if not files and not words:
-        raise ConfigError("name a settings file, such as recipes/brandenburg/recipe.yaml")
+        raise ConfigError(
+            f"name a settings file, such as mine.yaml, or a run folder, such as runs/NAME"
+            f"{_runs(pathlib.Path('runs'))}"
+        )
     return files, words
+
+
+def _runs(folder: pathlib.Path) -> str:
+    """Return the end of a message: the run folders in ``folder``; "" if there are none."""
+    runs = sorted(str(path.parent) for path in folder.glob(f"*/{SETTINGS}"))
+    return (
+        f"; run folders are {', '.join(runs[:8])}{', ...' if len(runs) > 8 else ''}" if runs else ""
+    )
 
 
 def result(settings: Any) -> dict[str, Any]:
