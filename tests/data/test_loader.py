@@ -94,6 +94,15 @@ def test_a_batch_holds_what_the_store_holds(masks):
     assert batch.image.dtype == torch.float32
 
 
+def test_a_pixel_is_valid_where_every_band_saw_it(masks, monkeypatch):
+    loader = DataSettings(store=masks).open().loader("train", micro=2)
+    observed = torch.ones(2, 3, 4, 4, dtype=torch.bool)
+    observed[0, 0, 1, 2] = observed[1, 2, 3, 0] = False
+    monkeypatch.setattr(loader, "_image", lambda _: (observed.float(), observed))
+    batch = next(loader.stream(0, 2))
+    assert (~batch.valid).nonzero().tolist() == [[0, 1, 2], [1, 3, 0]]
+
+
 def test_a_sweep_shows_each_sample_once_on_any_number_of_replicas(masks):
     data = DataSettings(store=masks).open()
     loader = data.loader("val", micro=5)
@@ -145,6 +154,20 @@ def test_each_microbatch_has_a_seed_of_its_own(masks):
     data = DataSettings(store=masks).open()
     mine, theirs = ([b.seed for b in first(data, 24, seed=seed)] for seed in (5, 6))
     assert len({*mine, *theirs}) == 48
+
+
+def test_another_seed_is_another_order_and_other_variations(masks):
+    data = DataSettings(store=masks).open()
+
+    def made_of(seed):
+        plain, noisy = (
+            first(data, 12, seed=seed, augment=Augment(noise=noise)) for noise in (0.0, 0.1)
+        )
+        return torch.cat([b.indices for b in plain]), noisy[0].image - plain[0].image
+
+    (order, noise), (other, others) = made_of(5), made_of(6)
+    assert not torch.equal(order, other) and torch.equal(order.sort()[0], other.sort()[0])
+    assert (noise - others).std() > 0.05
 
 
 def test_inputs_are_normalised_by_the_training_part_alone(masks, tmp_path):

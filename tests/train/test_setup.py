@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from rich.console import Console
 
@@ -24,11 +25,12 @@ from swath.optimizers.adamw import AdamW
 from swath.parallel.world import World
 from swath.tasks.segment import Segment
 from swath.train.export import load_model
+from swath.train.interrupt import Interrupts
 from swath.train.job import TrainJob, claim
 from swath.train.progress import ProgressLine, line
 from swath.train.record import read
 from swath.train.settings import Compute, TrainSettings
-from swath.train.setup import score, train
+from swath.train.setup import assemble, describe, score, train
 
 FEW = TrainSettings(samples=32, evaluate_every=16, keep=1)
 
@@ -68,6 +70,19 @@ def test_what_train_returns_are_the_figures_of_what_it_exports(done, store):
     again = score(job(store, folder), "val")
     for name in ("oa", "miou", "loss"):
         assert again[name] == pytest.approx(figures[f"val/{name}"], rel=1e-6)
+
+
+def test_the_first_weights_are_those_of_the_seed(store, tmp_path):
+    """And of nothing else: not of what torch has drawn before."""
+
+    def first(seed):
+        run = job(store, tmp_path / str(seed), seed=seed)
+        data = run.data.open()
+        made = assemble(run, data, describe(run, data), World.alone(), Interrupts())
+        return torch.cat([p.flatten() for p in made.state.model.parameters()])
+
+    one, other, again = first(1), first(2), first(1)
+    assert torch.equal(one, again) and not torch.equal(one, other)
 
 
 def test_score_says_how_many_samples_and_what_they_touch(done, store):
