@@ -1,5 +1,7 @@
 """Every task of the collection obeys the laws; a mean of means does not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,11 @@ from swath.train.state import TrainState
 from tests import laws
 
 CASES = laws.cases()
+WEIGHTED = [
+    replace(case, task=replace(case.task, class_weights=1.0))
+    for case in CASES
+    if hasattr(case.task, "class_weights")
+]
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +40,10 @@ def test_spreading_changes_nothing(case, ranks):
     laws.spreading_changes_nothing(case, ranks)
 
 
-@every_task
+@pytest.mark.parametrize("case", [*CASES, *WEIGHTED], ids=str)
 def test_accumulation_changes_nothing(case):
-    """Memory decides how a batch is cut up; the result must not."""
+    """Memory decides how a batch is cut up; the result must not. Classes weigh what they weigh in
+    the whole training part, whatever the microbatch has of them."""
     laws.accumulation_changes_nothing(case)
 
 
