@@ -265,7 +265,7 @@ def test_what_is_no_store_says_so(tmp_path):
     with pytest.raises(ConfigError, match=r"foreign: there is no store here"):
         Store.open(tmp_path / "foreign")
     (tmp_path / "foreign/zarr.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"foreign/zarr.json: damaged, not JSON"):
+    with pytest.raises(ConfigError, match=r"foreign/zarr.json: damaged: not JSON"):
         Store.open(tmp_path / "foreign")
 
 
@@ -284,8 +284,8 @@ def test_a_newer_store_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("node", "said"),
     [
-        ([], "damaged, not a Zarr group"),
-        ({"attributes": []}, "damaged, not a Zarr group"),
+        ([], "damaged: not a Zarr group"),
+        ({"attributes": []}, "damaged: not a Zarr group"),
         ({"attributes": {"swath": {}}}, "damaged: its 'swath' says no version"),
         ({"attributes": {"swath": []}}, "damaged: its 'swath' says no version"),
         ({"attributes": {"swath": {"version": "1"}}}, "damaged: its 'swath' says no version"),
@@ -300,6 +300,47 @@ def test_damaged_attributes_are_said(tmp_path, node, said):
     (tmp_path / "s/zarr.json").write_text(json.dumps(node))
     with pytest.raises(ConfigError, match=f"s/zarr.json: {said}"):
         Store.open(tmp_path / "s")
+
+
+def flipped(file, old: bytes, new: bytes):
+    content = file.read_bytes()
+    assert old in content and len(old) == len(new)
+    file.write_bytes(content.replace(old, new, 1))
+
+
+def test_a_changed_figure_in_the_attributes_is_noticed(tmp_path):
+    """Statistics that are wrong by one digit would train another model, without a word. Stores of
+    older releases have no checksum of them, and open."""
+    store = build(tmp_path / "s")
+    store.update(stats={"s2": [1.25]})
+    file = tmp_path / "s/zarr.json"
+    flipped(file, b"1.25", b"1.35")
+    with pytest.raises(ConfigError, match=r"s/zarr.json: damaged: it does not match its checksum"):
+        Store.open(tmp_path / "s")
+    node = json.loads(file.read_text())
+    del node["attributes"]["swath_sha256"]
+    file.write_text(json.dumps(node))
+    assert Store.open(tmp_path / "s").attributes["stats"] == {"s2": [1.35]}
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("s2", b"uint16", b"uint17", "uint17"),
+        ("s2", b"uint16", b"ujnt16", "ujnt16"),
+        ("s2", b'"shape":[11', b'"shape":[12', r"it says \(12, 2, 6, 6\) uint16, 4 a file; \(11,"),
+        ("s2", b'"chunk_shape":[4', b'"chunk_shape":[5', "it says .* 5 a file; .* 4 were written"),
+        ("name", b'"uint8"', b'"uint9"', "uint9"),
+        ("where", b'"shape":[11', b'"shape":[10', r"it says \(10, 5\) int32"),
+        ("label", b"{", b"[", "JSON"),
+    ],
+)
+def test_a_damaged_description_of_an_array_is_named(tmp_path, name, old, new, said):
+    build(tmp_path / "s")
+    flipped(tmp_path / f"s/{name}/zarr.json", old, new)
+    store = Store.open(tmp_path / "s")
+    with pytest.raises(ConfigError, match=rf"s/{name}/zarr.json: damaged: .*{said}"):
+        store.column(name) if store.parts[name].column else store.read([0]).result()
 
 
 def test_a_finished_store_is_not_made_unfinished(tmp_path):

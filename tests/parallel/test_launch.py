@@ -52,7 +52,7 @@ def test_a_killed_rank_ends_the_others(tmp_path, short, capfd):
     said = capfd.readouterr().err
     assert said.startswith("swath: rank 1 (pid ") and said.count("\n") == 1
     log = tmp_path / "a/ranks/1.log"
-    assert f"was killed by SIGKILL; what it said is in {log}. The last checkpoint is good" in said
+    assert f"was killed by SIGKILL; what it said is in {log}. What was saved is good" in said
 
 
 RESIZE = Parallel(lost="resize")
@@ -124,7 +124,7 @@ def test_signals_reach_all_ranks_once(tmp_path, number):
     assert signal.getsignal(number) is before
 
 
-def test_a_signal_before_the_run_began_is_no_loss(tmp_path, capfd):
+def test_a_signal_to_ranks_that_train_nothing_is_no_loss(tmp_path, capfd):
     wait = "print('ready', flush=True); time.sleep(60)"
     log = tmp_path / "a/ranks/1.log"
 
@@ -135,7 +135,7 @@ def test_a_signal_before_the_run_began_is_no_loss(tmp_path, capfd):
 
     threading.Thread(target=send).start()
     assert launch.launch(python(wait), 2, tmp_path / "a") == 128 + signal.SIGTERM
-    assert "swath: SIGTERM came before the run began" in capfd.readouterr().err
+    assert "swath: SIGTERM ended the ranks. What was saved is good" in capfd.readouterr().err
 
 
 def test_numbers_of_ranks_that_make_no_sense(monkeypatch):

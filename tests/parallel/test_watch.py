@@ -42,7 +42,7 @@ def test_kill_9_ends_all_with_one_message_and_the_run_goes_on(
     assert codes == [-signal.SIGKILL if rank == lost else 76 for rank in range(3)]
     words = started.words()
     assert re.match(
-        rf"swath: rank {lost} \(.*\) (is|are) lost.* The last checkpoint is good: the s",
+        rf"swath: rank {lost} \(.*\) (is|are) lost.* What was saved is good: the s",
         words[speaker],
     )
     assert [bool(text) for text in words] == [rank == speaker for rank in range(3)]

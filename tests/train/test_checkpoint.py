@@ -32,6 +32,7 @@ from swath.train.ema import Average
 from swath.train.interrupt import Interrupted
 from swath.train.state import TrainState
 from swath.train.step import Diverged
+from swath.train.trainer import Trainer
 from tests.train.small import trainer, weights
 
 
@@ -82,7 +83,7 @@ def test_a_damaged_file_is_found_and_the_checkpoint_before_is_used(run, name, tm
         again, _ = trainer(tmp_path, keep=3)
     assert again.state.progress.update == 10
     assert "checkpoint damaged" in caplog.text and "00000012" in caplog.text
-    assert "the one before it is used" in caplog.text
+    assert "the checkpoint after update 10 is used" in caplog.text
     again.run()
     assert torch.equal(weights(again.state.model), weights(run.state.model))
     check_folder(run.checkpoints.path(12))  # written anew in place of the damaged one
@@ -118,15 +119,70 @@ def test_missing_and_shortened_files_are_named(run, harm):
         check_folder(run.checkpoints.path(12))
 
 
-def test_a_checkpoint_whose_best_is_damaged_is_not_gone_on_from(tmp_path, caplog):
-    """Its run would end without the weights it is to export."""
-    made, _ = trainer(tmp_path, evaluate_every=48)
+def test_files_of_another_checkpoint_are_no_match_whatever_their_size(run):
+    own, other = (run.checkpoints.path(n) / "model.safetensors" for n in (12, 10))
+    assert own.stat().st_size == other.stat().st_size
+    own.write_bytes(other.read_bytes())
+    with pytest.raises(Damaged, match=r"00000012/model.safetensors does not match its checksum"):
+        check_folder(run.checkpoints.path(12))
+
+
+def rising(folder: pathlib.Path, **changes) -> Trainer:
+    """Return a run whose first evaluation is its best."""
+    made, _ = trainer(folder, **changes)
     made.objective.larger_is_better = True
+    return made
+
+
+def test_if_the_best_is_damaged_a_run_goes_back_to_make_it_again(tmp_path, caplog):
+    """Then it ends as if nothing had happened, to the bit."""
+    made = rising(tmp_path, evaluate_every=80, keep=3)
     made.run()
+    assert made.checkpoints.updates() == [8, 10, 12] and made.state.progress.best_update == 10
+    best = made.checkpoints.path(10) / "average.safetensors"
+    before = best.read_bytes()
+    damage(best)
+    with caplog.at_level(logging.WARNING):
+        again = rising(tmp_path, evaluate_every=80, keep=3)
+    assert again.state.progress.update == 8
+    assert "the checkpoint after update 8 is used" in caplog.text
+    again.run()
+    assert best.read_bytes() == before and again.state.progress.lost is None
+    assert torch.equal(weights(again.state.model), weights(made.state.model))
+
+
+def test_if_the_best_cannot_be_made_again_the_run_goes_on_without(tmp_path, caplog):
+    """Rather than from the beginning, and it does not forget."""
+    made = rising(tmp_path, evaluate_every=48)
+    made.run()
+    assert made.checkpoints.updates() == [6, 10, 12]
     damage(made.checkpoints.path(6) / "average.safetensors")
     with caplog.at_level(logging.WARNING):
-        again, _ = trainer(tmp_path)
-    assert again.state.progress.update == 0 and "the run starts anew" in caplog.text
+        again = rising(tmp_path, evaluate_every=48, samples=144)
+    progress = again.state.progress
+    assert (progress.update, progress.best_update, progress.lost) == (12, None, 6)
+    assert caplog.text.count("00000006/average.safetensors does not match its checksum") == 1
+    assert (
+        "the best weights so far, after update 6, are lost: there are no others; the next"
+        " evaluation counts as the best" in caplog.text
+    )
+    assert "the checkpoint after update 12 is used" in caplog.text
+    again.run()
+    assert (progress.best_update, progress.lost) == (18, 6)
+    caplog.clear()
+    assert rising(tmp_path, evaluate_every=48).state.progress == progress
+    assert "damaged" not in caplog.text
+
+
+def test_another_that_was_the_best_stands_in_for_it(tmp_path, caplog):
+    made, _ = trainer(tmp_path, keep=3)  # each evaluation is the best so far
+    made.run()
+    assert made.checkpoints.updates() == [9, 10, 12] and made.state.progress.best_update == 12
+    ninth = made.checkpoints.numbers(9)["best"]
+    with caplog.at_level(logging.WARNING):
+        found = made.checkpoints.stand_in(12, lost=12)
+    assert found == {"best": ninth, "best_update": 9, "lost": 12}
+    assert "after update 12, are lost: those after update 9 are the best of the" in caplog.text
 
 
 def test_a_full_disk_is_said_and_older_checkpoints_stay(run, monkeypatch, tmp_path):
@@ -369,8 +425,9 @@ def damaged_on_ranks(folder: pathlib.Path) -> tuple[int, str]:
 
 def test_what_one_rank_finds_damaged_no_rank_uses(ranks, tmp_path):
     """Each rank looks into its share of the files only."""
-    for update, told in ranks(2, damaged_on_ranks, tmp_path):
-        assert update == 0 and "model-00001.safetensors does not match its checksum" in told
+    (first, told), (second, quiet) = ranks(2, damaged_on_ranks, tmp_path)
+    assert first == second == 0 and quiet == ""
+    assert "model-00001.safetensors does not match its checksum" in told
 
 
 def restore_on_ranks(folder: pathlib.Path) -> str:

@@ -239,6 +239,10 @@ def test_a_bounded_number_of_them_can_be_skipped(tmp_path):
     worse, _ = trainer(tmp_path / "2", loader=Keyed(spoiled=(19, 41)), skip_nonfinite=1)
     with pytest.raises(Diverged, match=r"update 6 .* 1 such updates may be skipped"):
         worse.run()
+    again, _ = trainer(tmp_path / "2", loader=Keyed(spoiled=(19, 41)), skip_nonfinite=1)
+    assert (again.state.progress.update, again.state.progress.skipped) == (4, 1)
+    with pytest.raises(Diverged, match=r"update 6 .* 1 such updates may be skipped"):
+        again.run()
 
 
 def test_a_stop_does_not_forget_how_many_were_skipped(tmp_path):

@@ -92,10 +92,10 @@ class Group:
         try:
             node = json.loads(found.value)
         except ValueError as error:
-            raise ConfigError(f"{self._path}/zarr.json: damaged, not JSON: {error}") from error
+            raise damaged(f"{self._path}/zarr.json", f"not JSON: {error}") from error
         attributes = node.get("attributes", {}) if isinstance(node, dict) else None
         if not isinstance(attributes, dict):
-            raise ConfigError(f"{self._path}/zarr.json: damaged, not a Zarr group")
+            raise damaged(f"{self._path}/zarr.json", "not a Zarr group")
         return attributes
 
     def save(self, attributes: dict[str, Any]) -> None:
@@ -142,18 +142,23 @@ class Shards:
 
         self.name, self._threads = name, threads
         context = {"cache_pool": {"total_bytes_limit": 64_000_000}}  # holds the tables of shards
-        self._array = tensorstore.open(
-            {
-                "driver": "zarr3",
-                "kvstore": address(path, *name.split("/")),
-                "context": context,
-                "recheck_cached_metadata": "open",
-                "recheck_cached_data": "open",
-                "store_data_equal_to_fill_value": True,  # a file that is absent was never written
-                "fill_missing_data_reads": False,
-                **(spec or {}),
-            }
-        ).result()
+        whole_spec = {
+            "driver": "zarr3",
+            "kvstore": address(path, *name.split("/")),
+            "context": context,
+            "recheck_cached_metadata": "open",
+            "recheck_cached_data": "open",
+            "store_data_equal_to_fill_value": True,  # a file that is absent was never written
+            "fill_missing_data_reads": False,
+            **(spec or {}),
+        }
+        try:
+            self._array = tensorstore.open(whole_spec).result()
+        except ValueError as error:
+            file = f"{path}/{name}/zarr.json"
+            if spec:
+                raise _unwritten(file, error) from error
+            raise damaged(file, str(error).partition(" [source")[0]) from error
         self.shape = tuple(self._array.shape)
         self.dtype = np.dtype(self._array.dtype.numpy_dtype)
         metadata = self._array.spec().to_json(include_defaults=True)["metadata"]
@@ -300,6 +305,14 @@ class Shards:
             f"{where}: {sample}{why}. Delete this file and run `swath data build` with the same "
             f"settings: it writes what is missing"
         )
+
+
+def damaged(file: str, why: str) -> ConfigError:
+    """Return the error that ``file``, which says what an array or a store is, is not as written."""
+    return ConfigError(
+        f"{file}: damaged: {why}. Put this file back from a copy of the store, or delete the store "
+        "and build it again"
+    )
 
 
 def _unwritten(what: str, error: Exception) -> ConfigError:

@@ -3,7 +3,8 @@
 A store is a folder (or an s3:// or gs:// address) and a Zarr v3 group, so that any Zarr tool and
 xarray can open it:
 
-    zarr.json          attributes: version, contents, and what builders add (stats, splits, ...)
+    zarr.json          attributes: version, contents, and what builders add (stats, splits, ...),
+                       with a checksum
     <modality>/        (n, c, h, w), one chunk a sample, sharded to files of about 256 MB
     label/             (n, h, w) or (n, t, h, w) likewise; (n,), (n, k) or (n, t) as a column
     groups/<name>/     (n, h, w) likewise, or (n,) as a column
@@ -31,12 +32,13 @@ from swath import here
 from swath.config import ConfigError, build, no_such, plain
 from swath.data import layout
 from swath.data.chip import Chip, Contents, Modality
-from swath.data.shards import Group, Shards, as_text, is_address, nearby
+from swath.data.shards import Group, Shards, as_text, damaged, is_address, nearby
 
 if TYPE_CHECKING:
     from swath.data.stage import Staging
 
 VERSION = 1
+_SUM = "swath_sha256"  # beside "swath" among the attributes: their checksum
 _SUM_BYTES = 64 << 20  # pixels read at a time for the checksum
 
 
@@ -124,7 +126,8 @@ class Store:
         unfinished: take up a store whose building was cut short.
         """
         text = as_text(path)
-        attributes = (Group(text).load() or {}).get("swath")
+        whole = Group(text).load() or {}
+        attributes = whole.get("swath")
         if attributes is None:
             if not is_address(text) and not os.path.exists(text):
                 other = nearby(text)
@@ -135,6 +138,8 @@ class Store:
                 f"make one with `swath data build`"
             )
         _check_attributes(attributes, text)
+        if whole.get(_SUM, _sum(attributes)) != _sum(attributes):  # older stores have none
+            raise damaged(f"{text}/zarr.json", "it does not match its checksum")
         store = cls(text, layout.from_json(attributes))
         if not store.done and not unfinished:
             raise ConfigError(
@@ -335,8 +340,21 @@ class Store:
     def _array(self, name: str) -> Shards:
         with self._lock:
             if name not in self._arrays:
-                self._arrays[name] = Shards(self.path, self._place(name), self._threads)
+                place = self._place(name)
+                array = Shards(self.path, place, self._threads)
+                self._check_array(array, self.parts[name], f"{self.path}/{place}/zarr.json")
+                self._arrays[name] = array
             return self._arrays[name]
+
+    def _check_array(self, array: Shards, part: layout.Part, file: str) -> None:
+        """Raise ConfigError unless ``array`` is as large as the store's own zarr.json tells."""
+        whole = part.column and self.done
+        told = ((self.samples, *part.shape), part.dtype, self.samples if whole else self.per_file)
+        found = (array.shape, array.dtype.name, array.per_file)
+        if found[0] != told[0] or found[1] != np.dtype(told[1]).name or found[2] != told[2]:
+            raise damaged(
+                file, "it says {} {}, {} a file; {} {}, {} were written".format(*found, *told)
+            )
 
     def _create(self, name: str, finished: bool = False) -> Shards:
         part = self.parts[name]
@@ -361,26 +379,28 @@ class Store:
         return layout.to_json(plain(self.contents.label)) if name == "label" else {}
 
     def _save(self, attributes: dict[str, Any]) -> None:
-        self._group.save({"swath": layout.to_json(attributes)})
+        told = layout.to_json(attributes)
+        self._group.save({"swath": told, _SUM: _sum(told)})
+
+
+def _sum(attributes: Any) -> str:
+    """Return a checksum of ``attributes`` as JSON holds them, however it is laid out."""
+    return hashlib.sha256(json.dumps(attributes, sort_keys=True).encode()).hexdigest()
 
 
 def _check_attributes(attributes: Any, path: str) -> None:
     """Raise ConfigError unless ``attributes`` are a store's, of a version that is known here."""
     needed = {"version", "done", "samples", "per_file", "compress", "contents"}
     if not isinstance(attributes, dict) or not isinstance(attributes.get("version"), int):
-        raise ConfigError(
-            f"{path}/zarr.json: damaged: its 'swath' says no version; build the store again"
-        )
+        raise damaged(f"{path}/zarr.json", "its 'swath' says no version")
     if attributes["version"] > VERSION:
         raise ConfigError(
             f"{path}: written by a newer Swath (store version {attributes['version']}, this "
             f"one reads up to {VERSION}): update Swath, or build the store again"
         )
     if missing := needed - attributes.keys():
-        raise ConfigError(
-            f"{path}/zarr.json: damaged: its 'swath' lacks {', '.join(sorted(missing))}; build "
-            "the store again"
-        )
+        lacks = ", ".join(sorted(missing))
+        raise damaged(f"{path}/zarr.json", f"its 'swath' lacks {lacks}")
 
 
 def _reopen(cls: type[Store], path: str) -> Store:

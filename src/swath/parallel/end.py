@@ -15,7 +15,7 @@ from swath import exits
 if TYPE_CHECKING:
     from torch.distributed import Store
 
-GOES_ON = "The last checkpoint is good: the same command goes on from there"
+GOES_ON = "What was saved is good: the same command goes on from there"
 
 
 class RankFailed(RuntimeError):

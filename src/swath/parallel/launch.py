@@ -163,7 +163,8 @@ def _look_after(
 def _blame(rank: int, child: subprocess.Popen, heard: list[int], folder: pathlib.Path) -> End:
     code = child.returncode
     if code < 0 and -code in heard:
-        return End(f"{signal.Signals(-code).name} came before the run began", 128 - code, -1)
+        # They had nothing to save: they had not begun to train, or do not train at all.
+        return End(f"{signal.Signals(-code).name} ended the ranks. {GOES_ON}", 128 - code, -1)
     log = folder / LOGS / f"{rank}.log"
     said = f"; what it said is in {log}" if rank and log.stat().st_size else ""
     if code < 0:

@@ -3,7 +3,8 @@
 ``checkpoints/00000120/`` is the state after update 120: tensors as safetensors, an index of their
 pieces and the numbers as JSON, a checksum of each file. How many ranks there were and what each of
 them held does not matter to those that go on with it. A damaged one is noticed and the one before
-it is used. Nothing is unpickled.
+it is used. If the best one is damaged, the run goes back to where it can be made again; where there
+is no such checkpoint, the best of the others stands in for it. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import logging
 import pathlib
 import shutil
-import threading
+import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -32,13 +33,13 @@ from swath.files import (
     drop_folder,
     open_folder,
     remove_leftovers,
-    write_into,
 )
 from swath.parallel.world import World
 from swath.train import job
-from swath.train.division import Division, Files
+from swath.train.division import Division
 from swath.train.state import TrainState
-from swath.train.tensors import INDEX, Index, Reader, pack, read_index
+from swath.train.tensors import INDEX, Index, Reader, read_index
+from swath.train.writing import Writing
 
 log = logging.getLogger(__name__)
 
@@ -107,10 +108,8 @@ class Checkpoints:
                 NUMBERS: json.dumps(numbers, indent=1).encode(),
                 INDEX: self._division.index,
             }
-        if self.behind:
-            self._writing.start()
-        else:
-            self._writing.run()
+        self._writing.start()
+        if not self.behind:
             self.finish()
 
     def _open(self, path: pathlib.Path) -> None:
@@ -125,15 +124,24 @@ class Checkpoints:
     def poll(self) -> None:
         """Finish the write under way if all ranks are through with theirs. All ranks call it
         together, between updates. ConfigError on all of them if it went wrong on one."""
-        if self._writing is not None and not self.world.any(self._writing.is_alive()):
+        if self._writing is None:
+            return
+        self._writing.complain()
+        if not self.world.any(self._writing.is_alive()):
             self.finish()
 
     def finish(self) -> None:
-        """Wait until the write under way, if there is one, is on disk. Calls and errors as in
-        :meth:`poll`."""
+        """Wait until the write under way, if there is one, is on disk, however long that takes.
+        Calls and errors as in :meth:`poll`."""
         writing, self._writing = self._writing, None
         if writing is None:
             return
+        pause = 0.001
+        # Asked again and again: a single exchange that lasts as long would be taken for dead.
+        while self.world.any(writing.is_alive()):
+            writing.complain()
+            time.sleep(pause)
+            pause = min(1.0, 1.5 * pause)
         try:
             shares = _together(self.world, writing.result)
         except Exception:
@@ -167,10 +175,9 @@ class Checkpoints:
         All ranks call it together. ConfigError if it belongs to a run on other data or of other
         settings, or its tensors are not those of ``state``.
         """
-        update = self._newest()
+        update, numbers = self._newest()
         if update < 0:
             return False
-        numbers = self.numbers(update)
         told, found = numbers.get("settings"), numbers["run"]
         if told is not None and self.settings is not None:
             where = self.path(update) / NUMBERS
@@ -228,12 +235,39 @@ class Checkpoints:
                 " folder"
             )
 
-    def check(self, update: int) -> None:
-        """Raise Damaged, on all ranks, unless the checkpoint after ``update`` is as it was written.
-        Each rank looks into its share of the files."""
+    def whole(self, update: int) -> bool:
+        """Return whether the checkpoint after ``update`` is as it was written. All ranks ask
+        together, and each looks into its share of the files; what is wrong is said."""
         problem = self._problem(update)
         if problem is not None:
-            raise Damaged(problem)
+            self._warn("checkpoint damaged: %s", problem)
+        return problem is None
+
+    def stand_in(self, update: int, lost: int) -> dict[str, int | float | None]:
+        """Return what the state after ``update`` says of its best evaluation, now that the weights
+        of that one, after ``lost``, are damaged: best, best_update and lost, by their names.
+
+        In its place comes the newest whole checkpoint that was the best when it was written, if
+        there is one. All ranks call it together.
+        """
+        there: list[int] = []
+        self.world.first_does(
+            lambda: there.extend(
+                u for u in self.updates() if u <= update and self._best_update(u) == u != lost
+            )
+        )
+        while (found := self.world.number(there.pop() if there else -1)) >= 0:
+            if self.whole(found):
+                break
+        self._warn(
+            "the best weights so far, after update %d, are lost: %s",
+            lost,
+            f"those after update {found} are the best of the others"
+            if found >= 0
+            else "there are no others; the next evaluation counts as the best",
+        )
+        best = self.numbers(found)["best"] if found >= 0 else None
+        return {"best": best, "best_update": found if found >= 0 else None, "lost": lost}
 
     def numbers(self, update: int) -> dict[str, Any]:
         """Return all that is no tensor in the checkpoint after ``update``; {} if it is damaged."""
@@ -242,23 +276,49 @@ class Checkpoints:
         except (OSError, ValueError):
             return {}
 
-    def _newest(self) -> int:
-        """Return the newest update that can be gone on from; -1 if there is none."""
+    def _best_update(self, update: int) -> int | None:
+        return self.numbers(update).get("best_update")
+
+    def _newest(self) -> tuple[int, dict[str, Any]]:
+        """Return the newest update that can be gone on from, and its numbers; -1 if there is none.
+
+        Rather one whose best is whole, or still to come: then the run ends as if nothing had been
+        damaged.
+        """
         there: list[int] = []
         self.world.first_does(lambda: there.extend(self.updates()))
         any_there = bool(self.world.number(len(there)))
+        passed: list[int] = []
+        damaged: set[int] = set()
+        spoiled: list[tuple[int, int]] = []  # whole ones, and their best ones, which are not
         while (update := self.world.number(there.pop() if there else -1)) >= 0:
-            problem = self._problem(update)
-            if problem is None:
-                best = self.numbers(update).get("best_update")
-                problem = None if best is None else self._problem(best)
-            if problem is None:
-                return update
-            log.warning("checkpoint damaged: %s; the one before it is used", problem)
-            self.world.first_does(partial(self._set_aside, self.path(update)))
-        if any_there:
-            log.warning("no checkpoint in %s is whole; the run starts anew", self.folder)
-        return -1
+            if update not in damaged and self.whole(update):
+                best = self._best_update(update) if self._exports_best else None
+                if best is None or (best not in damaged and self.whole(best)):
+                    break
+                damaged.add(best)
+                spoiled.append((update, best))
+            passed.append(update)
+        numbers = {}
+        if update < 0 and spoiled:
+            update, lost = spoiled[0]
+            numbers = self.stand_in(update, lost)
+        if passed and update >= 0:
+            self._warn("the checkpoint after update %d is used", update)
+        elif any_there and update < 0:
+            self._warn("no checkpoint in %s is whole; the run starts anew", self.folder)
+        for one in passed:
+            if one > update:
+                self.world.first_does(partial(self._set_aside, self.path(one)))
+        return update, {**self.numbers(update), **numbers}
+
+    def _warn(self, text: str, *words: object) -> None:
+        if self.world.first:  # all ranks know the same
+            log.warning(text, *words)
+
+    @property
+    def _exports_best(self) -> bool:
+        return self.settings is None or self.settings.train.select == "best"
 
     def _set_aside(self, path: pathlib.Path) -> None:
         # By its number it would count among the newest, and what is saved from now on would not.
@@ -278,36 +338,6 @@ class Checkpoints:
             return None
 
         return next(filter(None, _together(self.world, look)), None)
-
-
-class Writing(threading.Thread):
-    """This rank's share of one checkpoint, on its way to disk."""
-
-    def __init__(self, path: pathlib.Path, files: Files) -> None:
-        # A process that leaves without asking how it went does not wait for it.
-        super().__init__(name="checkpoint", daemon=True)
-        self.path = path
-        self.files = files
-        self.words: dict[str, bytes] = {}
-        self._sums: dict[str, Sum] = {}
-        self._error: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            for name, tensors in self.files.items():
-                self._sums[name] = write_into(self.path, name, pack(tensors))
-            for name, content in self.words.items():
-                self._sums[name] = write_into(self.path, name, content)
-        except Exception as error:
-            self._error = error
-
-    def result(self) -> dict[str, Sum]:
-        """Return the checksums of what was written, when it is; or raise what went wrong."""
-        if self.is_alive():
-            self.join()
-        if self._error is not None:
-            raise self._error
-        return self._sums
 
 
 def _moments(index: Index) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:

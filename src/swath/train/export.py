@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from swath import here
 from swath.config import ConfigError, build, plain
 from swath.data.chip import Label
 from swath.data.normalize import Normalizer
@@ -27,6 +29,8 @@ from swath.tasks import Objective, Task
 from swath.train.heldout import Trained
 from swath.train.precision import AUTOCAST
 from swath.train.tensors import Stored, pack, read_index
+
+log = logging.getLogger(__name__)
 
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
 VERSION = 1
@@ -50,6 +54,8 @@ class About:
     update: int
     trained: Trained | None = None
     """What it was trained on; None in models of older releases."""
+    lost: int | None = None
+    """Update of better weights of its run, which were damaged on disk; these stand in for them."""
 
     def bind(self) -> Objective:
         """Return the task on the labels that the network was trained on."""
@@ -127,10 +133,16 @@ def load_model(folder: str | pathlib.Path, device: str | torch.device = "cpu") -
     """Return the model of a run folder, on ``device``.
 
     ConfigError if there is none, if the weights are damaged or of another model.json, or if a
-    newer Swath wrote them.
+    newer Swath wrote them. Warns, on rank 0, if they are not the best that their run had.
     """
     folder = pathlib.Path(folder)
     about = read_about(folder)
+    if about.lost is not None and not here.rank():
+        log.warning(
+            "%s: the best weights of this run, after update %d, were lost with a damaged "
+            "checkpoint; these, after update %d, stand in for them",
+            *(folder / WEIGHTS, about.lost, about.update),
+        )
     try:
         content = (folder / WEIGHTS).read_bytes()
     except OSError as error:

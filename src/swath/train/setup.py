@@ -88,17 +88,35 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
         with contextlib.ExitStack() as records:
             world.first_does(lambda: _begin_records(trainer, folder, records))
             trainer.run()
-        chosen = progress.update
-        if job.train.select == "best" and progress.best_update is not None:
-            chosen = progress.best_update
-        trainer.checkpoints.check(chosen)
+        chosen = _chosen(trainer)
 
         def export() -> None:
-            export_model(trainer.checkpoints, chosen, folder, about)
+            export_model(trainer.checkpoints, chosen, folder, about, lost=progress.lost)
 
         world.first_does(export)
     lines = (figures for figures in reversed(read(folder)) if figures["update"] == chosen)
     return next(lines, {"update": chosen})  # its line may be gone from a run finished before
+
+
+def _chosen(trainer: Trainer) -> int:
+    """Return the update whose weights a finished run exports; their checkpoint is whole.
+
+    ConfigError if it is not, and no other one can stand in for it.
+    """
+    progress, there = trainer.state.progress, trainer.checkpoints
+    if trainer.settings.select == "best" and (best := progress.best_update) is not None:
+        if there.whole(best):
+            return best
+        for name, value in there.stand_in(progress.update, best).items():
+            setattr(progress, name, value)
+        if progress.best_update is not None:
+            return progress.best_update
+    if not there.whole(progress.update):
+        raise ConfigError(
+            f"{there.path(progress.update)}: is damaged, and it holds the model of this run; the"
+            " same command makes it again from the checkpoint before"
+        )
+    return progress.update
 
 
 def _begin_records(trainer: Trainer, folder: pathlib.Path, records: contextlib.ExitStack) -> None:
@@ -334,10 +352,17 @@ def _sweep(loader: Any, replica: Replica) -> Iterator[Batch]:
 
 
 def export_model(
-    checkpoints: Checkpoints, update: int, folder: pathlib.Path, about: About
+    checkpoints: Checkpoints,
+    update: int,
+    folder: pathlib.Path,
+    about: About,
+    lost: int | None = None,
 ) -> pathlib.Path:
-    """Write the model of the checkpoint after ``update`` to the run folder; return its weights."""
+    """Write the model of the checkpoint after ``update`` to the run folder; return its weights.
+
+    lost: the update whose weights it stands in for, if those were lost.
+    """
     samples = checkpoints.numbers(update)["samples"]
-    reached = dataclasses.replace(about, samples=samples, update=update)
+    reached = dataclasses.replace(about, samples=samples, update=update, lost=lost)
     save_model(folder, weights_of(checkpoints.path(update)), reached)
     return folder / WEIGHTS

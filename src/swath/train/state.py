@@ -34,6 +34,8 @@ class Progress:
     """Figure of the best evaluation; None before the first."""
     best_update: int | None = None
     """Update after which it was made."""
+    lost: int | None = None
+    """Update of a better one, whose weights were damaged on disk; None: none was lost."""
     seconds: float = 0.0
     """Seconds spent training, interruptions left out."""
 
@@ -89,7 +91,7 @@ class TrainState:
         """Go on from ``numbers``, now that the tensors have their values."""
         if self.average is not None:
             self.average.updates = numbers["averaged"]
-        self.progress = Progress(**{name: numbers[name] for name in vars(Progress())})
+        self.progress = Progress(**{n: numbers[n] for n in vars(Progress()) if n in numbers})
 
     def _moments(self) -> dict[str, Tensor]:
         return {

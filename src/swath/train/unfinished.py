@@ -6,19 +6,15 @@ far can be taken, and the run can still be gone on with afterwards.
 
 from __future__ import annotations
 
-import logging
 import pathlib
 from typing import Any
 
 from swath.config import ConfigError
-from swath.files import Damaged
 from swath.lock import lock
 from swath.parallel.world import World
 from swath.train.checkpoint import Checkpoints
 from swath.train.job import TrainJob, check
 from swath.train.setup import describe, export_model, fingerprint
-
-log = logging.getLogger(__name__)
 
 
 def export(job: TrainJob) -> pathlib.Path:
@@ -42,20 +38,20 @@ def export(job: TrainJob) -> pathlib.Path:
                 f"{there.path(update)}: was trained on another store than {job.data.store} is now; "
                 "set data.store to that one"
             )
-        return export_model(there, update, folder, about)
+        return export_model(there, update, folder, about, numbers.get("lost"))
 
 
 def _chosen(there: Checkpoints, select: str) -> tuple[int, dict[str, Any]]:
-    """Return the update whose weights are taken, and the numbers of its checkpoint."""
+    """Return the update whose weights are taken, and the numbers of the run's state."""
     for newest in reversed(there.updates()):
-        best = there.numbers(newest).get("best_update") if select == "best" else None
-        for update in [newest] if best is None else [best, newest]:
-            try:
-                there.check(update)
-            except Damaged as problem:
-                log.warning("checkpoint damaged: %s; another one is used", problem)
-            else:
-                return update, there.numbers(update)
+        if not there.whole(newest):
+            continue
+        numbers = there.numbers(newest)
+        best = numbers.get("best_update") if select == "best" else None
+        if best is not None and not there.whole(best):
+            numbers |= there.stand_in(newest, best)
+            best = numbers["best_update"]
+        return newest if best is None else best, numbers
     raise ConfigError(
         f"{there.folder}: there is no whole checkpoint to take a model from; swath train writes "
         "one at least every train.checkpoint_seconds, and when it is stopped by a signal"
