@@ -33,7 +33,7 @@ def flags() -> tuple[bool, bool, list[bool]]:
 def shared() -> tuple[torch.Tensor, int]:
     world = World.start("cpu")
     mine = torch.full((3,), 7.5 - world.rank)
-    world.share([mine])
+    world.broadcast([mine])
     return mine, world.number(2**60 + 1 if world.first else 5)
 
 
@@ -57,7 +57,7 @@ def test_rank_0_is_shared_exactly(ranks):
 
 def largest() -> list[float]:
     world = World.start("cpu")
-    return world.largest([-world.rank, 2.5 * world.rank, 2**40 + world.rank])
+    return world.max([-world.rank, 2.5 * world.rank, 2**40 + world.rank])
 
 
 def test_the_largest_of_all_ranks_is_known_to_all(ranks):

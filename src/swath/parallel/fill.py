@@ -47,7 +47,7 @@ def spread_hollow(
             value = values.pop(name, torch.empty(0)).detach().to(mesh.world.device)
             if not mesh.world.first:
                 value = torch.empty(shape, dtype=dtype, device=mesh.world.device)
-            mesh.world.share([value])
+            mesh.world.broadcast([value])
             if name in held:
                 _put(held[name], value)
     return model

@@ -156,7 +156,7 @@ class World:
         votes = self.sum(torch.tensor(flags, dtype=torch.float32, device=self.device))
         return [vote > 0 for vote in votes.tolist()]
 
-    def largest(self, values: Sequence[float]) -> list[float]:
+    def max(self, values: Sequence[float]) -> list[float]:
         """Return the largest of all ranks for each of ``values``; in one exchange."""
         if self.group is None:
             return list(values)
@@ -164,7 +164,7 @@ class World:
         dist.all_reduce(most, dist.ReduceOp.MAX, group=self.group)
         return most.tolist()
 
-    def share(self, tensors: Sequence[Tensor]) -> None:
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Give every rank the tensors of rank 0, in place."""
         if self.group is None:
             return
@@ -184,9 +184,7 @@ class World:
                 action()
             except Exception as problem:
                 error = problem
-        # The others must not walk into the next exchange alone.
-        if self.any(error is not None):
-            raise error or RankFailed("rank 0 failed; its own message says why", told=True)
+        self._end_alike(error, "rank 0")
 
     def all_do(self, action: Callable[[], object], seconds: float = 0.5) -> None:
         """Let every rank do ``action``, on a thread; return when all are done. If it fails on one,
@@ -200,8 +198,13 @@ class World:
             while self.any(not doing.done()):
                 time.sleep(seconds)
             error = doing.exception()
+        self._end_alike(error, "another rank")
+
+    def _end_alike(self, error: BaseException | None, who: str) -> None:
+        """Raise on all ranks if there is an ``error`` on one: the others must not walk into the
+        next exchange alone."""
         if self.any(error is not None):
-            raise error or RankFailed("another rank failed; its own message says why", told=True)
+            raise error or RankFailed(f"{who} failed; its own message says why", told=True)
 
 
 def refuse(trouble: str, seconds: float = 60.0) -> ConfigError | RankFailed:

@@ -103,7 +103,7 @@ def predict(
             apart[0] = name_for(folder, scene) != stem(scene.name)
 
         ranks.first_does(choose)
-        ranks.share([apart])
+        ranks.broadcast([apart])
         name = apart_name(scene) if apart else stem(scene.name)
         plan = mapping.plan(layers)
         origin = Origin.of(scene, mapping.fingerprint, plan)
@@ -121,7 +121,7 @@ def _write(mapping: Mapping, files: Files, progress: Progress, world: World) -> 
         done[files.begin()] = 1
 
     world.first_does(begin)
-    world.share([done])
+    world.broadcast([done])
     missing = (done == 0).nonzero().flatten().tolist()
     mine = deal(mapping.tiling, missing, world.ranks)[world.rank]
     there = len(done) - len(missing)

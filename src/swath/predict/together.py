@@ -41,7 +41,7 @@ def check_alike(world: World, plan: Mapping[str, Any]) -> None:
         [zlib.crc32(json.dumps(part, sort_keys=True).encode()) for part in plan.values()]
     )
     first = mine.clone()
-    world.share([first])
+    world.broadcast([first])
     differs = world.any_of((mine != first).tolist())
     if any(differs):
         names = ", ".join(name for name, other in zip(plan, differs, strict=True) if other)

@@ -251,7 +251,7 @@ def make_replica(model: nn.Module, job: TrainJob, world: World) -> Replica:
     weights of rank 0."""
     mesh = Mesh.of(world, job.parallel)
     with torch.no_grad():
-        world.share([*model.parameters(), *model.buffers()])
+        world.broadcast([*model.parameters(), *model.buffers()])
     return _replica(spread(model, mesh, job.parallel, **_how(job)), mesh, job)
 
 

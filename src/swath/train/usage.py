@@ -90,7 +90,7 @@ class Usage:
             now - then for now, then in zip(self._since, before, strict=True)
         )
         sent = -1.0 if self._sent is None else self._sent
-        data, exchanges, sent, memory = self.world.largest(
+        data, exchanges, sent, memory = self.world.max(
             [data / seconds, exchanges / seconds, sent, peak_bytes(self.world.device)]
         )
         found: dict[str, Any] = {"samples_per_s": learned / seconds}
@@ -109,5 +109,5 @@ class Usage:
                 self.staging.copied_bytes, dtype=torch.int64, device=self.world.device
             )
             found["staged_bytes"] = int(self.world.sum(copied))
-            (found["staged_seconds"],) = self.world.largest([self.staging.copied_seconds])
+            (found["staged_seconds"],) = self.world.max([self.staging.copied_seconds])
         return {**found, "memory_bytes": round(memory)}
