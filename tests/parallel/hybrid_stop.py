@@ -18,7 +18,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from swath.parallel.operations import Operations
 
 Group = dist.ProcessGroup
 
@@ -107,7 +108,7 @@ def write_out(model: nn.Module, tensor: Group, shard: Group) -> None:
         module.register_forward_pre_hook(lambda _, args: (Enter.apply(args[0], tensor),))
 
 
-class Peak(TorchDispatchMode):
+class Peak(Operations):
     """Follows how many bytes of parameters, put together, are there at once; ``bytes``: the most.
 
     Counted are the results of all-gathers of more than one rank while they live, and parameters of
@@ -119,14 +120,9 @@ class Peak(TorchDispatchMode):
         self.model, self.bytes = model, 0
         self.held: list[weakref.ref] = []
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if any(issubclass(kind, DTensor) for kind in types):
-            return NotImplemented
-        result = func(*args, **(kwargs or {}))
+    def done(self, func: Any, given: tuple[Any, ...], result: Any) -> None:
         if "allgather" in str(func):
-            self.held.append(weakref.ref(args[0].untyped_storage()))
+            self.held.append(weakref.ref(given[0].untyped_storage()))
         now = self._now()
         for _ in range(20):
             if now <= self.bytes:
@@ -134,7 +130,6 @@ class Peak(TorchDispatchMode):
             time.sleep(0.002)  # the thread of an exchange may let its buffer go a moment late
             now = min(now, self._now())
         self.bytes = max(self.bytes, now)
-        return result
 
     def _now(self) -> int:
         self.held = [held for held in self.held if held() is not None]

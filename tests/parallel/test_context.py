@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from swath.config import ConfigError
@@ -26,6 +25,7 @@ from swath.parallel.attention import KINDS
 from swath.parallel.context import share_tokens
 from swath.parallel.count import counted
 from swath.parallel.mesh import Mesh
+from swath.parallel.operations import Operations
 from swath.parallel.replica import Replica
 from swath.parallel.runs import Join, Runs
 from swath.parallel.settings import Degrees, Parallel
@@ -202,7 +202,7 @@ def test_bytes_on_the_wire_are_those_of_the_closed_form(ranks, number):
             assert found == closed[kind], kind
 
 
-class Live(TorchDispatchMode):
+class Peak(Operations):
     """The most bytes that were alive at a time, of those made inside."""
 
     def __init__(self) -> None:
@@ -210,8 +210,7 @@ class Live(TorchDispatchMode):
         self.now = self.most = 0
         self.seen: weakref.WeakSet = weakref.WeakSet()
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
+    def done(self, func, given, result):
         for t in tree_leaves(result):
             if isinstance(t, Tensor) and t.untyped_storage() not in self.seen:
                 storage = t.untyped_storage()
@@ -219,7 +218,6 @@ class Live(TorchDispatchMode):
                 self.now += storage.nbytes()
                 self.most = max(self.most, self.now)
                 weakref.finalize(storage, self._gone, storage.nbytes())
-        return result
 
     def _gone(self, size: int) -> None:
         self.now -= size
@@ -234,9 +232,9 @@ def held(kind: str, each: int) -> tuple[int, int]:
     attention.runs = runs
     for part in parts:
         part.requires_grad_()
-    with Live() as forward:
+    with Peak() as forward:
         out = attention(*parts)
-    with Live() as backward:
+    with Peak() as backward:
         out.backward(grad)
     return forward.most, backward.most
 

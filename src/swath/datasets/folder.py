@@ -18,16 +18,14 @@ import numpy as np
 from swath.config import ConfigError, no_such
 from swath.data import files
 from swath.data.chip import Chip, Contents, Label, Modality
-from swath.data.dataset import Dataset
-from swath.data.imagery import Imagery
 from swath.data.nodata import mark, no_data
-from swath.data.sensor import load_sensor
+from swath.datasets._images import Images
 from swath.datasets._places import PARTS, Place, blocks, lay, parts_in, read_lists
 from swath.geo.window import Window
 
 
 @dataclass(frozen=True, kw_only=True)
-class Folder(Dataset):
+class Folder(Images):
     """Images of one size, in a folder for each class."""
 
     path: str
@@ -35,27 +33,10 @@ class Folder(Dataset):
     is one file with all its bands."""
     classes: tuple[str, ...] = ()
     """Classes to take, in the order of the class ids; empty: every folder, by name."""
-    sensor: str = "rgb"
-    """Name of a sensor that ships with Swath, or a YAML file like those."""
-    scale: float | None = None
-    """Unit per count, such as 1 for files that hold reflectance itself; None: the sensor's."""
-    offset: float | None = None
-    """What a count of 0 stands for, in the sensor's unit; None: the sensor's."""
-    bands: tuple[str, ...] | None = None
-    """Bands to use, in this order; None: all that the images have."""
-    order: tuple[str, ...] | None = None
-    """Bands of an image, channel by channel, "-" for none, as in [B02, B03, B04, "-"]; None: as the
-    files describe them."""
-    nodata: float | None = None
-    """Pixel value that means "not observed"; None: as the files say, else the sensor."""
     splits: dict[str, str] = field(default_factory=dict)
     """Published split: part -> file with one image name a line; parts are train, val, test."""
     block_m: float = 10_000.0
     """Edge in m of the squares of the grouping "block", if the images have places on the Earth."""
-    licence: str = ""
-    """Licence of the images; kept in the store."""
-    source: str = ""
-    """Attribution, as the licence wants it; kept in the store."""
 
     def __post_init__(self) -> None:
         if self.block_m <= 0:
@@ -78,8 +59,8 @@ class FolderSource:
             self._given = {f: lists[f.stem] for f in self._images if f.stem in lists}
             if not self._given:
                 raise ConfigError(f"{self._root}: the lists of splits name none of its images")
-        self._sensor = load_sensor(settings.sensor).counted(settings.scale, settings.offset)
-        channels = self._channels(self._images[0])
+        self._sensor = settings.counted()
+        channels = settings.channels(self._images[0], self._sensor)
         every = list(channels.values())
         self._file = every[0].file
         self._dtype = np.result_type(*(channel.dtype for channel in every))
@@ -111,7 +92,7 @@ class FolderSource:
 
     def chip(self, index: int) -> Chip:
         path = self._images[index]
-        channels = self._channels(path)
+        channels = self.settings.channels(path, self._sensor)
         file = next(iter(channels.values())).file
         try:
             if (file.height, file.width) != self._size:
@@ -139,13 +120,6 @@ class FolderSource:
             where=self._where[index],
             given=given,
         )
-
-    def _channels(self, path: pathlib.Path) -> dict[str, Any]:
-        s = self.settings
-        imagery = Imagery(
-            path=str(path), sensor=s.sensor, bands=s.bands, order=s.order, nodata=s.nodata
-        )
-        return files.channels(imagery, self._sensor)
 
     def _find_places(self) -> list[Place | None]:
         """Return where each image lies; if the first has no place, none is looked for."""

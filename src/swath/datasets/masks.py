@@ -17,10 +17,8 @@ import numpy as np
 from swath.config import ConfigError, no_such
 from swath.data import files
 from swath.data.chip import IGNORE, Chip, Contents, Ground, Label, Modality, Where
-from swath.data.dataset import Dataset
-from swath.data.imagery import Imagery
 from swath.data.nodata import mark, no_data
-from swath.data.sensor import load_sensor
+from swath.datasets._images import Images
 from swath.datasets._mask import mask_value, read_mask
 from swath.datasets._places import PARTS, parts_in
 from swath.geo.channel import Channel
@@ -29,7 +27,7 @@ from swath.geo.window import Window, windows
 
 
 @dataclass(frozen=True, kw_only=True)
-class Masks(Dataset):
+class Masks(Images):
     """Images and masks in one folder tree, paired by name."""
 
     path: str
@@ -53,24 +51,6 @@ class Masks(Dataset):
     colours: tuple[str, ...] = ()
     """Colour "#rrggbb" of each class; empty: those of the masks, or chosen."""
 
-    sensor: str = "rgb"
-    """Name of a sensor that ships with Swath, or a YAML file like those."""
-
-    scale: float | None = None
-    """Unit per count, such as 1 for files that hold reflectance itself; None: the sensor's."""
-
-    offset: float | None = None
-    """What a count of 0 stands for, in the sensor's unit; None: the sensor's."""
-
-    bands: tuple[str, ...] | None = None
-    """Bands to use, in this order; None: all that the images have."""
-
-    order: tuple[str, ...] | None = None
-    """Bands of an image, channel by channel, "-" for none; None: as the files describe them."""
-
-    nodata: float | None = None
-    """Pixel value that means "not observed"; None: as the files say, else the sensor."""
-
     chip: int | None = None
     """Height and width of a chip in px; None: whole images, which are then of one size."""
 
@@ -80,12 +60,6 @@ class Masks(Dataset):
     block_m: float | None = None
     """Edge in m of the squares of ground that a split in space keeps together; the images then
     need a place in one CRS that counts in metres. None: an image is a block."""
-
-    licence: str = ""
-    """Licence of images and masks, as it is to be stated."""
-
-    source: str = ""
-    """Attribution, as the licence wants it."""
 
     def __post_init__(self) -> None:
         if "{stem}" not in self.masks:
@@ -149,7 +123,7 @@ class Pairs:
     def __init__(self, settings: Masks) -> None:
         self.settings = settings
         self._root = pathlib.Path(settings.path)
-        self._sensor = load_sensor(settings.sensor).counted(settings.scale, settings.offset)
+        self._sensor = settings.counted()
         self._names = _find(self._root, settings.images)
         self._masks = [self._mask_of(name) for name in self._names]
         with ThreadPoolExecutor(4) as pool:
@@ -214,15 +188,7 @@ class Pairs:
         )
 
     def _channels(self, name: str) -> dict[str, Channel]:
-        settings = self.settings
-        imagery = Imagery(
-            path=str(self._root / name),
-            sensor=settings.sensor,
-            bands=settings.bands,
-            order=settings.order,
-            nodata=settings.nodata,
-        )
-        return files.channels(imagery, self._sensor)
+        return self.settings.channels(self._root / name, self._sensor)
 
     def _head(self, name: str) -> _Head:
         channels = self._channels(name)

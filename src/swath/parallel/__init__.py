@@ -7,5 +7,6 @@
 * An update: replica.py has the gradient over all ranks, with flat.py for what is whole on each.
 * The job: launch.py starts ranks, meet.py brings them together, watch.py notices who is lost,
   end.py says why all end.
-* What it costs: count.py counts bytes, waits.py the time that exchanges take from computing.
+* What it costs: count.py counts bytes exchanged and live.py those in memory, both on operations.py;
+  waits.py the time that exchanges take from computing; dry.py asks without ranks.
 """

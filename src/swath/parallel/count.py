@@ -28,9 +28,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import _resolve_process_group
-from torch.distributed.tensor import DTensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from swath.parallel.operations import Operations
 
 Sent = Callable[[int], float]
 
@@ -114,24 +114,17 @@ def counted() -> Iterator[Volume]:
         yield volume
 
 
-class _Counting(TorchDispatchMode):
+class _Counting(Operations):
     def __init__(self, volume: Volume) -> None:
         super().__init__()
         self.volume = volume
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if any(issubclass(kind, DTensor) for kind in types):
-            return NotImplemented  # it first becomes plain operations, which come here again
-        result = func(*args, **(kwargs or {}))
+    def done(self, func: Any, given: tuple[Any, ...], result: Any) -> None:
         library, _, name = str(func).partition(".")
         if "c10d" in library and (kind := _kind(name.partition(".")[0])):
-            told = (*args, *(kwargs or {}).values())
-            group, most = _group(told), max(map(_bytes, (*told, result)))
+            group, most = _group(given), max(map(_bytes, (*given, result)))
             if group.size() > 1:  # torch also calls them among one rank
                 self.volume.exchanges.append(Exchange(kind, group.size(), most, group.group_name))
-        return result
 
 
 def _kind(name: str) -> str | None:

@@ -27,14 +27,15 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._sharding_prop import ShardingPropagator
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from swath.parallel.operations import Operations
 
 GATHERED, OTHER = "gathered", "activations"
 _OFTEN = 256  # operations between two looks at what is alive
 
 
-class Live(TorchDispatchMode):
+class Live(Operations):
     """Counts the memory of all tensors that operations in the block make.
 
     look: called every now and then, to name what can be found only in the middle of things.
@@ -51,18 +52,12 @@ class Live(TorchDispatchMode):
         self._operations, self._aside = 0, 0
         self._bytes, self._most, self._when = 0, 0, 0
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if any(issubclass(kind, DTensor) for kind in types):
-            return NotImplemented  # it first becomes plain operations, which come here again
-        result = func(*args, **(kwargs or {}))
+    def done(self, func: Any, given: tuple[Any, ...], result: Any) -> None:
         if not self._aside:
             self.count(tree_leaves(result))
             self._operations += 1
             if self._look is not None and self._operations % _OFTEN == 0:
                 self._look()
-        return result
 
     def count(self, values: Iterable[Any]) -> None:
         """Let those of ``values`` that are tensors count from now on."""
