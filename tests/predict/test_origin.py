@@ -48,7 +48,7 @@ def test_scenes_of_one_name_have_maps_of_their_own(model, tmp_path, caplog):
     assert apart.name.startswith("scene-") and (pixels(apart) != pixels(path)).any()
     said = f"scene.tif is the map of another scene of that name ({tmp_path}/a/scene.tif); this one"
     assert said in caplog.text and "predict.scene.name=NAME calls it otherwise" in caplog.text
-    with second.open() as scene:  # again: its own map, which may be replaced
+    with second.open() as scene:  # again: its own map
         assert predict(model, scene, QUICK, tmp_path / "map")["classes"] == apart
     assert len(list((tmp_path / "map").glob("*.tif"))) == 2
 
@@ -79,10 +79,36 @@ def test_a_scene_is_the_same_wherever_it_lies(model, tmp_path):
         with one.open() as scene:
             assert predict(model, scene, QUICK, tmp_path / "map")["classes"].name == "scene.tif"
     origin = read_origin(tmp_path / "map/scene.tif")
-    assert origin.scene == "scene" and origin.path == str(tmp_path / "b/scene.tif")
+    assert origin.scene == "scene" and origin.path == str(tmp_path / "a/scene.tif")
     assert same_scene({"red": "1", "nir": "2"}, {"red": "1"})
     assert not same_scene({"red": "1", "nir": "2"}, {"red": "1", "nir": "3"})
     assert not same_scene({"red": "1"}, {"nir": "1"})
+
+
+def test_a_finished_map_is_left_and_not_written_over(model, tmp_path, caplog):
+    """As a store and a run are: the same again is there already, another one is refused."""
+    caplog.set_level("INFO", "swath")
+    imagery, folder = another(tmp_path, 0), tmp_path / "map"
+    with imagery.open() as scene:
+        path = predict(model, scene, QUICK, folder)["classes"]
+        before = path.stat()
+        assert predict(model, scene, dataclasses.replace(QUICK, windows_at_once=1), folder)
+        assert "scene.tif: is there, made by this model" in caplog.text
+        with pytest.raises(ConfigError, match=r"other settings: predict.overlap was 0.0"):
+            predict(model, scene, Predict(overlap=0.25), folder)
+    counted = dataclasses.replace(imagery, scale=2.0)  # the same file, read otherwise
+    with (
+        counted.open() as scene,
+        pytest.raises(ConfigError, match=r"scene's scale was None and is 2.0"),
+    ):
+        predict(model, scene, QUICK, folder)
+    assert path.stat() == before
+    path.rename(folder / "first.tif")
+    with counted.open() as scene:
+        predict(model, scene, QUICK, folder)
+    path.write_bytes((tmp_path / "scene.tif").read_bytes())
+    with imagery.open() as scene, pytest.raises(ConfigError, match="is no map that swath predict"):
+        predict(model, scene, QUICK, folder)
 
 
 def test_layers_of_an_older_map_are_removed(model, tmp_path, caplog):

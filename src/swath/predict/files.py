@@ -95,7 +95,7 @@ class Files:
                 )
             for writer in writers:
                 writer.finish()
-        remove_stale(self.folder, self.name, self.origin.made)
+        remove_stale(self.folder, self.name, self.origin.plan)
         ledger.remove()
 
     def _damaged(self, ledger: Ledger, writers: list[CogWriter]) -> set[int]:

@@ -32,7 +32,7 @@ from swath.predict.files import Files
 from swath.predict.layers import layers_of, pixels_of
 from swath.predict.ledger import checksum
 from swath.predict.mapping import Mapping
-from swath.predict.origin import Origin, apart_name, name_for
+from swath.predict.origin import Origin, apart_name, name_for, stands
 from swath.predict.settings import Predict, stem
 from swath.predict.tiles import deal
 from swath.predict.together import check_alike, meet, patient
@@ -60,16 +60,17 @@ def predict(
 
     "classes" (or "values", or "flags") is <scene's name>.tif, or, where that is the map of another
     scene of the same name, <name>-<six letters of its content>.tif; "probabilities" and
-    "uncertainty", if asked for, stand beside it, and those of an older map of the scene are
-    removed. All have the scene's grid and no-data where no band was observed. A map begun before
-    with the same model, scene and settings is gone on with.
+    "uncertainty", if asked for, stand beside it. All have the scene's grid and no-data where no
+    band was observed. A map begun before with the same model, scene and settings is gone on with,
+    one that is finished is left as it is. That of another model is replaced, with its layers.
 
     precision: as in train.precision; give the one that the model was trained in.
     compute: its threads and compile are used.
     world: the ranks, each of which has a device; None: those that the launcher started.
 
-    Raises ConfigError if the scene lacks a band of the model, settings do not fit the model,
-    ranks would make different maps, or another process maps this scene there.
+    Raises ConfigError if the scene lacks a band of the model, settings do not fit the model, a
+    finished map of other settings is there, ranks would make different maps, or another process
+    maps this scene there.
     """
     if world is None:
         with World.start("cpu") as world:
@@ -97,18 +98,25 @@ def predict(
             abreast = threads
         mapping = Mapping(model, scene, settings, where, precision, compute.compile, abreast)
         layers = layers_of(model.label, settings)
-        apart = torch.zeros(1, dtype=torch.int64)
-
-        def choose() -> None:
-            apart[0] = name_for(folder, scene) != stem(scene.name)
-
-        ranks.first_does(choose)
-        ranks.broadcast([apart])
-        name = apart_name(scene) if apart else stem(scene.name)
         plan = mapping.plan(layers)
         origin = Origin.of(scene, mapping.fingerprint, plan)
-        files = Files(layers, folder, name, scene, origin, mapping.tiling, plan)
-        _write(mapping, files, progress, ranks)
+
+        def files_of(name: str) -> Files:
+            return Files(layers, folder, name, scene, origin, mapping.tiling, plan)
+
+        chosen = torch.zeros(2, dtype=torch.int64)  # whether its name is apart, and it is there
+
+        def choose() -> None:
+            name = name_for(folder, scene)
+            chosen[0] = name != stem(scene.name)
+            chosen[1] = stands([*files_of(name).paths.values()], origin)
+
+        ranks.first_does(choose)
+        ranks.broadcast([chosen])
+        apart, there = chosen.tolist()
+        files = files_of(apart_name(scene) if apart else stem(scene.name))
+        if not there:
+            _write(mapping, files, progress, ranks)
         return files.paths
 
 

@@ -3,6 +3,9 @@
 Many scenes are called alike (``image.tif`` in folders of their own), so a scene is known by what
 its files hold: for each band a fingerprint of the file that it was read from, wherever that lies.
 A map of one scene is never written over that of another, nor scored or shown as if it were.
+
+A finished map stays: asked for again it is left as it is, and one with other settings is not
+written over it. Only that of another model, which the run folder no longer holds, is replaced.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import hashlib
 import json
 import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +26,11 @@ from swath.predict.settings import stem
 
 log = logging.getLogger(__name__)
 
-_NO_PIXEL = ("scene", "files", "layers", "probabilities", "uncertainty")
-"""Of a map's plan: where files lie, when they were copied and what is written beside."""
+_NO_PIXEL = ("files", "layers", "probabilities", "uncertainty")
+"""Of a map's plan: when files were copied and what is written beside."""
+
+_NO_PIXEL_OF_SCENE = ("path", "files", "bands", "name", "when")
+"""Of a scene's settings: where it lies and what it is called, which its content tells better."""
 
 LAYERS = ("", "_probabilities", "_uncertainty")
 """What the names of a map's files may end in, the map itself first."""
@@ -36,8 +42,8 @@ class Origin:
 
     model: str
     """Fingerprint of the model."""
-    made: str
-    """Fingerprint of all that the map's pixels depend on: equal in the layers of one map."""
+    plan: Mapping[str, Any]
+    """All that the map's pixels depend on, as JSON: equal in the layers of one map."""
     scene: str
     """Name of the scene."""
     path: str
@@ -51,9 +57,11 @@ class Origin:
     def of(cls, scene: Scene, model: str, plan: Mapping[str, Any]) -> Origin:
         """Return the origin of a map of ``scene`` that follows ``plan``."""
         made_of = {key: part for key, part in plan.items() if key not in _NO_PIXEL}
+        seen = made_of["scene"].items()
+        made_of["scene"] = {key: part for key, part in seen if key not in _NO_PIXEL_OF_SCENE}
         return cls(
             model=model,
-            made=hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest(),
+            plan=json.loads(json.dumps(made_of)),
             scene=scene.name,
             path=str(pathlib.Path(scene.imagery.path).absolute()),
             content=scene.content,
@@ -64,7 +72,7 @@ class Origin:
         return {
             "LAYER": layer,
             "MODEL_SHA256": self.model,
-            "MAP_SHA256": self.made,
+            "MAP_PLAN": json.dumps(self.plan),
             "SCENE": self.scene,
             "SCENE_PATH": self.path,
             "SCENE_CONTENT": json.dumps(dict(self.content)),
@@ -78,7 +86,7 @@ def read_origin(path: str | pathlib.Path) -> Origin | None:
     try:
         return Origin(
             model=tags["MODEL_SHA256"],
-            made=tags["MAP_SHA256"],
+            plan=json.loads(tags["MAP_PLAN"]),
             scene=tags["SCENE"],
             path=tags["SCENE_PATH"],
             content=json.loads(tags["SCENE_CONTENT"]),
@@ -173,12 +181,72 @@ def on_ground(raster: Any, ground: Any) -> bool:
     return same_size and np.allclose(tuple(raster.transform)[:6], here, rtol=1e-9, atol=1e-6)
 
 
-def remove_stale(folder: pathlib.Path, name: str, made: str) -> None:
-    """Remove the layers beside the map ``name`` that are not of the map ``made``, and say so."""
+def stands(paths: Sequence[pathlib.Path], wanted: Origin) -> bool:
+    """Return whether the map ``wanted`` is finished, in the files ``paths``, its classes first.
+
+    Says so, and if there is one of another model, which may be replaced. ConfigError if there is
+    one of other settings, or what is no map.
+    """
+    path = paths[0]
+    if not path.exists():
+        return False
+    there = read_origin(path)
+    if there is None:
+        raise ConfigError(
+            f"{path}: is no map that swath predict made, or not with this release, and is not "
+            "written over; move it away or delete it"
+        )
+    if there.model != wanted.model:
+        log.info("%s: was made by another model; it is made anew", path)
+        return False
+    different = next(_differences(there.plan, wanted.plan), None)
+    if different:
+        raise ConfigError(
+            f"{path}: was made with other settings: {different}; a finished map is not written "
+            "over: move it away or delete it, and the same command makes this one"
+        )
+    if any(not p.exists() or _plan_of(p) != there.plan for p in paths):
+        log.info("%s: is made again, for the layers beside it", path)
+        return False
+    log.info(
+        "%s: is there, made by this model, of this scene, with these settings; it is left as it is",
+        path,
+    )
+    return True
+
+
+def _plan_of(path: pathlib.Path) -> Mapping[str, Any] | None:
+    origin = read_origin(path)
+    return None if origin is None else origin.plan
+
+
+def _differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    """Yield, in words, what two plans of one model differ in, but for what a machine chooses."""
+    for name in dict.fromkeys([*wanted, *there]):
+        old, new = there.get(name), wanted.get(name)
+        if name == "arithmetic" and old and new:
+            name, old, new = "train.precision", old[0], new[0]
+        if old == new:
+            continue
+        if name == "scene" and old and new:
+            pairs = ((key, old.get(key), new.get(key)) for key in dict.fromkeys([*new, *old]))
+            yield from (
+                f"the scene's {k} was {o!r} and is {n!r} now" for k, o, n in pairs if o != n
+            )
+        elif name in ("content", "ground", "swath"):
+            whole = {"content": "bands", "ground": "grid", "swath": "release of Swath"}
+            yield f"the {whole[name]}"
+        else:
+            name = name if "." in name else f"predict.{name}"
+            yield f"{name} was {old!r} and is {new!r} now"
+
+
+def remove_stale(folder: pathlib.Path, name: str, plan: Mapping[str, Any]) -> None:
+    """Remove the layers beside the map ``name`` that are not of ``plan``, and say so."""
     for suffix in LAYERS[1:]:
         path = folder / f"{name}{suffix}.tif"
         origin = read_origin(path) if path.exists() else None
-        if origin is not None and origin.made != made:
+        if origin is not None and origin.plan != plan:
             path.unlink()
             pathlib.Path(f"{path}.aux.xml").unlink(missing_ok=True)
             log.info("%s: was removed: it belonged to the map that this one replaces", path)

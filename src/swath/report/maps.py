@@ -145,7 +145,7 @@ def _bytes(picture: np.ndarray) -> np.ndarray:
 def _uncertainty(path: pathlib.Path, origin: Origin, size: tuple[int, int]) -> str | None:
     file = path.with_name(f"{path.stem}_uncertainty.tif")
     beside = read_origin(file) if file.exists() else None
-    if beside is None or beside.made != origin.made:
+    if beside is None or beside.plan != origin.plan:
         return None
     with open_raster(file) as raster:
         return shade_png(raster.read(1, out_shape=size))
