@@ -31,7 +31,7 @@ from swath.train.export import consolidate
 from swath.train.settings import TrainSettings
 from swath.train.state import TrainState
 from swath.train.step import train_step
-from tests.test_layouts import BATCH, SUBJECTS, dealt, whole
+from tests.test_layouts import BATCH, SUBJECTS, TWO, dealt, whole
 
 LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "one": (1, {}),
@@ -43,6 +43,7 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "pipeline-2": (2, {"pipeline": 2}),
 }
 STOP, END = 3, 5  # updates
+NAME = "vit" + TWO
 SETTINGS = TrainSettings(samples=BATCH.samples * END, clip=0.5)
 ORDER = Order(25, seed=4)  # three updates are an epoch and almost half of the next
 
@@ -74,7 +75,7 @@ class Epochs:
 class Run:
     """A run in one layout."""
 
-    def __init__(self, parallel: Parallel, name: str = "vit", seed: int = 1) -> None:
+    def __init__(self, parallel: Parallel, name: str = NAME, seed: int = 1) -> None:
         self.mesh = Mesh.of(World.start("cpu") if parallel.fixed > 1 else World.alone(), parallel)
         model = SUBJECTS[name].network(torch.float64)
         if seed != 1:  # other weights, which a checkpoint has to replace
@@ -105,7 +106,7 @@ class Run:
         return Checkpoints(folder, 2, self.mesh.world, behind=True)
 
 
-def begin(parallel: Parallel, folder: pathlib.Path, name: str = "vit") -> None:
+def begin(parallel: Parallel, folder: pathlib.Path, name: str = NAME) -> None:
     """Run until STOP and save; learn on while it is written, as a run does."""
     run = Run(parallel, name)
     run.to(STOP)
@@ -115,7 +116,7 @@ def begin(parallel: Parallel, folder: pathlib.Path, name: str = "vit") -> None:
     checkpoints.finish()
 
 
-def go_on(parallel: Parallel, folders: list[pathlib.Path], name: str = "vit") -> list[dict]:
+def go_on(parallel: Parallel, folders: list[pathlib.Path], name: str = NAME) -> list[dict]:
     """Return for each of ``folders`` how the run goes on from there."""
     outcomes = []
     for folder in folders:
@@ -131,7 +132,7 @@ def tensors(run: Run) -> dict[str, dict[str, np.ndarray]]:
 
 
 @functools.cache
-def unbroken(name: str = "vit") -> dict:
+def unbroken(name: str = NAME) -> dict:
     run = Run(Parallel(), name)
     return {"curve": run.to(END)[STOP:], **tensors(run)}
 
@@ -205,7 +206,7 @@ def test_each_number_is_written_once(saved):
         for file in sorted(folder.glob("model-*.safetensors")):
             with safe_open(file, "pt") as opened:
                 sizes[file.name] = sum(opened.get_tensor(key).numel() for key in opened.keys())  # noqa: SIM118
-        network = SUBJECTS["vit"].network(torch.float64)
+        network = SUBJECTS[NAME].network(torch.float64)
         assert sum(sizes.values()) == sum(p.numel() for p in network.parameters())
         assert len(sizes) == LAYOUTS[layout][0]
         assert max(sizes.values()) < 1.5 * min(sizes.values())

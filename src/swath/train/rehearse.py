@@ -117,9 +117,13 @@ class Rehearsal:
     def _numbers(self, microbatches: int, most: int | None) -> list[int]:
         """Return the numbers of microbatches to go through; two are to be continued."""
         ranks = self.degrees.pipeline
-        if microbatches <= (3 * ranks if most is None else most):
-            return [microbatches]
-        return [1, 3] if ranks == 1 else [2 * ranks, 3 * ranks]
+        # Beyond these each microbatch finds as many others in flight, and gradients there already.
+        numbers = [1, 3] if ranks == 1 else [ranks + 1, ranks + 2]
+        if ranks > 1 and self.job.parallel.schedule == "gpipe":
+            numbers = [2, 3]
+        if self.job.parallel.schedule == "interleaved":
+            numbers = [2 * ranks, 3 * ranks]  # whole rounds
+        return [microbatches] if microbatches <= (numbers[1] if most is None else most) else numbers
 
     def _updates(
         self, model: nn.Module, mesh: Mesh, microbatches: int, numbers: list[int]
