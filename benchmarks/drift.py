@@ -2,14 +2,14 @@
 
     python benchmarks/drift.py [--updates 200] [--rates 1e-2 1e-3] [--precisions fp64 fp32 bf16]
 
-The same run on one rank, on two and on four: a vision transformer (4 blocks of width 32) that learns
+The same run on one rank, on two and on four: a vision transformer (4 blocks of width 32) learns
 synthetic images of 16 x 16 pixels with drop path, clipping and AdamW, never the same image twice,
 in updates of four microbatches of three samples. Ranks add the same gradients up in another order,
 which is all that differs. As the control, one rank begins with every weight moved to the next
 number that its type can hold, up or down at random: the smallest change there is.
 
-Told for some numbers of updates: the largest difference of a loss up to there, of the loss; and the
-distance of all weights from those of one rank, of their length. Below, the mean loss of the last
+Told for some numbers of updates, as shares: the largest difference of a loss up to there / the
+distance of all weights from those of one rank. Below, the mean loss of the last
 quarter of the updates, and the same run in updates of two microbatches. Prints drift.md's tables.
 """
 
@@ -19,7 +19,6 @@ import argparse
 import statistics
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -130,7 +129,7 @@ def on_ranks(ranks: int, cases: list[Case]) -> list[Curve]:
 
 
 def apart(one: Curve, other: Curve, updates: int) -> tuple[float, float]:
-    """Return the largest difference of a loss, and the distance of the weights, after ``updates``."""
+    """Return the largest difference of a loss up to ``updates``, and of the weights there."""
     losses = abs(other.losses - one.losses)[:updates] / abs(one.losses[:updates])
     distance = np.linalg.norm(other.weights[updates] - one.weights[updates])
     return losses.max(), float(distance / np.linalg.norm(one.weights[updates]))
@@ -154,23 +153,22 @@ def main() -> None:
         "4 ranks": on_ranks(4, cases),
     }
     marks = [mark for mark in MARKS if mark <= options.updates]
-    print("| precision | lr | against one rank | of | " + " | ".join(map(str, marks)) + " |")
-    print("| --- | --- | --- | --- |" + " --- |" * len(marks))
+    print("| precision | lr | against one rank | " + " | ".join(map(str, marks)) + " |")
+    print("| --- | --- | --- |" + " --- |" * len(marks))
     for number, case in enumerate(cases):
         for name in list(found)[1:]:
             pairs = [apart(found[ONE][number], found[name][number], mark) for mark in marks]
-            for what, figures in zip(("loss", "weights"), zip(*pairs, strict=True), strict=True):
-                cells = " | ".join(f"{figure:.0e}" for figure in figures)
-                print(f"| {case.precision} | {case.rate:g} | {name} | {what} | {cells} |")
+            cells = " | ".join(f"{loss:.0e} / {distance:.0e}" for loss, distance in pairs)
+            print(f"| {case.precision} | {case.rate:g} | {name} | {cells} |")
     last = options.updates // 4
     print(f"\n| mean loss of the last {last} | " + " | ".join(found) + " |")
     print("| --- |" + " --- |" * len(found))
     for number, case in enumerate(cases):
         means = [statistics.mean(curves[number].losses[-last:]) for curves in found.values()]
-        print(f"| {case.precision}, lr {case.rate:g} | " + " | ".join(f"{m:.5f}" for m in means), end="")
-        print(" |")
+        cells = " | ".join(f"{mean:.5f}" for mean in means)
+        print(f"| {case.precision}, lr {case.rate:g} | {cells} |")
     loss, distance = apart(found[ONE][-1], found["2 ranks"][-1], marks[-1])
-    print(f"\ntwo microbatches, on one rank and on two, after {marks[-1]}: {loss:g}, {distance:g}")
+    print(f"\ntwo microbatches, one rank and two, {marks[-1]} updates: {loss:g} / {distance:g}")
 
 
 if __name__ == "__main__":

@@ -86,7 +86,8 @@ class Store:
         """Return a new store of ``samples`` samples, none written yet; ``attributes`` go with it.
 
         compress: blosc (lz4, bits shuffled): 38 % of the bytes for Sentinel-2, and about 1.3 GB/s
-            a core to unpack; uncompressed is 8 times as fast from memory (benchmarks/loading.md).
+            a core to unpack; uncompressed is 6 to 8 times as fast from memory
+            (benchmarks/loading.md).
         """
         text = as_text(path)
         if cls.exists(text):
