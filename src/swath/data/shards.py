@@ -2,7 +2,7 @@
 
 On disk it is plain Zarr v3 with the ``sharding_indexed`` codec. TensorStore writes it, and reads
 what is compressed or remote, on threads of its own. Uncompressed local shards are left to
-``swath.data.direct``: TensorStore copies such a chunk several times (benchmarks/loading.md).
+``swath.data.direct``, which copies each sample once.
 """
 
 from __future__ import annotations
