@@ -42,9 +42,21 @@ def test_settings_that_cannot_be_meant_are_refused(cls, settings, message):
 @pytest.mark.parametrize(
     "settings, outputs, message",
     [
-        (UNet(), SINGLE, "unet gives an output for every pixel.* choose model.kind resnet"),
-        (ResNet(), DENSE, "resnet gives one output for each image.* choose model.kind unet"),
-        (Conv3d(), DENSE, "conv3d gives one output for each window.* choose model.kind unet"),
+        (
+            UNet(),
+            SINGLE,
+            "every pixel.* one output for each image; choose model.kind conv3d or resnet or vit$",
+        ),
+        (
+            ResNet(),
+            DENSE,
+            "resnet gives one output for each image, and .* model.kind unet or vit$",
+        ),
+        (
+            Conv3d(),
+            DENSE,
+            "conv3d gives one output for each image, and .* model.kind unet or vit$",
+        ),
         (Conv3d(), SINGLE, "nothing is left of windows of 9 px and 2 bands after 3 convolutions"),
         (ViT(patch=4, pool="mean"), DENSE, "pool=mean has no effect"),
         (ViT(patch=16), SINGLE, r"patch=16 is larger than the samples \(9 px\); make it 9 or less"),

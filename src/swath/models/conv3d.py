@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from swath.config import ConfigError
-from swath.models import Inputs, Model, Outputs
+from swath.models import Inputs, Model, Outputs, check_outputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Conv3d(Model):
     """The plan of Lange et al. 2018; the defaults are theirs."""
+
+    dense: ClassVar[bool | None] = False
 
     filters: tuple[int, ...] = (48, 32, 32)
     """Filters of each convolution."""
@@ -47,11 +49,7 @@ class Conv3d(Model):
     def build(self, inputs: Inputs, outputs: Outputs) -> nn.Module:
         from swath.nn.conv3d import Conv3d, extents
 
-        if outputs.dense:
-            raise ConfigError(
-                "conv3d gives one output for each window, and the task wants one for every pixel;"
-                " choose model.kind unet or vit"
-            )
+        check_outputs(self, outputs)
         strides = self.strides or (1,) * len(self.filters)
         left = extents(len(inputs.bands), inputs.size, self.kernel, strides)
         if min(left) < 1:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from swath.config import ConfigError
-from swath.models import Inputs, Model, Outputs
+from swath.models import Inputs, Model, Outputs, check_outputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class ResNet(Model):
     """Residual network with batch norm, whose statistics are those of a microbatch."""
+
+    dense: ClassVar[bool | None] = False
 
     depth: Literal[18, 34, 50] = 18
     """Layers with weights. At 3 bands and 1,000 classes: 11.7, 21.8 or 25.6 M parameters."""
@@ -33,10 +35,6 @@ class ResNet(Model):
     def build(self, inputs: Inputs, outputs: Outputs) -> nn.Module:
         from swath.nn.residual import ResNet
 
-        if outputs.dense:
-            raise ConfigError(
-                "resnet gives one output for each image, and the task wants one for every pixel;"
-                " choose model.kind unet or vit"
-            )
+        check_outputs(self, outputs)
         bands = tuple(band.name for band in inputs.bands)
         return ResNet(bands, self.depth, outputs.channels, self.dropout, self.width)

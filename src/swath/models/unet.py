@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from swath.config import ConfigError
-from swath.models import Inputs, Model, Outputs
+from swath.models import Inputs, Model, Outputs, check_outputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class UNet(Model):
     """Encoder and decoder with connections across; dense outputs only."""
+
+    dense: ClassVar[bool | None] = True
 
     encoder: Literal["plain", "resnet18", "resnet34", "resnet50"] = "plain"
     """What finds the features. plain: 3x3 convolutions with group norm, from full size on; nothing
@@ -42,11 +44,7 @@ class UNet(Model):
         from swath.nn.residual import ResNetEncoder
         from swath.nn.unet import PlainEncoder, UNet
 
-        if not outputs.dense:
-            raise ConfigError(
-                "unet gives an output for every pixel, and the task wants one for each image;"
-                " choose model.kind resnet, vit or conv3d"
-            )
+        check_outputs(self, outputs)
         bands = tuple(band.name for band in inputs.bands)
         encoder: nn.Module
         if self.encoder == "plain":
