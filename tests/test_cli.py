@@ -61,6 +61,8 @@ def test_the_way_from_scene_to_report(trained):
     with rasterio.open(made) as file, rasterio.open(trained / "scene.tif") as scene:
         assert (file.crs, file.transform, file.shape) == (scene.crs, scene.transform, scene.shape)
     told = invoke("evaluate", "runs/small")
+    assert "model, on the held-out part (a pixel counts in every chip that shows it):\n" in told
+    assert "map, on the held-out part (every pixel counts once):\n" in told
     for words in ("oa ", "User's acc.", "Producer's acc.", "Adjusted ha", "confusion: rows are"):
         assert words in told
     assert re.search(r"^water +[\d.]+ ± [\d.]+ % ", told, re.MULTILINE)
@@ -110,6 +112,8 @@ def test_the_store_is_shown(inside):
     assert shown and all((inside / p).read_bytes().startswith(b"\x89PNG") for p in shown)
     text = invoke("data", "stats", "recipe.yaml")
     assert "water" in text and "red" in text
+    assert invoke("data", "stats", "stores/small") == text  # a store says it as well as a recipe
+    assert [pathlib.Path(p) for p in invoke("data", "show", "stores/small").split()] == shown
 
 
 def test_show_says_where_each_value_was_written(inside):

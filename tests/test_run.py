@@ -193,7 +193,8 @@ def test_a_model_is_not_scored_under_a_build_that_was_not_made(trained):
     text = (trained / "recipe.yaml").read_text().replace("test: 0.3", "test: 0.2")
     (trained / "edited.yaml").write_text(text)
     with pytest.raises(
-        ConfigError, match=r"small: was built from other settings: split.test is 0.3 there and 0.2"
+        ConfigError,
+        match=r"small: was built from other settings: split.test is 0.3 in the sto",
     ):
         swath.run.evaluate(swath.load("edited.yaml"))
 

@@ -139,7 +139,8 @@ def evaluate(settings: Settings = None, ranks: Ranks = 1) -> None:
     if ranks != 1:
         _ranks("evaluate", settings, ranks, chosen)
     for name, figures in run.evaluate(chosen).items():
-        _figures(figures, "  ", f"{name}, on the held-out part:")
+        counting = f" ({figures['counting']})" if "counting" in figures else ""
+        _figures(figures, "  ", f"{name}, on the held-out part{counting}:")
         if "confusion" in figures:
             print(f"\n{table(figures)}")
 

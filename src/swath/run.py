@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+BY_CHIP, ONCE = "a pixel counts in every chip that shows it", "every pixel counts once"
+"""How figures of the model, chip by chip, and of its map count what they are made from."""
+
 _Verb = TypeVar("_Verb", bound=Callable[..., Any])
 
 
@@ -191,8 +194,9 @@ def _check_built(run: Run, store: Store) -> None:
 def evaluate(run: Run) -> dict[str, dict[str, Any]]:
     """Score the model, and its map if there is one, on the test part; write scores.json.
 
-    "model": windows of the test part one by one. "map": the maps of the store's scenes, every
-    held-out pixel once, with areas and their standard errors. Of several ranks all score the
+    "model": windows of the test part one by one; where chips overlap, a pixel counts in each.
+    "map": the maps of the store's scenes, every held-out pixel once, with areas and their standard
+    errors. "counting" says which of both it is. Of several ranks all score the
     model; the first alone scores the maps and writes, the others return "model" only. A map that
     another model made, or of another scene on the same ground, is left out, with a warning.
 
@@ -209,6 +213,8 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
     store = Store.open(run.data.store)
     _check_built(run, store)
     scores = {"model": score(job)}
+    if store.contents.label.per_pixel:
+        scores["model"]["counting"] = BY_CHIP
     if here.rank():
         return scores
     folder = run.place / FOLDER
@@ -217,6 +223,7 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
         ours = maps_to_score(folder, store, fingerprint(load_model(run.place)))
     if ours:
         scores["map"] = score_maps(ours, store, run.data.split)
+        scores["map"]["counting"] = ONCE
         if scores["model"].get("other_store"):
             scores["map"] |= {"other_store": True, "share_touching": None}
             scores["map"].pop("share_same_object", None)

@@ -16,7 +16,7 @@ import pytest
 
 from swath.config import ConfigError, plain
 from swath.data import build as room
-from swath.data.build import build
+from swath.data.build import _differing, build
 from swath.data.chip import IGNORE
 from swath.data.split import Split, select
 from swath.data.stats import unplain
@@ -156,7 +156,7 @@ def test_a_store_of_other_settings_is_refused(tmp_path):
     made(tmp_path / "s")
     with pytest.raises(ConfigError, match=r"s: was built from other settings: dataset.seed is 0 "):
         made(tmp_path / "s", seed=1)
-    with pytest.raises(ConfigError, match=r"split.test is 0.2 there and 0.3 here"):
+    with pytest.raises(ConfigError, match=r"split.test is 0.2 in the store and 0.3 in the s"):
         made(tmp_path / "s", Split(test=0.3))
 
 
@@ -541,6 +541,27 @@ def test_the_summary_shows_counts_and_bands(tmp_path):
     assert "0.0%" in text  # blocks do not touch
     assert "Labelled pixels" in text
     assert "Labelled" not in printed(made(tmp_path / "t", label="none"))
+
+
+def test_the_summary_says_what_a_count_of_0_is(tmp_path):
+    """Without the offset, means of counts could not be read as reflectance."""
+    store = made(tmp_path / "s")
+    (one, *others) = store.contents.modalities
+    sensor = dataclasses.replace(one.sensor, scale=2e-5, offset=-0.1, unit="reflectance")
+    some = (dataclasses.replace(one, sensor=sensor), *others)
+    store.contents = dataclasses.replace(store.contents, modalities=some)
+    text = " ".join(printed(store).split())
+    assert f"Bands of {one.name} over the training part, in 2e-05 reflectance; a count of 0" in text
+    assert "a count of 0 is -0.1 reflectance" in text
+
+
+def test_a_setting_that_is_not_there_is_said_in_words():
+    """No None, which nobody has written."""
+    classes = {"1": "water", "2": "flooded"}
+    found = _differing({"classes": classes}, {"classes": {"1": "water"}}, "labels")
+    assert found == "labels.classes.2 is 'flooded' in the store and not set in the settings"
+    found = _differing({}, {"when": "2017-02-16"}, "imagery")
+    assert found == "imagery.when is not set in the store and '2017-02-16' in the settings"
 
 
 def test_a_scene_with_nan_for_no_data_is_built_further_and_trained_on(tmp_path):

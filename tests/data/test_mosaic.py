@@ -5,6 +5,8 @@ import dataclasses
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from swath.config import ConfigError
 from swath.data.build import build
@@ -115,6 +117,20 @@ def test_pictures_are_drawn_for_every_kind_of_label(tmp_path, label):
         picture = matplotlib.image.imread(tmp_path / "x.png")
         assert picture.shape[0] > 200
         assert picture[..., :3].std() > 0.05
+
+
+@pytest.mark.parametrize("label", ["class", "flags", "mask"])
+def test_a_picture_says_which_sample_is_which(tmp_path, monkeypatch, label):
+    """By the name that messages and the store's column have, above the class, if it has one."""
+    store = synthetic(tmp_path / "s", label=label)
+    titles = []
+    monkeypatch.setattr(Axes, "set_title", lambda axis, text, **style: titles.append(text))
+    monkeypatch.setattr(Figure, "savefig", lambda *given, **style: None)
+    chips_picture(store, tmp_path / "x.png", n=5)
+    names = [text.split("\n")[0] for text in titles]
+    assert len(set(names)) == 5 and set(names) <= set(store.column("name").tolist())
+    if label == "class":
+        assert {text.split("\n")[1] for text in titles} <= {*store.contents.label.classes}
 
 
 def test_colours_are_true_false_or_asked_for():

@@ -6,6 +6,7 @@ import pytest
 
 from swath.config import ConfigError
 from swath.report.compare import compared, comparison, headline, table
+from swath.run import BY_CHIP
 
 ROWS = [
     {
@@ -89,6 +90,15 @@ def test_the_table_of_a_terminal():
         "map",
     ]
     assert table([]).strip() == ""
+
+
+def test_it_is_said_whether_a_pixel_counts_once():
+    """The model's own score and its map's differ; each says what it counts."""
+    told = {**ROWS[0], "counting": BY_CHIP}
+    about = comparison([told, *ROWS[1:]], 0, "")["about"]
+    assert "by its answers, sample by sample (a pixel counts in every chip that shows it)." in about
+    assert "unet: a pixel counts in every chip that shows it" in table([told, *ROWS[1:]])
+    assert "counts" not in table(ROWS)
 
 
 def test_a_model_is_compared_by_its_map_if_there_is_one(tmp_path):

@@ -179,7 +179,13 @@ def _differing(there: Any, asked: Any, path: str) -> str | None:
             if found:
                 return found
         return None
-    return None if _same(there, asked) else f"{path} is {there!r} there and {asked!r} here"
+    if _same(there, asked):
+        return None
+    return f"{path} is {_said(there)} in the store and {_said(asked)} in the settings"
+
+
+def _said(value: Any) -> str:
+    return "not set" if value is None else repr(value)
 
 
 def _same(one: Any, other: Any) -> bool:

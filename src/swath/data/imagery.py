@@ -25,7 +25,7 @@ from swath.data.product import pixel_m, warn_of_offset
 from swath.data.sensor import Sensor, load_sensor, sensors
 from swath.geo import warp
 from swath.geo.channel import Channel
-from swath.geo.raster import check_crs, crs_name, crs_short
+from swath.geo.raster import check_crs, crs_name, extent
 from swath.geo.tiles import Tiles
 from swath.geo.window import Window
 
@@ -277,22 +277,9 @@ def _check_overlap(grid: GeoBox, channels: dict[str, Channel]) -> None:
         if warp.source_window(grid, channel.grid, 0) is None:
             raise ConfigError(
                 f"{channel.file.path}: band {band} lies elsewhere than the scene: it covers "
-                f"{_extent(channel.grid)}, the scene {_extent(grid)}; one of them has a wrong CRS "
+                f"{extent(channel.grid)}, the scene {extent(grid)}; one of them has a wrong CRS "
                 "or transform"
             )
-
-
-def _extent(grid: GeoBox) -> str:
-    import rasterio.warp
-
-    bounds = tuple(grid.extent.boundingbox)[:4]
-    try:
-        west, south, east, north = rasterio.warp.transform_bounds(
-            str(grid.crs), "EPSG:4326", *bounds
-        )
-    except rasterio.errors.RasterioError:
-        return f"{bounds} in {crs_short(grid.crs)}"
-    return f"lon {west:.3f}..{east:.3f}, lat {south:.3f}..{north:.3f} ({crs_short(grid.crs)})"
 
 
 def _time(text: str) -> datetime.datetime:

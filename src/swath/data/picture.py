@@ -138,8 +138,14 @@ def chips_picture(
 
 
 def _title(store: Store, read: dict[str, np.ndarray], place: int, index: int) -> str:
-    label = store.contents.label
+    """Return the name of a sample, or its end, and below the label, if it has one as a whole."""
     name = str(store.column("name")[index])
+    shown = f"...{name[-25:]}" if len(name) > 28 else name
+    return "\n".join(filter(None, [shown, _label(store, read, place)]))
+
+
+def _label(store: Store, read: dict[str, np.ndarray], place: int) -> str:
+    label = store.contents.label
     if label.kind == "class":
         value = int(read["label"][place])
         return textwrap.shorten(label.classes[value], 26) if value >= 0 else "no label"
@@ -150,7 +156,7 @@ def _title(store: Store, read: dict[str, np.ndarray], place: int, index: int) ->
     if label.kind == "value":
         pairs = zip(label.classes, read["label"][place], strict=True)
         return "\n".join(f"{n} {v:.3g} {label.unit}" for n, v in pairs)
-    return name[-24:]
+    return ""
 
 
 def _draw_label(axis: Any, value: np.ndarray, store: Store) -> None:

@@ -90,6 +90,7 @@ def _bands(store: Store, name: str, found: list[Any]) -> Any:
 
     sensor = store.modality(name).sensor
     unit = f", in {sensor.scale:g} {sensor.unit}" if sensor.unit and sensor.scale != 1 else ""
+    unit += f"; a count of 0 is {sensor.offset:g} {sensor.unit}" if sensor.offset else ""
     table = Table(title=f"Bands of {name} over the training part{unit}")
     for column in ("band", "no-data", "mean", "sd", "min", "2 %", "median", "98 %", "max"):
         table.add_column(column, justify="left" if column == "band" else "right")

@@ -17,6 +17,7 @@ from swath.config import ConfigError, no_such
 from swath.data.chip import IGNORE, Label
 from swath.geo import warp
 from swath.geo.channel import Channel, File
+from swath.geo.raster import extent, extent_of
 from swath.geo.window import Window, windows
 
 if TYPE_CHECKING:
@@ -142,9 +143,15 @@ class Burn:
         shapes, values = shapes[keep], values[keep]
         inside = shapely.intersects(shapes, shapely.box(*tuple(grid.extent.boundingbox)[:4]))
         if not inside.any():
+            import pyogrio
+            import pyproj
+
+            there = pyogrio.read_info(labels.file, layer=labels.layer)
+            covered = extent_of(there["total_bounds"], pyproj.CRS(there["crs"]))
             raise ConfigError(
-                f"{labels.file}: none of {len(shapes)} labelled features lies in the scene; check "
-                "its CRS, and the scene's"
+                f"{labels.file}: none of {len(shapes)} labelled features lies in the scene: they "
+                f"cover {covered}, the scene {extent(grid)}; one of them has a wrong "
+                "CRS, or is of another place"
             )
         order = np.arange(int(inside.sum()))
         if labels.on_top == "smaller":
@@ -185,7 +192,11 @@ class Raster:
         self._grid, self._labels = grid, labels
         self._channel = Channel(File(labels.raster), labels.channel, labels.nodata)
         if warp.source_window(grid, self._channel.grid, 0) is None:
-            raise ConfigError(f"{labels.raster}: the label raster lies elsewhere than the scene")
+            raise ConfigError(
+                f"{labels.raster}: the label raster lies elsewhere than the scene: it covers "
+                f"{extent(self._channel.grid)}, the scene {extent(grid)}; one of them has a wrong "
+                "CRS, or is of another place"
+            )
         if labels.quantity is not None:
             self.label = Label(kind="raster", classes=(labels.quantity,), unit=labels.unit)
             return

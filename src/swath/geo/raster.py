@@ -10,6 +10,7 @@ import functools
 import os
 import pathlib
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from swath.config import ConfigError, no_such
 from swath.geo.window import Window
 
 if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
     from rasterio.io import DatasetReader
 
 
@@ -110,6 +112,23 @@ def crs_short(crs: Any) -> str:
     """Return "EPSG:32633" or, where the CRS has no code, its name."""
     name = crs_name(crs)
     return name.split('"')[1] if '"' in name else name
+
+
+def extent(grid: GeoBox) -> str:
+    """Return in words what ``grid`` covers, in degrees, and its CRS."""
+    return extent_of(tuple(grid.extent.boundingbox)[:4], grid.crs)
+
+
+def extent_of(bounds: Sequence[float], crs: Any) -> str:
+    """Return in words what lies within ``bounds`` (left, bottom, right, top) of ``crs``."""
+    import rasterio.errors
+    import rasterio.warp
+
+    try:
+        west, south, east, north = rasterio.warp.transform_bounds(str(crs), "EPSG:4326", *bounds)
+    except rasterio.errors.RasterioError:
+        return f"{tuple(bounds)} in {crs_short(crs)}"
+    return f"lon {west:.3f}..{east:.3f}, lat {south:.3f}..{north:.3f} ({crs_short(crs)})"
 
 
 @functools.cache

@@ -57,6 +57,8 @@ def table(rows: Sequence[Row]) -> str:
     for row, values in zip(rows, numbers, strict=True):
         cells = (f"{values[name]:>10.3f}" if name in values else f"{'-':>10}" for name in figures)
         lines.append(f"{row['name']:<{width}}" + "".join(cells))
+    if rows and "counting" in rows[0]:
+        lines.append(f"{rows[0]['name']}: {rows[0]['counting']}")
     touching = rows[0].get("share_touching") if rows else None
     if touching is not None:
         lines.append(f"{touching:.0%} of the test windows touch training pixels")
@@ -116,6 +118,8 @@ def comparison(rows: Sequence[Row], ours: int, unit: str) -> dict[str, Any] | No
         made.append({"name": row["name"], "cells": cells, "ours": i == ours})
     model = rows[ours]
     things = "map" if model.get("file") else "answers, sample by sample"
+    if counting := model.get("counting"):
+        things += f" ({counting})"
     return {
         "titles": [*(FIGURES[name].title for name in shown), "fitted on", "scored on"],
         "rows": made,
