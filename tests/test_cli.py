@@ -49,8 +49,13 @@ def test_train_builds_the_store_and_leaves_a_model(trained):
 def test_training_again_in_the_folder_changes_nothing(trained):
     """`swath train` resumes by itself; a finished run is finished."""
     weights = (trained / "runs/small/model.safetensors").read_bytes()
-    invoke("train", "recipe.yaml")
+    told = invoke("train", "recipe.yaml")
     assert (trained / "runs/small/model.safetensors").read_bytes() == weights
+    assert re.search(
+        r"^runs/small/model.safetensors: the model after update \d+  val/loss 0\.", told
+    )
+    verbs = ("predict", "evaluate", "baseline", "report")
+    assert told.endswith(f"\nnext: {', '.join(f'swath {v} runs/small' for v in verbs)}\n")
 
 
 def test_the_way_from_scene_to_report(trained):

@@ -111,7 +111,9 @@ def train(
         launch.check(ranks)
         run.build(chosen)  # several processes could not
         _ranks("train", settings, ranks, chosen)
-    _figures(run.train(chosen))
+    figures = run.train(chosen)
+    if not here.rank():
+        print(run.after_training(chosen, figures))
 
 
 @app.command(short_help="Write the model of an unfinished run.")

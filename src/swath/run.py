@@ -111,6 +111,23 @@ def train(run: Run) -> dict[str, Any]:
     return trained(job, settings=run)
 
 
+def after_training(run: Run, figures: dict[str, Any]) -> str:
+    """Return where the model is that :func:`train` left, how good it is, and what can be done next.
+
+    figures: as ``train`` returned them.
+    """
+    from swath.train.export import WEIGHTS
+    from swath.train.progress import scores
+
+    told = "  ".join(f"{name} {value:.4f}" for name, value in scores(figures))
+    built_from = None if run.build is None else run.build.dataset
+    verbs = ["predict"] if run.predict.scene or isinstance(built_from, Scene) else []
+    verbs += ["evaluate", *(["baseline"] if run.baselines else []), "report"]
+    chosen = f"{run.place / WEIGHTS}: the model after update {figures['update']}"
+    after = ", ".join(f"swath {verb} {run.place}" for verb in verbs)
+    return f"{chosen}{'  ' if told else ''}{told}\nnext: {after}"
+
+
 def export(run: Run) -> pathlib.Path:
     """Write the model of a run that is not at its end, as it stands; return its weights' file.
 

@@ -27,7 +27,7 @@ from swath.tasks.segment import Segment
 from swath.train.export import load_model
 from swath.train.interrupt import Interrupts
 from swath.train.job import TrainJob, claim
-from swath.train.progress import ProgressLine, line
+from swath.train.progress import ProgressLine, Rate, line
 from swath.train.record import read
 from swath.train.settings import Compute, TrainSettings
 from swath.train.setup import assemble, describe, score, train
@@ -83,6 +83,17 @@ def test_the_first_weights_are_those_of_the_seed(store, tmp_path):
 
     one, other, again = first(1), first(2), first(1)
     assert torch.equal(one, again) and not torch.equal(one, other)
+
+
+def test_samples_that_make_no_whole_update_are_told(store, tmp_path, caplog):
+    """The run is shorter than asked for, by less than a batch; who counts samples should know."""
+    caplog.set_level("INFO", "swath")
+    short = job(store, tmp_path)
+    size = short.batch.samples
+    longer = dataclasses.replace(short.train, samples=size + 1, evaluate_every=None)
+    assert train(dataclasses.replace(short, train=longer))["samples"] == size
+    said = f"train.samples={size + 1} is no multiple of batch.samples={size}: the run has 1 updates"
+    assert f"{said}, {size} samples" in caplog.text
 
 
 def test_score_says_how_many_samples_and_what_they_touch(done, store):
@@ -333,13 +344,30 @@ FIGURES = {
 
 
 def test_the_line_for_people_spells_its_units():
-    assert line(FIGURES, 63_060_000) == (
+    assert line(FIGURES, 63_060_000, 2310.0) == (
         "update 12  samples 49.2M  loss 0.4127  lr 1.50e-04  2 310 samples/s  data wait 2%"
         "  1 h 40 min left"
     )
     nan = float("nan")  # of a figure that is not defined
     scored = {"update": 3, "samples": 36, "val/oa": 0.5, "val/iou/water": 0.1, "val/r2": nan}
     assert line(scored, 100) == "update 3  samples 36  val/oa 0.5000"
+
+
+def test_the_time_left_is_told_from_minutes_not_from_an_update():
+    """The first update takes ten times as long, the others now 1 s, now 3 s; an hour later the
+    machine is twice as fast, which is known within minutes."""
+    rate, told, seconds = Rate(), [], 20.0
+    for update in range(1, 301):
+        told.append(rate(seconds, 10 * update))
+        seconds += 1.0 + 2.0 * (update % 2)
+    assert told[:5] == [None] * 5 and told[5] is not None
+    assert all(rate == pytest.approx(5.0, rel=0.3) for rate in told[5:])
+    assert all(rate == pytest.approx(5.0, rel=0.01) for rate in told[100:])
+    for update in range(301, 701):
+        last = rate(seconds, 10 * update)
+        seconds += 1.0
+    assert last == pytest.approx(10.0)
+    assert line(FIGURES, 63_060_000).endswith("data wait 2%  -- left")
 
 
 def test_in_a_log_file_updates_are_told_now_and_then_and_scores_always():

@@ -158,10 +158,11 @@ def test_the_record_of_a_run_adds_up(ranks, number, store, tmp_path):
         assert figures["sent_bytes"] == pytest.approx(sent, rel=0.02)
 
 
-def test_going_on_is_another_start(store, tmp_path):
-    """A finished run that is started again is none."""
+def test_going_on_is_another_start(store, tmp_path, monkeypatch):
+    """A finished run that is started again is none: nothing is measured for it."""
     short = job(store, tmp_path)
     train(short, world=World.alone())
+    monkeypatch.setattr("swath.train.setup.cost", lambda *_: pytest.fail("the machine is measured"))
     train(short, world=World.alone())
     assert [start["update"] for start in starts(tmp_path)] == [0]
     with open(tmp_path / "starts.jsonl", "a") as file:
@@ -332,6 +333,6 @@ def test_the_line_for_people_tells_what_is_known():
         "update": 12, "samples": 400, "loss": 0.5, "lr": 1e-3, "skipped": 0, "samples_per_s": 20.0,
         "mfu": 0.38, "data_wait": 0.02, "exchange_wait": 0.0, "seconds": 1.0,
     }  # fmt: skip
-    assert "20 samples/s  data wait 2%  10 s left" in line(figures, 600)
+    assert "20 samples/s  data wait 2%  10 s left" in line(figures, 600, 20.0)
     figures["exchange_wait"] = 0.07
-    assert "data wait 2%  exchange wait 7%  10 s left" in line(figures, 600)
+    assert "data wait 2%  exchange wait 7%  10 s left" in line(figures, 600, 20.0)

@@ -90,6 +90,6 @@ def lay_out(job: TrainJob, contents: Contents, ranks: int, *, most: int | None =
         micro=job.batch.micro,
         recompute=parallel.recompute,
         microbatches=(sizes[1] if subject.even else sizes[0], sizes[1]),
-        updates=job.train.samples // job.batch.samples,
+        updates=job.updates,
         shares=tuple(shares),
     )

@@ -67,6 +67,11 @@ class TrainJob:
         except ConfigError as error:
             raise ConfigError(f"schedule: {error}") from error
 
+    @property
+    def updates(self) -> int:
+        """Updates of the whole run: a last one that would pass train.samples is not begun."""
+        return self.train.samples // self.batch.samples
+
 
 FREE = free_fields(TrainJob)
 """What may change in a run: no result depends on it. Where the store lies (data.store) does not

@@ -85,6 +85,15 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
             )
         elif progress.update:
             log.info("going on after update %d of %s", progress.update, folder)
+        elif job.train.samples % job.batch.samples:
+            log.info(
+                "train.samples=%d is no multiple of batch.samples=%d: the run has %d updates, %d "
+                "samples",
+                job.train.samples,
+                job.batch.samples,
+                job.updates,
+                job.updates * job.batch.samples,
+            )
         with contextlib.ExitStack() as records:
             world.first_does(lambda: _begin_records(trainer, folder, records))
             trainer.run()
@@ -124,7 +133,7 @@ def _begin_records(trainer: Trainer, folder: pathlib.Path, records: contextlib.E
     progress = trainer.state.progress
     evaluated = progress.evaluated == progress.samples
     recorder = records.enter_context(Recorder(folder, progress.update, evaluated=evaluated))
-    line = records.enter_context(ProgressLine(trainer.settings.samples))
+    line = records.enter_context(ProgressLine(trainer.settings.samples, trainer.batch.samples))
     if not trainer.finished:
         facts = conditions(trainer.replica, trainer.usage)
         note_start(folder, {"update": progress.update, **facts})
@@ -207,8 +216,8 @@ def assemble(
         folder, job.train.keep, world, facts, job, behind=job.train.checkpoint_async
     )
     checkpoints.restore(state)
-    job.profile.check(job.train.samples // job.batch.samples, world)
-    return Trainer(
+    job.profile.check(job.updates, world)
+    trainer = Trainer(
         state=state,
         replica=replica,
         objective=about.bind(),
@@ -226,11 +235,14 @@ def assemble(
         checkpoints=checkpoints,
         interrupts=interrupts,
         validation=_validation(job, data, replica),
-        usage=Usage(_cost(about, job, world), data.store.staging, compiled=job.compute.compile),
+        usage=Usage(staging=data.store.staging, compiled=job.compute.compile),
         profiler=Profiler(
             job.profile, pathlib.Path(job.folder), world.rank, world.device.type == "cuda"
         ),
     )
+    if not trainer.finished:  # else no rate is told, and none has to be measured
+        trainer.usage.cost = _cost(about, job, world)
+    return trainer
 
 
 def _cost(about: About, job: TrainJob, world: World) -> Cost:
