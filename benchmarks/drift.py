@@ -102,7 +102,7 @@ def learned(case: Case, world: World, moved: bool) -> Curve:
     losses, weights = [], {}
     for update in range(case.updates):
         starts = range(update * SAMPLES, (update + 1) * SAMPLES, case.micro)
-        mine = [batch_of(first, case.micro) for first in starts[mesh.part :: mesh.parts]]
+        mine = [batch_of(first, case.micro) for first in starts[mesh.data_rank :: mesh.data_ranks]]
         figures = train_step(state, mine, OBJECTIVE.loss, replica, settings, SAMPLES, 1.0)
         losses.append(figures["loss"])
         if update + 1 in MARKS:

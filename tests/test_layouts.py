@@ -228,9 +228,9 @@ def learned(
 def dealt(subject: Subject, first: int, mesh: Mesh, even: bool) -> list[Batch]:
     """Return this rank's microbatches of the update that begins at ``first``."""
     mine = []
-    for row in range(0, BATCH.passes, mesh.parts):
-        if row + mesh.part < BATCH.passes:
-            mine.append(subject.batch(first + (row + mesh.part) * BATCH.micro))
+    for row in range(0, BATCH.passes, mesh.data_ranks):
+        if row + mesh.data_rank < BATCH.passes:
+            mine.append(subject.batch(first + (row + mesh.data_rank) * BATCH.micro))
         elif even:
             mine.append(subject.batch(first, counts=False))
     return mine

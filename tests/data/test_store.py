@@ -340,7 +340,7 @@ def test_a_damaged_description_of_an_array_is_named(tmp_path, name, old, new, sa
     flipped(tmp_path / f"s/{name}/zarr.json", old, new)
     store = Store.open(tmp_path / "s")
     with pytest.raises(ConfigError, match=rf"s/{name}/zarr.json: damaged: .*{said}"):
-        store.column(name) if store.parts[name].column else store.read([0]).result()
+        store.column(name) if store.specs[name].column else store.read([0]).result()
 
 
 def test_a_finished_store_is_not_made_unfinished(tmp_path):
@@ -407,7 +407,7 @@ def test_mistakes_in_asking_are_clear(tmp_path):
     with pytest.raises(ConfigError, match=r"at least one sample, there are 0"):
         Store.create(tmp_path / "t", CONTENTS, 0)
     with pytest.raises(ConfigError, match=r"modality 'label': a store cannot use this name"):
-        layout.parts(
+        layout.specs(
             Contents(
                 modalities=(Modality(**{**vars(FINE), "name": "label"}),), label=Label(kind="none")
             )

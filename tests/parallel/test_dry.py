@@ -57,7 +57,7 @@ def job(
     parallel: Parallel, model: ViT = SHAPE, micro: int = MICRO, ranks: int = 4, **more: Any
 ) -> TrainJob:
     """Return a run whose replicas have three microbatches in an update, as pipelines four."""
-    many = (3 if parallel.pipeline == 1 else 4) * parallel.over(ranks).parts
+    many = (3 if parallel.pipeline == 1 else 4) * parallel.over(ranks).data_ranks
     settings = {
         "batch": BatchSize(samples=micro * many, micro=micro),
         "train": TrainSettings(samples=4800, ema=480),
@@ -89,7 +89,7 @@ def recipe_on(recipe: str, ranks: int) -> Layout:
     """Lay ``recipe`` out, in updates with a microbatch for each rank at least."""
     found, contents = seen(recipe)
     batch = found.batch
-    samples = batch.micro * max(batch.passes, found.parallel.over(ranks).parts)
+    samples = batch.micro * max(batch.passes, found.parallel.over(ranks).data_ranks)
     longer = dataclasses.replace(found.train, samples=max(found.train.samples, samples))
     larger = dataclasses.replace(batch, samples=samples)
     changed = dataclasses.replace(found, batch=larger, train=longer)
@@ -150,7 +150,7 @@ def _measured(job: TrainJob, precision: str, updates: int) -> tuple[int, Counter
     state = TrainState(network, job.optim.build(network), Average(network, 480))
     volume, peak = Volume(), Peak()
     for number in range(updates):
-        batches = (drawn() for _ in job.batch.mine(mesh.part, mesh.parts))
+        batches = (drawn() for _ in job.batch.mine(mesh.data_rank, mesh.data_ranks))
         with contextlib.ExitStack() as reading:
             if number == 1:
                 volume, peak = reading.enter_context(counted()), reading.enter_context(Peak())
@@ -218,7 +218,7 @@ def test_prediction_is_what_four_ranks_have(ranks, name, precision):
 def test_many_microbatches_are_continued_exactly(parallel):
     """As if each of ten had been gone through."""
     model = ViT(width=32, depth=4, heads=4)
-    batch = BatchSize(samples=10 * parallel.over(2).parts, micro=1)
+    batch = BatchSize(samples=10 * parallel.over(2).data_ranks, micro=1)
     subject = job(parallel, model, ranks=2, batch=batch)
     short, whole = lay_out(subject, CONTENTS, 2), lay_out(subject, CONTENTS, 2, most=10)
     assert whole.microbatches == (10, 10)

@@ -179,7 +179,7 @@ def gradient(
     dtype = torch.float32 if autocast else torch.float64
     model = spread(subject.network(dtype), mesh, parallel)
     replica = Replica(model, mesh, autocast=autocast)
-    mine = [subject.batch(2 * i) for i in range(mesh.part, microbatches, mesh.parts)]
+    mine = [subject.batch(2 * i) for i in range(mesh.data_rank, microbatches, mesh.data_ranks)]
     if keep_step:
         mine.insert(1, subject.batch(100, counts=False))
     loss, weight = replica.gradients(mine, subject.objective().loss)
@@ -267,7 +267,7 @@ def test_every_rank_has_the_whole_output(ranks, parallel):
 def figures(parallel: Parallel) -> dict[str, float] | None:
     mesh = Mesh.of(World.start("cpu"), parallel)
     replica = Replica(spread(FOUR.network(torch.float64), mesh, parallel), mesh)
-    mine = [FOUR.batch(2 * i) for i in range(mesh.part, 5, mesh.parts)]
+    mine = [FOUR.batch(2 * i) for i in range(mesh.data_rank, 5, mesh.data_ranks)]
     return evaluate(replica, FOUR.objective(), mine)
 
 

@@ -1,6 +1,6 @@
 """Which arrays a store of given contents has, and how a chip becomes a row of each.
 
-Nothing here touches a disk. Parts that are small for every sample (numbers, names, places) are
+Nothing here touches a disk. Arrays that are small for every sample (numbers, names, places) are
 columns: read once and kept. The others are sharded, a chunk for each sample.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from swath.config import ConfigError
+from swath.config import ConfigError, plain
 from swath.data.chip import Chip, Contents
 
 UNKNOWN_TIME = -(2**63)
@@ -27,14 +27,17 @@ _DTYPES = {"class": "int32", "flags": "uint8", "mask": "uint8", "value": "f4", "
 
 
 @dataclass(frozen=True)
-class Part:
-    """One array of a store."""
+class ArraySpec:
+    """What one array of a store is like."""
 
     name: str
-    shape: tuple[int, ...]  # of one sample
+    shape: tuple[int, ...]
+    """Of one sample."""
     dtype: str
     column: bool
-    dims: tuple[str, ...]  # names of the axes after "sample", for xarray
+    """Whether it is small enough to be read whole, and kept."""
+    dims: tuple[str, ...]
+    """Names of the axes after "sample", for xarray."""
 
     @property
     def sample_bytes(self) -> int:
@@ -47,7 +50,7 @@ def grid(contents: Contents) -> tuple[int, int]:
     return finest.height, finest.width
 
 
-def parts(contents: Contents) -> dict[str, Part]:
+def specs(contents: Contents) -> dict[str, ArraySpec]:
     """Return the arrays of a store by name, in the order in which they are written."""
     found = []
     for m in contents.modalities:
@@ -55,7 +58,7 @@ def parts(contents: Contents) -> dict[str, Part]:
             raise ConfigError(f"modality {m.name!r}: a store cannot use this name, choose another")
         axes = (f"{m.name}_band", f"{m.name}_y", f"{m.name}_x")
         shape = (len(m.sensor.bands), m.height, m.width)
-        found.append(Part(m.name, shape, m.dtype, False, axes))
+        found.append(ArraySpec(m.name, shape, m.dtype, False, axes))
     pixels = ("y", "x")
     kind, quantities = contents.label.kind, len(contents.label.classes)
     if kind != "none":
@@ -63,48 +66,56 @@ def parts(contents: Contents) -> dict[str, Part]:
         inner = grid(contents) if contents.label.per_pixel else ()
         dims = ("quantity",) * len(outer) + pixels[: len(inner)]
         dtype = np.dtype(_DTYPES[kind]).name
-        found.append(Part("label", outer + inner, dtype, not inner, dims))
+        found.append(ArraySpec("label", outer + inner, dtype, not inner, dims))
     for group in contents.groupings:
         inner = grid(contents) if group in contents.grouped_pixels else ()
-        found.append(Part(f"groups/{group}", inner, "int32", not inner, pixels[: len(inner)]))
+        found.append(ArraySpec(f"groups/{group}", inner, "int32", not inner, pixels[: len(inner)]))
     found += [
-        Part("where", (5,), "int32", True, ("place",)),
-        Part("when", (), "int64", True, ()),
-        Part("given", (), "uint8", True, ()),
-        Part("name", (_NAME_BYTES,), "uint8", True, ("letter",)),
+        ArraySpec("where", (5,), "int32", True, ("place",)),
+        ArraySpec("when", (), "int64", True, ()),
+        ArraySpec("given", (), "uint8", True, ()),
+        ArraySpec("name", (_NAME_BYTES,), "uint8", True, ("letter",)),
     ]
-    return {part.name: part for part in found}
+    return {spec.name: spec for spec in found}
+
+
+def facts(contents: Contents, name: str) -> dict[str, Any]:
+    """Return what a reader who knows Zarr but not Swath wants beside the array ``name``."""
+    for modality in contents.modalities:
+        if modality.name == name:
+            return to_json(plain(modality.sensor))
+    return to_json(plain(contents.label)) if name == "label" else {}
 
 
 _TAKEN = {"label", "groups", "where", "when", "given", "name", "building"}
 
 
-def rows(part: Part, chips: Sequence[Chip]) -> np.ndarray:
-    """Return what ``chips`` write into ``part``, (len(chips), ...); ConfigError names a bad one."""
-    out = np.empty((len(chips), *part.shape), part.dtype)
+def rows(spec: ArraySpec, chips: Sequence[Chip]) -> np.ndarray:
+    """Return the rows of ``chips`` in an array, (len(chips), ...); ConfigError names a bad one."""
+    out = np.empty((len(chips), *spec.shape), spec.dtype)
     for i, chip in enumerate(chips):
-        value = _value(part, chip)
+        value = _value(spec, chip)
         found = np.asarray(value)
         kinds = "fiu" if out.dtype.kind == "f" else "iub"
-        image = part.name in chip.images
+        image = spec.name in chip.images
         fits = found.dtype == out.dtype if image else found.dtype.kind in kinds
-        if value is None or found.shape != part.shape or not fits:
+        if value is None or found.shape != spec.shape or not fits:
             got = "missing" if value is None else f"{found.dtype} {found.shape}"
             raise ConfigError(
-                f"chip {chip.name!r}: {part.name!r} is {got}, the store holds {part.dtype} "
-                f"{part.shape}"
+                f"chip {chip.name!r}: {spec.name!r} is {got}, the store holds {spec.dtype} "
+                f"{spec.shape}"
             )
         out[i] = found
         if not image and out.dtype.kind != "f" and (out[i] != found).any():
             raise ConfigError(
-                f"chip {chip.name!r}: {part.name!r} holds {found.min()}..{found.max()}, which does "
-                f"not fit {part.dtype}"
+                f"chip {chip.name!r}: {spec.name!r} holds {found.min()}..{found.max()}, which does "
+                f"not fit {spec.dtype}"
             )
     return out
 
 
-def _value(part: Part, chip: Chip) -> Any:
-    kind, _, group = part.name.partition("/")
+def _value(spec: ArraySpec, chip: Chip) -> Any:
+    kind, _, group = spec.name.partition("/")
     if kind == "label":
         return chip.label
     if kind == "groups":

@@ -124,7 +124,7 @@ class Data:
         names = [m.name for m, _ in self.channels]
         names += ["label"] if self.store.contents.label.kind != "none" else []
         names += [f"groups/{grouping}"] if grouping is not None else []
-        return [n for n in dict.fromkeys(names) if not self.store.parts[n].column]
+        return [n for n in dict.fromkeys(names) if not self.store.specs[n].column]
 
     def select(self, part: Part) -> Selection:
         """Return one part of the store under the run's split."""

@@ -60,7 +60,7 @@ class Store:
         self.path = path
         self._attributes = attributes
         self.contents: Contents = build(Contents, attributes["contents"], path)
-        self.parts = layout.parts(self.contents)
+        self.specs = layout.specs(self.contents)
         self.samples: int = attributes["samples"]
         self.per_file: int = attributes["per_file"]
         """Samples in a shard."""
@@ -96,7 +96,7 @@ class Store:
             )
         if samples < 1:
             raise ConfigError(f"{text}: a store needs at least one sample, there are {samples}")
-        sharded = [p.sample_bytes for p in layout.parts(contents).values() if not p.column]
+        sharded = [p.sample_bytes for p in layout.specs(contents).values() if not p.column]
         known = {
             "version": VERSION,
             "done": False,
@@ -106,7 +106,7 @@ class Store:
             "contents": plain(contents),
         }
         store = cls(text, layout.from_json(layout.to_json({**attributes, **known})))
-        for name in store.parts:
+        for name in store.specs:
             store._create(name)
         Group(text, "groups").save({})
         store._save(store.attributes)  # last: what has no zarr.json is no store
@@ -211,8 +211,8 @@ class Store:
         """Return the samples that are not on disk, shard by shard, each to be written whole."""
         written = [
             self._group.files(f"{self._place(name)}/c")
-            for name, part in self.parts.items()
-            if not (self.done and part.column)
+            for name, spec in self.specs.items()
+            if not (self.done and spec.column)
         ]
         return [
             range(start, min(start + self.per_file, self.samples))
@@ -233,8 +233,8 @@ class Store:
         """
         if start < 0 or start + len(chips) > self.samples:
             raise IndexError(f"{start}..{start + len(chips) - 1} is outside 0..{self.samples - 1}")
-        parts = [p for p in self.parts.values() if not (self.done and p.column)]
-        for name, values in [(p.name, layout.rows(p, chips)) for p in parts]:
+        specs = [p for p in self.specs.values() if not (self.done and p.column)]
+        for name, values in [(p.name, layout.rows(p, chips)) for p in specs]:
             self._array(name).write(start, values)
             self._columns.pop(name, None)
         if self._attributes.get("checksum"):
@@ -247,8 +247,8 @@ class Store:
             raise ConfigError(
                 f"{self.path}: cannot be finished: {sum(map(len, missing))} samples are missing"
             )
-        for name, part in self.parts.items():
-            if part.column and not self.done:
+        for name, spec in self.specs.items():
+            if spec.column and not self.done:
                 values = self._array(name).whole()
                 self._create(name, finished=True).write(0, values)
         with self._lock:
@@ -277,7 +277,7 @@ class Store:
         if modalities is None:
             modalities = [m.name for m in self.contents.modalities]
         names = [self.modality(name).name for name in modalities]
-        names += ["label"] if label and "label" in self.parts else []
+        names += ["label"] if label and "label" in self.specs else []
         names += [f"groups/{group}" for group in groups]
         return Reading({name: self._begin(name, chosen) for name in names})
 
@@ -289,7 +289,7 @@ class Store:
         place in ``layout.GIVEN``, or 255. name (n,) str.
         """
         if name not in self._columns:
-            there = [n for n, part in self.parts.items() if part.column]
+            there = [n for n, spec in self.specs.items() if spec.column]
             if name not in there:
                 raise ConfigError(f"{self.path}: no column {name!r}; there are {', '.join(there)}")
             values = self._array(name).whole()
@@ -306,12 +306,12 @@ class Store:
         It is of what they are, not of how they are stored: packed or not, in shards of any size.
         """
         digest = hashlib.sha256()
-        for name, part in self.parts.items():
-            digest.update(f"{name} {part.dtype} {part.shape}".encode())
-            if part.column:
+        for name, spec in self.specs.items():
+            digest.update(f"{name} {spec.dtype} {spec.shape}".encode())
+            if spec.column:
                 digest.update(self._array(name).whole().tobytes())
                 continue
-            step = max(1, _SUM_BYTES // part.sample_bytes)
+            step = max(1, _SUM_BYTES // spec.sample_bytes)
             for start in range(0, self.samples, step):
                 some = np.arange(start, min(start + step, self.samples))
                 digest.update(self._array(name).read(some)().tobytes())
@@ -327,30 +327,30 @@ class Store:
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def _begin(self, name: str, indices: np.ndarray) -> Callable[[], np.ndarray]:
-        if name not in self.parts:
-            raise ConfigError(f"{self.path}: holds no {name!r}; there are {', '.join(self.parts)}")
-        if not self.parts[name].column:
+        if name not in self.specs:
+            raise ConfigError(f"{self.path}: holds no {name!r}; there are {', '.join(self.specs)}")
+        if not self.specs[name].column:
             array = self._array(name)
             return self.staging.read(array, indices) if self.staging else array.read(indices)
         values = self.column(name)[indices]
         return lambda: values
 
     def _place(self, name: str) -> str:
-        return f"building/{name}" if self.parts[name].column and not self.done else name
+        return f"building/{name}" if self.specs[name].column and not self.done else name
 
     def _array(self, name: str) -> Shards:
         with self._lock:
             if name not in self._arrays:
                 place = self._place(name)
                 array = Shards(self.path, place, self._threads)
-                self._check_array(array, self.parts[name], f"{self.path}/{place}/zarr.json")
+                self._check_array(array, self.specs[name], f"{self.path}/{place}/zarr.json")
                 self._arrays[name] = array
             return self._arrays[name]
 
-    def _check_array(self, array: Shards, part: layout.Part, file: str) -> None:
+    def _check_array(self, array: Shards, spec: layout.ArraySpec, file: str) -> None:
         """Raise ConfigError unless ``array`` is as large as the store's own zarr.json tells."""
-        whole = part.column and self.done
-        told = ((self.samples, *part.shape), part.dtype, self.samples if whole else self.per_file)
+        whole = spec.column and self.done
+        told = ((self.samples, *spec.shape), spec.dtype, self.samples if whole else self.per_file)
         found = (array.shape, array.dtype.name, array.per_file)
         if found[0] != told[0] or found[1] != np.dtype(told[1]).name or found[2] != told[2]:
             raise damaged(
@@ -358,26 +358,19 @@ class Store:
             )
 
     def _create(self, name: str, finished: bool = False) -> Shards:
-        part = self.parts[name]
+        spec = self.specs[name]
         return Shards.create(
             self.path,
             name if finished else self._place(name),
             self._threads,
-            shape=(self.samples, *part.shape),
-            dtype=part.dtype,
+            shape=(self.samples, *spec.shape),
+            dtype=spec.dtype,
             per_file=self.samples if finished else self.per_file,
-            dims=("sample", *part.dims),
-            compress=part.column or self._attributes["compress"],
-            sharded=not part.column,
-            attributes=self._facts(name),
+            dims=("sample", *spec.dims),
+            compress=spec.column or self._attributes["compress"],
+            sharded=not spec.column,
+            attributes=layout.facts(self.contents, name),
         )
-
-    def _facts(self, name: str) -> dict[str, Any]:
-        """Return what a reader who knows Zarr but not Swath wants beside an array."""
-        for modality in self.contents.modalities:
-            if modality.name == name:
-                return layout.to_json(plain(modality.sensor))
-        return layout.to_json(plain(self.contents.label)) if name == "label" else {}
 
     def _save(self, attributes: dict[str, Any]) -> None:
         told = layout.to_json(attributes)
@@ -400,8 +393,7 @@ def _check_attributes(attributes: Any, path: str) -> None:
             f"one reads up to {VERSION}): update Swath, or build the store again"
         )
     if missing := needed - attributes.keys():
-        lacks = ", ".join(sorted(missing))
-        raise damaged(f"{path}/zarr.json", f"its 'swath' lacks {lacks}")
+        raise damaged(f"{path}/zarr.json", f"its 'swath' lacks {', '.join(sorted(missing))}")
 
 
 def _reopen(cls: type[Store], path: str) -> Store:

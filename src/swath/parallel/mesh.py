@@ -53,13 +53,13 @@ class Mesh:
         return int(place[DEGREES.index(axis)])
 
     @property
-    def part(self) -> int:
-        """Which share of an update's samples is this rank's, of ``parts``."""
+    def data_rank(self) -> int:
+        """Which share of an update's samples is this rank's, of ``data_ranks``."""
         return self.at("replicate") * self.degrees.shard + self.at("shard")
 
     @property
-    def parts(self) -> int:
-        return self.degrees.parts
+    def data_ranks(self) -> int:
+        return self.degrees.data_ranks
 
     @property
     def speaks(self) -> bool:

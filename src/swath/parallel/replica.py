@@ -77,8 +77,8 @@ class Replica:
     def check(self, microbatches: int) -> None:
         """Raise ConfigError, on all ranks, if an update of so many cannot be worked through."""
         if isinstance(self.model, Pipeline):
-            most = -(-microbatches // self.mesh.parts)
-            fewest = most if self.in_step else microbatches // self.mesh.parts
+            most = -(-microbatches // self.mesh.data_ranks)
+            fewest = most if self.in_step else microbatches // self.mesh.data_ranks
             for number in {fewest, most}:
                 self.model.check(number)
 

@@ -159,10 +159,10 @@ class Degrees:
 
     @property
     def ranks(self) -> int:
-        return self.parts * self.pieces * self.tensor * self.pipeline
+        return self.data_ranks * self.pieces * self.tensor * self.pipeline
 
     @property
-    def parts(self) -> int:
+    def data_ranks(self) -> int:
         """Shares of an update's samples."""
         return self.replicate * self.shard
 

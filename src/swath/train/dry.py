@@ -70,7 +70,7 @@ def lay_out(job: TrainJob, contents: Contents, ranks: int, *, most: int | None =
             "the CPU's; see with offload=false what would have to move"
         )
     degrees = parallel.over(ranks)
-    sizes = [len(job.batch.mine(part, degrees.parts)) for part in (degrees.parts - 1, 0)]
+    sizes = [len(job.batch.mine(part, degrees.data_ranks)) for part in (degrees.data_ranks - 1, 0)]
     channels = find_bands(contents, job.data.bands, job.data.store)
     bands = tuple(m.sensor.bands[i] for m, i in channels)
     inputs = inputs_of(job, bands, image_grid(contents, channels))

@@ -360,7 +360,7 @@ def _validation(job: TrainJob, data: Data, replica: Replica) -> Any:
 
 def _sweep(loader: Any, replica: Replica) -> Iterator[Batch]:
     mesh = replica.mesh  # the ranks as they are now
-    return loader.sweep(mesh.part, mesh.parts, even=replica.in_step)
+    return loader.sweep(mesh.data_rank, mesh.data_ranks, even=replica.in_step)
 
 
 def export_model(

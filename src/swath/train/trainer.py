@@ -96,11 +96,15 @@ class Trainer:
         mesh = self.replica.mesh
         self.usage.begin(mesh.world, self.state.progress.samples, self.loader.waited)
         self.replica.check(self.batch.passes)
-        passes = len(self.batch.mine(mesh.part, mesh.parts))
+        passes = len(self.batch.mine(mesh.data_rank, mesh.data_ranks))
         even = self.replica.in_step
-        self._passes = -(-self.batch.passes // mesh.parts) if even else passes
+        self._passes = -(-self.batch.passes // mesh.data_ranks) if even else passes
         self._batches = self.loader.stream(
-            self.state.progress.samples, self.batch.samples, mesh.part, mesh.parts, even=even
+            self.state.progress.samples,
+            self.batch.samples,
+            mesh.data_rank,
+            mesh.data_ranks,
+            even=even,
         )
 
     @property
