@@ -146,7 +146,10 @@ def child(rank: int, ranks: int, port: int) -> dict[str, str]:
         "MASTER_PORT": port,
         "TORCHELASTIC_USE_AGENT_STORE": True,
     }
-    shared = {"OMP_NUM_THREADS": str(max(1, cores() // ranks))}  # or each would take all cores
+    shared = {
+        "OMP_NUM_THREADS": str(max(1, cores() // ranks)),  # or each would take all cores
+        "TORCH_CPP_LOG_LEVEL": "ERROR",  # or pages of C++ hide the line that says who was lost
+    }
     return {**shared, **os.environ, **{name: str(value) for name, value in told.items()}}
 
 

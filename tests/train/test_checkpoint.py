@@ -9,6 +9,7 @@ import logging
 import os
 import pathlib
 import pickle
+import re
 import threading
 import time
 
@@ -27,6 +28,7 @@ from swath.parallel.replica import Replica
 from swath.parallel.settings import Parallel
 from swath.parallel.world import World
 from swath.train import trainer as trainer_module
+from swath.train import writing
 from swath.train.checkpoint import Checkpoints
 from swath.train.ema import Average
 from swath.train.interrupt import Interrupted
@@ -620,6 +622,21 @@ def test_two_are_never_written_at_once(behind):
     made.save()
     made.checkpoints.finish()
     assert held.most == 1 and made.checkpoints.updates() == [0, 1]
+
+
+@pytest.mark.parametrize("aside", [True, False])
+def test_a_disk_that_hangs_is_told_of(behind, aside, monkeypatch, caplog):
+    """Whether training goes on meanwhile or waits; and it is told of less and less often."""
+    monkeypatch.setattr(writing, "SLOW_SECONDS", 0.02)
+    made, held = behind
+    made.checkpoints.behind = aside
+    threading.Timer(0.3, held.go.set).start()
+    made.save()
+    made.checkpoints.finish()
+    lines = [r.getMessage() for r in caplog.records if "still being written" in r.getMessage()]
+    assert 1 <= len(lines) <= 12
+    assert re.search(r"checkpoints/00000000: still .* s, now model.safetensors; the fi", lines[0])
+    assert made.checkpoints.updates() == [0]
 
 
 def test_a_write_that_failed_behind_is_told_after_the_next_update(behind):

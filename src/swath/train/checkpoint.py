@@ -126,8 +126,9 @@ class Checkpoints:
         together, between updates. ConfigError on all of them if it went wrong on one."""
         if self._writing is None:
             return
-        self._writing.complain()
-        if not self.world.any(self._writing.is_alive()):
+        if self.world.any(self._writing.is_alive()):
+            self._complain(self._writing)
+        else:
             self.finish()
 
     def finish(self) -> None:
@@ -139,7 +140,7 @@ class Checkpoints:
         pause = 0.001
         # Asked again and again: a single exchange that lasts as long would be taken for dead.
         while self.world.any(writing.is_alive()):
-            writing.complain()
+            self._complain(writing)
             time.sleep(pause)
             pause = min(1.0, 1.5 * pause)
         try:
@@ -150,6 +151,10 @@ class Checkpoints:
             raise
         sums = {name: entry for share in shares for name, entry in share.items()}
         self.world.first_does(lambda: self._close(writing.path, sums))
+
+    def _complain(self, writing: Writing) -> None:
+        if self.world.first or writing.is_alive():
+            writing.complain()
 
     def _close(self, path: pathlib.Path, sums: dict[str, Sum]) -> None:
         try:

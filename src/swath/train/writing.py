@@ -47,14 +47,15 @@ class Writing(threading.Thread):
             self._error = error
 
     def complain(self) -> None:
-        """Tell the user if it takes long."""
+        """Tell the user if it takes long, here or on another rank."""
         seconds = time.monotonic() - self._began
-        if self.is_alive() and seconds > self._patience:
+        if seconds > self._patience:
             self._patience = 2 * seconds
+            where = f", now {self._at}" if self.is_alive() else " by another rank"
             log.warning(
-                "%s: still being written after %.0f s, now %s; the file system is slow or hangs. A "
-                "second SIGTERM or Ctrl-C leaves without waiting; the checkpoints before stand",
-                *(self.path, seconds, self._at),
+                "%s: still being written after %.0f s%s; the file system is slow or hangs. SIGTERM "
+                "or Ctrl-C, twice, leaves without waiting; the checkpoints before stand",
+                *(self.path, seconds, where),
             )
 
     def result(self) -> dict[str, Sum]:
