@@ -55,6 +55,7 @@ def test_training_again_in_the_folder_changes_nothing(trained):
         r"^runs/small/model.safetensors: the model after update \d+  val/loss 0\.", told
     )
     verbs = ("predict", "evaluate", "baseline", "report")
+    assert "  (a pixel counts in every chip that shows it)\nnext: " in told
     assert told.endswith(f"\nnext: {', '.join(f'swath {v} runs/small' for v in verbs)}\n")
 
 

@@ -116,10 +116,13 @@ def after_training(run: Run, figures: dict[str, Any]) -> str:
 
     figures: as ``train`` returned them.
     """
+    from swath.data.store import Store
     from swath.train.export import WEIGHTS
     from swath.train.progress import scores
 
     told = "  ".join(f"{name} {value:.4f}" for name, value in scores(figures))
+    if told and Store.open(run.data.store).contents.label.per_pixel:
+        told += f"  ({BY_CHIP})"
     built_from = None if run.build is None else run.build.dataset
     verbs = ["predict"] if run.predict.scene or isinstance(built_from, Scene) else []
     verbs += ["evaluate", *(["baseline"] if run.baselines else []), "report"]

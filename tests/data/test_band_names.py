@@ -24,7 +24,7 @@ def stack(tmp_path):
     """Return a function that writes a file with channels of those names."""
 
     def made(names, name="scene.tif"):
-        pixels = np.full((len(names), 8, 8), 1500, np.uint16)
+        pixels = np.full((len(names), 8, 8), 7500, np.uint16)
         return str(write(tmp_path / name, pixels, names=tuple(names)))
 
     return made
@@ -40,8 +40,10 @@ def test_a_sentinel_scene_is_not_mapped_by_a_landsat_model(stack, monkeypatch):
         swath.predict(swath.load("data.store=s", built, f"predict.scene.path={path}"))
     said = str(caught.value)
     assert said.startswith(f"{path}: its bands are called B01, B02, B03, ")
-    assert "B12, as those of sentinel2_l1c. It names no sensor, and the model, trained on" in said
-    assert "landsat8_oli, wants B1, B2, B3," in said
+    assert (
+        "B12, as those of sentinel2_l1c. It names no sensor, and the model was trained on" in said
+    )
+    assert "landsat8_oli, whose bands are B1, B2, B3," in said
     assert said.endswith(
         "such as sensor: sentinel2_l1c; if it was landsat8_oli after all, set order: [B1, B2, B3, "
         'B4, B5, B6, B7, B8, B9, B10, B11, "-", ...]'
@@ -59,7 +61,7 @@ def test_a_sentinel_scene_is_not_mapped_by_a_landsat_model(stack, monkeypatch):
     ],
 )
 def test_other_names_speak_against_an_assumed_sensor(stack, names, assumed, likely):
-    said = rf"as those of {likely}. It names no sensor.* {assumed}, wants .* such as sensor: "
+    said = rf"as those of {likely}. It names no sensor.* {assumed}, whose .* such as sensor: "
     with pytest.raises(ConfigError, match=said + likely.split()[0]):
         check_assumed(Imagery(path=stack(names), sensor=assumed))
 

@@ -71,7 +71,7 @@ def check_assumed(imagery: Imagery) -> None:
     if likely:
         raise ConfigError(
             f"{path}: its bands are called {', '.join(found)}, as those of {' and '.join(likely)}. "
-            f"It names no sensor, and the model, trained on {sensor.name}, wants "
+            f"It names no sensor, and the model was trained on {sensor.name}, whose bands are "
             f"{', '.join(sensor.names)}: another instrument's colours. Say beside path which "
             f"sensor took it, such as sensor: {likely[0]}; if it was {sensor.name} after all, set "
             f"{way}"
