@@ -5,7 +5,7 @@ import socket
 import time
 
 from swath.config import ConfigError
-from swath.parallel import meet
+from swath.parallel import alike, meet
 from swath.parallel.settings import Parallel
 from tests.parallel.starting import Started, exported, free_port, training
 
@@ -31,10 +31,10 @@ def test_missing_ranks_are_named_and_those_that_came():
 
 def test_the_first_field_that_differs_is_named_with_both_values():
     zero = {"torch": "2.13", "optim.lr": 0.1, "seed": 0}
-    mine = meet.first_difference(zero, {**zero, "optim.lr": 0.2, "seed": 1})
+    mine = alike.first_difference(zero, {**zero, "optim.lr": 0.2, "seed": 1})
     assert mine == ("optim.lr", "0.2", "0.1")
-    assert meet.first_difference(zero, dict(zero)) is None
-    assert meet.first_difference(zero, {"torch": "2.13"}) == ("optim.lr", "not there", "0.1")
+    assert alike.first_difference(zero, dict(zero)) is None
+    assert alike.first_difference(zero, {"torch": "2.13"}) == ("optim.lr", "not there", "0.1")
     records = {0: told(), 1: told(differs=mine), 2: told(), 3: told(differs=mine)}
     said = meet.verdict(records, 4, 9)
     assert said.startswith(
@@ -58,7 +58,7 @@ def test_two_ranks_on_one_gpu_are_refused():
 
 
 def test_settings_are_compared_field_by_field():
-    assert meet.flat({"a": {"b": 1, "c": [2]}, "d": {}}) == {"a.b": 1, "a.c": [2], "d": {}}
+    assert alike.flat({"a": {"b": 1, "c": [2]}, "d": {}}) == {"a.b": 1, "a.c": [2], "d": {}}
 
 
 def test_a_rank_that_never_comes(ranks, tmp_path):

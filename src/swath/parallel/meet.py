@@ -8,13 +8,12 @@ taking part. Rank 0 judges and all hear the same: to begin, or why not. It takes
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -23,6 +22,7 @@ import torch.distributed as dist
 
 from swath import exits, here
 from swath.config import ConfigError
+from swath.parallel.alike import as_json, digest, first_difference, listed
 from swath.parallel.end import RankFailed, ended
 
 TROUBLED_SECONDS = 10.0
@@ -164,8 +164,8 @@ class _Seat:
         self, store: dist.Store, mine: Mapping[str, Any], facts: Mapping[str, Any]
     ) -> str | None:
         """Wait for all ranks, and return what keeps them from beginning, None if nothing does."""
-        store.set("facts", _json(facts))
-        store.set("digest", "" if self.trouble else _digest(facts))
+        store.set("facts", as_json(facts))
+        store.set("digest", "" if self.trouble else digest(facts))
         self._come(store, mine)
         patience = self.deadline
         while (came := store.add("came", 0)) < self.ranks and time.monotonic() < patience:
@@ -195,9 +195,9 @@ class _Seat:
         if (
             not self.trouble
             and store.check(["digest"])
-            and store.get("digest").decode() != _digest(facts)
+            and store.get("digest").decode() != digest(facts)
         ):
-            differs = first_difference(json.loads(store.get("facts")), json.loads(_json(facts)))
+            differs = first_difference(json.loads(store.get("facts")), json.loads(as_json(facts)))
         self._come(store, {**mine, "differs": differs})
         self._await(store, "verdict", time.monotonic() + self.seconds + TROUBLED_SECONDS)
         said = store.get("verdict").decode()
@@ -205,7 +205,7 @@ class _Seat:
         return said or None
 
     def _come(self, store: dist.Store, mine: Mapping[str, Any]) -> None:
-        store.set(f"here/{self.rank}", _json(mine))
+        store.set(f"here/{self.rank}", as_json(mine))
         store.set(f"beat/{self.rank}", "0")
         store.add("came", 1)
         if self.trouble:
@@ -270,40 +270,6 @@ def verdict(records: Mapping[int, Mapping[str, Any]], ranks: int, seconds: float
     return None
 
 
-def listed(ranks: Iterable[int]) -> str:
-    """Return ``ranks 0-3, 7``, or ``rank 7``."""
-    found = sorted(ranks)
-    runs: list[list[int]] = []
-    for rank in found:
-        if runs and runs[-1][-1] == rank - 1:
-            runs[-1].append(rank)
-        else:
-            runs.append([rank])
-    parts = [f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
-    return f"rank{'s' if len(found) > 1 else ''} {', '.join(parts)}"
-
-
-def first_difference(
-    theirs: Mapping[str, Any], mine: Mapping[str, Any]
-) -> tuple[str, str, str] | None:
-    """Return the first field that differs, its value in ``mine`` and in ``theirs``, as text."""
-    for name in dict.fromkeys([*theirs, *mine]):
-        values = [json.dumps(of[name]) if name in of else "not there" for of in (mine, theirs)]
-        if values[0] != values[1]:
-            return name, values[0], values[1]
-    return None
-
-
-def flat(settings: Any, path: str = "") -> dict[str, Any]:
-    """Return nested settings as one level, ``optim.lr`` and so on."""
-    if not isinstance(settings, Mapping) or not settings:
-        return {path: settings}
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        found |= flat(value, f"{path}.{name}".lstrip("."))
-    return found
-
-
 def _some(parts: Sequence[str], most: int = 8) -> str:
     return "; ".join([*parts[:most], *([f"{len(parts) - most} more"] if parts[most:] else [])])
 
@@ -340,14 +306,6 @@ def _client(point: here.MeetingPoint, seconds: float, host: str | None = None) -
 
 def _named(store: dist.Store, point: here.MeetingPoint, name: str) -> dist.Store:
     return dist.PrefixStore(f"{point.job}/{name}", store)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, default=str)
-
-
-def _digest(facts: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_json(facts).encode()).hexdigest()
 
 
 def _reason(error: Exception) -> str:

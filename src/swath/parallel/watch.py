@@ -23,8 +23,9 @@ import torch.distributed as dist
 
 from swath import exits, here
 from swath.config import ConfigError
+from swath.parallel.alike import listed
 from swath.parallel.end import GOES_ON, End, RankFailed, claim, ended
-from swath.parallel.meet import Meeting, listed
+from swath.parallel.meet import Meeting
 
 _LEFT = b"left"  # the last sign of life of a rank that ended in order
 

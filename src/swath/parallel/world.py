@@ -19,8 +19,9 @@ from torch import Tensor
 
 from swath import here
 from swath.config import ConfigError, plain
+from swath.parallel.alike import flat
 from swath.parallel.end import RankFailed
-from swath.parallel.meet import Meeting, flat, meet
+from swath.parallel.meet import Meeting, meet
 from swath.parallel.settings import Parallel
 from swath.parallel.watch import Watch
 from swath.version import VERSION
