@@ -47,6 +47,9 @@ MOST = 7
         (2, "unet", {"shard": 2}),
         (2, "unet", {"spatial": 2}),
         (2, "resnet", {}),
+        (1, "resnet", {"recompute": "full"}),
+        (2, "vit", {"context": 2, "recompute": "full"}),
+        (2, "unet", {"spatial": 2, "recompute": "full"}),
     ],
 )  # fmt: skip
 def test_compiled_it_is_the_same_curve(ranks, number, name, layout):

@@ -1,8 +1,8 @@
 """One function that spreads an innocent model over ranks, in one written order.
 
 A pipeline first cuts the model; then, for each piece: tensor, then context or spatial, then
-recompute, then compile, then shard. The models know nothing of it: they only hint at what can be
-split:
+recompute, then compile (under context or spatial the other way round), then shard. The models know
+nothing of it: they only hint at what can be split:
 
 * ``chain()``: where a pipeline may cut;
 * ``split``, with ``head_width``: which linear layers tensor ranks share, and how;
@@ -57,12 +57,20 @@ def spread(
         share_tokens(model, mesh, parallel)
     if degrees.spatial > 1:
         share_rows(model, mesh)
+    # What is recomputed is traced whole or not at all, and an exchange within ends a trace.
+    exchanges = degrees.context * degrees.spatial > 1
+    if compile and exchanges:
+        _compile(model)
     if parallel.recompute != "none":
         recompute(model, parallel.recompute)
-    if compile:
-        for module in units(model, "block") or [model]:
-            # Not the module with its hooks: those of shards cannot be traced, and nothing would be.
-            module.forward = torch.compile(module.forward)
+    if compile and not exchanges:
+        _compile(model)
     if degrees.shard > 1 or degrees.tensor > 1:
         shard(model, mesh, parallel, narrow)
     return model
+
+
+def _compile(model: nn.Module) -> None:
+    for module in units(model, "block") or [model]:
+        # Not the module with its hooks: those of shards cannot be traced, and nothing would be.
+        module.forward = torch.compile(module.forward)

@@ -37,6 +37,10 @@ KEPT = {
 
 def recompute(model: nn.Module, kind: Literal["selective", "full"]) -> None:
     """Let every unit of ``model`` recompute, in place; its parameters keep their names."""
+    import torch._dynamo  # which takes long, and training imports it anyway
+
+    # When compiled, what is done beside computing (statistics, keys) is not done again backwards.
+    torch._dynamo.config.skip_fwd_side_effects_in_bwd_under_checkpoint = True
     for module in model.modules():
         if getattr(module, "unit", False):
             module.forward = _recomputing(module, kind)
@@ -52,8 +56,6 @@ def _recomputing(module: nn.Module, kind: str) -> Any:
     def run(*args: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args)
-        if torch.compiler.is_compiling():  # then keys are inputs, and kept
-            return checkpoint(forward, *args, **options)
         keys, again = [m.key for m in draws], False
 
         def once(*args: Any) -> Any:
