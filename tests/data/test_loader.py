@@ -227,6 +227,19 @@ def known(label: np.ndarray) -> np.ndarray:
     return np.isfinite(label) if label.dtype.kind == "f" else label != IGNORE
 
 
+def test_inputs_are_normalised_without_the_pixels_held_out(tmp_path):
+    """Where parts share samples too."""
+    stripes = Stripes(samples=49, size=8, classes=2)
+    build(stripes, tmp_path / "s", Split(by="stripe", val=0.3, test=0.3), progress=False)
+    data = DataSettings(store=str(tmp_path / "s")).open()
+    found = data.store.read(np.arange(49), groups=("stripe",)).result()
+    mine = data.select("train").member(found["groups/stripe"])
+    for i, shift in enumerate(data.normalize.shift):
+        band = found["fine"][:, i].astype(np.float64)
+        assert shift == pytest.approx(band[mine].mean(), rel=1e-9)
+        assert shift != pytest.approx(band.mean(), rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("kind", "shape", "dtype"),
     [

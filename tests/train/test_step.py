@@ -62,6 +62,23 @@ def test_a_skipped_update_leaves_no_trace_in_the_model():
         assert torch.equal(skipping.state_dict()[name], value), name
 
 
+def test_a_finite_loss_with_a_gradient_that_is_none_is_skipped():
+    """As the root of 0 has: the loss alone would not tell."""
+    model = network()
+    state = TrainState(model, SGD(lr=1.0).build(model))
+    figures = train_step(
+        state,
+        [Keyed().microbatch(0)],
+        lambda model, _: ((0 * model[0].weight).sum().sqrt(), torch.ones(())),
+        Replica(model, World.alone()),
+        TrainSettings(samples=96, skip_nonfinite=1),
+        4,
+        1.0,
+    )
+    assert figures["loss"] == 0 and figures["skipped"] == 1
+    assert torch.equal(weights(model), weights(network()))
+
+
 def test_the_average_takes_in_all_that_an_update_changes():
     """Weights and batch statistics: after the first update it is the model itself."""
     model = network()
