@@ -74,6 +74,13 @@ def test_balanced_leaves_out_classes_without_a_true_sample():
     assert found["miou"] == pytest.approx((0.5 + 1 + 0) / 3)
 
 
+def test_no_iou_is_told_of_samples():
+    """It is the overlap of areas; of classes of whole samples F1 says the same and is usual."""
+    found = Confusion.count(np.array([0, 0, 1]), np.array([0, 2, 1]), CLASSES, dense=False)
+    figures = (found + found).finish()
+    assert not [name for name in figures if "iou" in name] and figures["oa"] == pytest.approx(2 / 3)
+
+
 def test_no_samples_give_nan_not_an_error():
     """An empty part of a split is a fact, not a crash."""
     found = Confusion.of(np.zeros((5, 5)), CLASSES).finish()

@@ -268,3 +268,5 @@ def test_tasks_are_read_from_words():
     )
     with pytest.raises(ConfigError, match=r"task.best: expected .*'miou'"):
         load(Settings, (), ["task.best=iou"])
+    with pytest.raises(ConfigError, match=r"task.best: expected .*'kappa'.* got 'miou'"):
+        load(Settings, (), ["task.kind=classify", "task.best=miou"])

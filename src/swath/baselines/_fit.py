@@ -51,9 +51,9 @@ def fit_and_score(
     predict = baseline.fit(table.x[whole], table.y[whole], tables.problem, seed, threads)
     log.info("%s: scoring the %s part", baseline.title, part)
     shift = table.y[whole].mean(0, dtype=np.float64)
-    tally, scored = None, 0
+    tally, scored, dense = None, 0, store.contents.label.per_pixel
     for shard in tables.shards(other):
-        found = _tally(tables.problem, shard, predict(shard.x), shift)
+        found = _tally(tables.problem, shard, predict(shard.x), shift, dense)
         tally = found if tally is None else tally + found
         scored += len(shard.ids)
     assert tally is not None, "a part with samples has no rows"
@@ -70,9 +70,11 @@ def fit_and_score(
     }
 
 
-def _tally(problem: Problem, shard: Table, found: np.ndarray, shift: np.ndarray) -> Tally:
+def _tally(
+    problem: Problem, shard: Table, found: np.ndarray, shift: np.ndarray, dense: bool
+) -> Tally:
     if problem.kind == "class":
-        return Confusion.count(shard.y, found, problem.names)
+        return Confusion.count(shard.y, found, problem.names, dense=dense)
     if problem.kind == "flags":
         return Flags.count(shard.y, found, problem.names)
     return Moments.of(shard.y, found, problem.names, shift=shift)

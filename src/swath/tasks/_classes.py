@@ -89,11 +89,13 @@ class ClassObjective:
         k = len(self.classes)
         pairs = (target * k + logits.argmax(1))[known]
         matrix = torch.bincount(pairs, minlength=k * k).reshape(k, k).cpu().numpy()
-        return Confusion.of(matrix, self.classes, loss.item(), weight.item())
+        return Confusion.of(
+            matrix, self.classes, loss.item(), weight.item(), dense=self.outputs.dense
+        )
 
     def empty(self) -> Confusion:
         k = len(self.classes)
-        return Confusion.of(np.zeros((k, k)), self.classes)
+        return Confusion.of(np.zeros((k, k)), self.classes, dense=self.outputs.dense)
 
     def predict(self, model: nn.Module, image: Tensor) -> Tensor:
         return full(model(image)).softmax(1)

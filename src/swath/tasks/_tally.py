@@ -48,6 +48,8 @@ class Confusion(Tally):
     """Counts of (true, predicted) class, for tasks with one class per sample or pixel."""
 
     classes: tuple[str, ...]
+    dense: bool = True
+    """Whether pixels are counted, which make up areas: of samples no IoU is told."""
 
     @classmethod
     def of(
@@ -56,20 +58,31 @@ class Confusion(Tally):
         classes: tuple[str, ...],
         loss: float = 0.0,
         weight: float = 0.0,
+        *,
+        dense: bool = True,
     ) -> Self:
         """Return the tally of a confusion matrix (k, k): rows are true, columns predicted."""
         assert matrix.shape == (len(classes),) * 2, f"{matrix.shape} for {len(classes)} classes"
-        return cls({"confusion": matrix.astype(np.float64), **_loss_sums(loss, weight)}, classes)
+        sums = {"confusion": matrix.astype(np.float64), **_loss_sums(loss, weight)}
+        return cls(sums, classes, dense)
 
     @classmethod
-    def count(cls, true: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...]) -> Self:
+    def count(
+        cls,
+        true: np.ndarray,
+        predicted: np.ndarray,
+        classes: tuple[str, ...],
+        *,
+        dense: bool = True,
+    ) -> Self:
         """Return the tally of class ids (n,) and the ids predicted for them (n,)."""
         k = len(classes)
         pairs = true.astype(np.int64) * k + predicted.astype(np.int64)
-        return cls.of(np.bincount(pairs.ravel(), minlength=k * k).reshape(k, k), classes)
+        matrix = np.bincount(pairs.ravel(), minlength=k * k).reshape(k, k)
+        return cls.of(matrix, classes, dense=dense)
 
     def finish(self) -> dict[str, float]:
-        """Return loss, oa, balanced, kappa, f1_macro, f1_micro, miou and iou/<class>.
+        """Return loss, oa, balanced, kappa, f1_macro, f1_micro, and of pixels miou and iou/<class>.
 
         Means over classes leave out what does not occur: balanced the classes without a true
         sample, the others those neither true nor predicted (as scikit-learn does).
@@ -81,6 +94,8 @@ class Confusion(Tally):
             oa = right.sum() / samples
             chance = (true @ predicted) / samples**2
             iou = (right / either)[either > 0]
+            names = np.array(self.classes)[either > 0]
+            overlaps = {f"iou/{name}": float(v) for name, v in zip(names, iou, strict=True)}
             return {
                 **self._loss(),
                 "oa": float(oa),
@@ -88,11 +103,7 @@ class Confusion(Tally):
                 "kappa": float((oa - chance) / (1 - chance)),
                 "f1_macro": _mean((2 * right / (true + predicted))[either > 0]),
                 "f1_micro": float(oa),  # one class per sample: every miss is also a false alarm
-                "miou": _mean(iou),
-                **{
-                    f"iou/{name}": float(value)
-                    for name, value in zip(np.array(self.classes)[either > 0], iou, strict=True)
-                },
+                **({"miou": _mean(iou), **overlaps} if self.dense else {}),
             }
 
 

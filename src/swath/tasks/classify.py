@@ -1,7 +1,7 @@
 """One class per sample: land use of a chip, or the centre pixel of a hyperspectral window."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from swath.tasks._classes import ClassTask
 
@@ -12,3 +12,6 @@ class Classify(ClassTask):
 
     labels: ClassVar[tuple[str, ...]] = ("class",)
     dense: ClassVar[bool] = False
+
+    best: Literal["oa", "balanced", "kappa", "f1_macro", "f1_micro", "loss"] = "oa"
+    """Figure on the validation part that chooses the best checkpoint."""
