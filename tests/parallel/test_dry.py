@@ -192,6 +192,9 @@ def test_prediction_is_what_four_ranks_have(ranks, name, precision):
     real = ranks(4, measured, parallel, precision, timeout_seconds=240)
     each = 4 // layout.degrees.pipeline
     for share in layout.shares:  # of a pipeline, a rank of each stage
+        most = max(size for size, _, _ in real[share.rank : share.rank + each])
+        print(f"| {name}, {precision} {share.at} | ", end="")  # docs/howto/dry_run.md has these
+        print(f"{share.memory.total / 2**20:.1f} | {most / 2**20:.1f} |")
         for size, calls, payload in real[share.rank : share.rank + each]:
             assert share.memory.total == pytest.approx(size, rel=0.1)
             found: dict[str, Counter] = {"calls": Counter(), "bytes": Counter()}
