@@ -155,9 +155,10 @@ def main() -> None:
                 if number:  # the first one finds its memory
                     found[name].append(figures)
         size = sum(t.numel() * t.element_size() for t in run.flat().values()) / 1e6
+        update = run.update()  # by all ranks
         if world.first:
             shutil.rmtree(folder, ignore_errors=True)
-            table(found, size, run.update())
+            table(found, size, update)
 
 
 def table(found: dict[str, list[tuple[float, float, float]]], size: float, update: float) -> None:
