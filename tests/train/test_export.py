@@ -1,5 +1,6 @@
 """A trained model comes back as it was left, and says what is wrong when it cannot."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -56,6 +57,22 @@ def test_it_predicts_what_it_predicted_before(saved):
     assert torch.equal(loaded.objective.predict(loaded.network, image), expected)
     assert loaded.about == about and not loaded.network.training
     assert torch.equal(loaded.normalize(image)[0], about.normalize(image)[0])
+
+
+def test_weights_that_stand_in_for_lost_ones_say_so(saved, tmp_path, caplog):
+    """In whatever verb they are loaded."""
+    made, _ = trainer(tmp_path, keep=3)  # each evaluation is the best so far
+    made.run()
+    harmed = made.checkpoints.path(12) / "average.safetensors"
+    harmed.write_bytes(harmed.read_bytes()[:-1])
+    assert setup._chosen(made) == 9 and made.state.progress.lost == 12
+    folder, network, about = saved
+    save_model(folder, network.state_dict(), dataclasses.replace(about, update=9, lost=12))
+    assert load_model(folder).about.lost == 12
+    assert (
+        "model.safetensors: the best weights of this run, after update 12, were lost with a damaged"
+        " checkpoint; these, after update 9, stand in for them" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("ema", [None, 30])
