@@ -47,8 +47,9 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write ``value`` as JSON, over an older file, as :func:`write_file` does."""
-    write_file(path, (json.dumps(value, indent=1) + "\n").encode())
+    """Write ``value`` as JSON, over an older file, as :func:`write_file` does. ValueError if a
+    number in it is not finite, for which JSON has no word."""
+    write_file(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def write_file(path: pathlib.Path, content: Content) -> Sum:

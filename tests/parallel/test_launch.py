@@ -14,6 +14,7 @@ import pytest
 
 from swath import here
 from swath.config import ConfigError
+from swath.lock import lock
 from swath.parallel import launch
 from swath.parallel.settings import Parallel
 from tests.parallel.commands import SWATH, run, same_curve, updates
@@ -41,6 +42,16 @@ def test_ranks_are_told_who_they_are_and_their_words_are_kept(tmp_path):
     assert words == {"1.log": "1 1 3\n", "2.log": "2 2 3\n"}
     assert launch.launch(python("pass"), 2, tmp_path / "b") == 0
     assert not (tmp_path / "b").exists()
+
+
+def test_ranks_are_not_started_beside_others_in_one_folder(tmp_path):
+    """Their words would end in the same files."""
+    place = tmp_path / "runs/a/ranks"
+    with lock(place / ".lock", "start of ranks"):
+        (place / "1.log").write_text("busy")
+        with pytest.raises(ConfigError, match=r"ranks: another process \(start of ranks, pid"):
+            launch.launch(python("pass"), 2, place.parent)
+        assert (place / "1.log").read_text() == "busy"
 
 
 def test_a_killed_rank_ends_the_others(tmp_path, short, capfd):

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING
 
 from swath import exits, here
 from swath.config import ConfigError
+from swath.lock import lock
 from swath.parallel.end import GOES_ON, End, RankFailed, claim, ended
 
 if TYPE_CHECKING:
@@ -195,15 +196,15 @@ def _handing_on(children: Sequence[subprocess.Popen]) -> Iterator[list[int]]:
 @contextlib.contextmanager
 def _logs(folder: pathlib.Path, ranks: int) -> Iterator[list[IO[bytes] | None]]:
     """Yield a file for what each rank says, None for the first: it says it here. Files and folders
-    that stay empty are removed."""
+    that stay empty are removed. ConfigError if ranks of another start are writing them."""
     place = folder / LOGS
-    place.mkdir(parents=True, exist_ok=True)
     paths = [place / f"{rank}.log" for rank in range(1, ranks)]
     with contextlib.ExitStack() as stack:
+        stack.enter_context(lock(place / ".lock", "start of ranks"))
         yield [None, *(stack.enter_context(path.open("wb")) for path in paths)]
-    for path in paths:
-        if not path.stat().st_size:
-            path.unlink()
+        for path in paths:
+            if not path.stat().st_size:
+                path.unlink()
     for made in (place, folder):
         with contextlib.suppress(OSError):  # not empty
             made.rmdir()
