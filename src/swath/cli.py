@@ -7,6 +7,7 @@ fix, 75 stopped by a signal after saving, 76 because a rank was lost (after both
 goes on), 130 interrupted without.
 """
 
+import contextlib
 import errno
 import importlib
 import json
@@ -20,7 +21,7 @@ from swath import exits, here, log, machine
 from swath.config import ConfigError
 from swath.parallel import launch
 from swath.parallel.end import RankFailed
-from swath.train.interrupt import Interrupted
+from swath.train.interrupt import Interrupted, leaving_at_once
 
 if TYPE_CHECKING:
     from swath.settings import Run
@@ -327,7 +328,9 @@ def main() -> None:
     once by several ranks."""
     try:
         log.start(rank=here.rank(), ranks=here.ranks())
-        app()
+        # One of several ranks may be in an exchange, from which no signal wakes it: it just ends.
+        with leaving_at_once() if here.ranks() == 1 else contextlib.nullcontext():
+            app()
     except (ConfigError, RankFailed) as error:
         words, code = launch.last_words(error)
         if words:

@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-from swath.train.interrupt import Interrupted, Interrupts
+from swath.train.interrupt import Interrupted, Interrupts, leaving_at_once
 from tests.train.small import trainer
 
 
@@ -29,6 +30,19 @@ def test_a_signal_lets_the_update_finish_then_saves_and_leaves(number, code, tmp
     assert left.value.code == code
     assert str(left.value).startswith(f"{number.name}: saved after update 4")
     assert made.checkpoints.updates()[-1] == 4
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_what_saves_as_it_goes_leaves_at_once(number):
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted) as left, leaving_at_once():
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+    assert left.value.code == 75
+    assert str(left.value) == (
+        f"{number.name} ended it. What was saved is good: the same command goes on from there"
+    )
     assert signal.getsignal(number) is before
 
 

@@ -165,7 +165,8 @@ def _blame(rank: int, child: subprocess.Popen, heard: list[int], folder: pathlib
     code = child.returncode
     if code < 0 and -code in heard:
         # They had nothing to save: they had not begun to train, or do not train at all.
-        return End(f"{signal.Signals(-code).name} ended the ranks. {GOES_ON}", 128 - code, -1)
+        left = exits.INTERRUPTED if -code == signal.SIGINT else exits.LEFT
+        return End(f"{signal.Signals(-code).name} ended the ranks. {GOES_ON}", left, -1)
     log = folder / LOGS / f"{rank}.log"
     said = f"; what it said is in {log}" if rank and log.stat().st_size else ""
     if code < 0:

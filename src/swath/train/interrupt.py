@@ -1,18 +1,22 @@
 """Signals that ask a run to leave: SIGTERM and SIGUSR1 of schedulers, SIGINT of Ctrl-C.
 
 The first one lets the update in work finish; the run then saves and leaves with exit code 75,
-after Ctrl-C with 130 (:mod:`swath.exits`). The second one leaves at once, without saving.
+after Ctrl-C with 130 (:mod:`swath.exits`). The second one leaves at once, without saving. What
+saves as it goes along, such as a map, leaves at once and with the same codes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from swath import exits
+from swath.parallel.end import GOES_ON
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -26,6 +30,23 @@ class Interrupted(SystemExit):
 
     def __str__(self) -> str:
         return self.message
+
+
+@contextlib.contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """Let signals of schedulers raise Interrupted in the block: for verbs of which all that is done
+    so far is saved. Call it in the main thread."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        raise Interrupted(f"{signal.Signals(number).name} ended it. {GOES_ON}")
+
+    numbers = (signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.signal(number, leave) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Interrupts:
