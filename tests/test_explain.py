@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from swath import cli, config, explain
 from swath.config import ConfigError
 from swath.data.sensor import load_sensor, sensors
+from swath.models import Model
 from swath.settings import COLLECTIONS, Run
 from tests.lab import invoke
 
@@ -66,7 +67,7 @@ def test_a_part_is_explained_alone(only, begins):
     [
         ("modle", r"modle: there is no 'modle' \(did you mean 'model'\?\)"),
         ("train, xyz", "xyz: there is no 'xyz'; there are name, seed, folder, build"),
-        ("model.lstm", "model.lstm: there is no 'lstm'; there are conv3d, resnet, unet, vit"),
+        ("model.xyz", f"model.xyz: there is no 'xyz'; there are {', '.join(config.kinds(Model))}"),
         ("seed.x", "seed.x: there is nothing in seed"),
     ],
 )

@@ -49,8 +49,9 @@ sources: {accelerators: counted, accelerator: the box}
 """
 
 
-def test_every_machine_is_in_the_table_but_the_laptop():
-    assert set(machines()) - set(TABLE) == {"laptop"} and set(TABLE) <= set(machines())
+def test_every_row_of_the_table_is_a_machine():
+    """A machine that was added later has no row: its figures stand in its file alone."""
+    assert TABLE and set(TABLE) <= set(machines())
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -118,7 +119,9 @@ def test_mistakes_in_a_machine_file(tmp_path, change, said):
 def test_an_unknown_machine_is_an_error_with_a_suggestion():
     with pytest.raises(ConfigError, match=r"no machine 'juwels' \(did you mean 'juwels_booster'\?"):
         load_machine("juwels")
-    with pytest.raises(ConfigError, match="no machine 'xyz'; there are dgx_h100, frontier"):
+    with pytest.raises(
+        ConfigError, match=f"no machine 'xyz'; there are {', '.join(machines()[:9])}"
+    ):
         load_machine("xyz")
 
 

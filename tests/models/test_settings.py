@@ -2,9 +2,9 @@
 
 import pytest
 
-from swath.config import ConfigError
+from swath.config import ConfigError, find, kinds
 from swath.data.sensor import Band
-from swath.models import Inputs, Outputs
+from swath.models import Inputs, Model, Outputs
 from swath.models.conv3d import Conv3d
 from swath.models.resnet import ResNet
 from swath.models.unet import UNet
@@ -12,6 +12,11 @@ from swath.models.vit import ViT
 
 RADAR = Inputs(bands=(Band(name="B04", wavelength_nm=665), Band(name="VV")), size=9)
 SINGLE, DENSE = Outputs(channels=2, dense=False), Outputs(channels=2, dense=True)
+
+
+def fitting(dense: bool) -> str:
+    """Return the families with such outputs, as a message names them."""
+    return " or ".join(k for k in kinds(Model) if find(Model, k).dense in (None, dense))
 
 
 @pytest.mark.parametrize(
@@ -45,17 +50,17 @@ def test_settings_that_cannot_be_meant_are_refused(cls, settings, message):
         (
             UNet(),
             SINGLE,
-            "every pixel.* one output for each image; choose model.kind conv3d or resnet or vit$",
+            f"every pixel.* one output for each image; choose model.kind {fitting(dense=False)}$",
         ),
         (
             ResNet(),
             DENSE,
-            "resnet gives one output for each image, and .* model.kind unet or vit$",
+            f"resnet gives one output for each image, and .* model.kind {fitting(dense=True)}$",
         ),
         (
             Conv3d(),
             DENSE,
-            "conv3d gives one output for each image, and .* model.kind unet or vit$",
+            f"conv3d gives one output for each image, and .* model.kind {fitting(dense=True)}$",
         ),
         (Conv3d(), SINGLE, "nothing is left of windows of 9 px and 2 bands after 3 convolutions"),
         (ViT(patch=4, pool="mean"), DENSE, "pool=mean has no effect"),
