@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from swath.config import ConfigError
+from swath.parallel.apply import spread
 from swath.parallel.flat import square
 from swath.parallel.mesh import Mesh
 from swath.parallel.replica import Replica
+from swath.parallel.settings import Parallel
 from swath.parallel.world import World
 from tests.test_layouts import SUBJECTS, dealt
 from tests.train.small import Keyed, Squares, network
@@ -54,6 +57,66 @@ def test_a_mean_of_means_is_not_the_gradient(ranks):
     ((alone, _, _),) = ranks(1, gradient, 5)
     (wrong, _) = ranks(2, mean_of_means, 5)
     assert (wrong - alone).abs().max() > 1e-3 * alone.abs().max()
+
+
+def moved(name: str, parallel: dict[str, int]) -> tuple[float, float, str]:
+    """Return the gradient's norm before and after a move to the mesh the replica is on, and what a
+    move to replicas on the same ranks says."""
+    subject, world = SUBJECTS[name], World.start("cpu")
+    layout = Parallel(**parallel)
+    mesh = Mesh.of(world, layout)
+    replica = Replica(spread(subject.network(torch.float64), mesh, layout), mesh)
+
+    def norm() -> float:
+        replica.gradients(dealt(subject, 0, mesh, replica.in_step), subject.objective().loss)
+        return replica.norm().item()
+
+    before = norm()
+    replica.move(Mesh.of(world, layout))
+    after, said = norm(), ""
+    try:
+        replica.move(world)
+    except ConfigError as error:
+        said = str(error)
+    assert bool(said) == (replica.mesh.degrees == mesh.degrees)  # refused, nothing has changed
+    return before, after, said
+
+
+@pytest.mark.parametrize(
+    ("name", "axis"),
+    [
+        ("resnet", "shard"),
+        ("vit of 2", "tensor"),
+        ("vit of 2", "context"),
+        ("vit of 2", "pipeline"),
+        ("unet", "spatial"),
+    ],
+)
+def test_a_model_that_is_shared_does_not_move_to_other_ranks(ranks, name, axis):
+    """It would go on over the old groups, and its gradient be silently another."""
+    for before, after, said in ranks(2, moved, name, {axis: 2}):
+        assert after == pytest.approx(before, rel=1e-12)
+        assert said.startswith(
+            f"parallel: 2 ranks laid out as {axis}=2 cannot go on as 2 laid out as replicate=2: "
+            f"{axis}=2 shares the model among ranks"
+        )
+
+
+def astray() -> tuple[str, int]:
+    """Return what a move of replicas to a layout that shares says, and the ranks after one to this
+    rank alone."""
+    world = World.start("cpu")
+    replica = Replica(network(), world)
+    with pytest.raises(ConfigError) as refused:
+        replica.move(Mesh.of(world, Parallel(context=2)))
+    replica.move(World.alone())
+    return str(refused.value), replica.world.ranks
+
+
+def test_replicas_move_to_replicas_only(ranks):
+    for said, left in ranks(2, astray):
+        assert "laid out as replicate=2 cannot go on as 2 laid out as context=2" in said
+        assert left == 1
 
 
 def test_gradient_equals_one_plain_backward_of_the_mean():

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from swath.config import ConfigError
 from swath.data.chip import Batch
 from swath.nn.norm import settle, unrecorded
 from swath.nn.random import Draws
@@ -38,7 +39,8 @@ Loss = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
 
 
 class Replica:
-    """A model spread over a mesh; a mesh of other ranks may take its place between updates.
+    """A model spread over a mesh. Where every rank holds the whole model, a mesh of other ranks may
+    take its place between updates.
 
     model: as :func:`swath.parallel.apply.spread` left it. autocast: dtype of the forward's matrix
     products; None leaves them in the parameters' dtype. bucket: bytes of gradients sent at a time.
@@ -62,12 +64,29 @@ class Replica:
         self._pieces = pieces(model)
         self._shards = [m for m in model.modules() if isinstance(m, FSDPModule)]
         self._draws = Draws(model)
-        self.move(mesh)
+        self.mesh = mesh if isinstance(mesh, Mesh) else Mesh.of(mesh)
+
+    @property
+    def world(self) -> World:
+        return self.mesh.world
 
     def move(self, mesh: Mesh | World) -> None:
-        """Go on with the ranks of ``mesh``; between two updates."""
-        self.mesh = mesh if isinstance(mesh, Mesh) else Mesh.of(mesh)
-        self.world = self.mesh.world
+        """Go on with the ranks of ``mesh``; between two updates.
+
+        ConfigError unless every rank holds the whole model, or ``mesh`` is the ranks and degrees
+        that it is on: a model that is shared keeps the groups of the ranks it was spread over.
+        """
+        new = mesh if isinstance(mesh, Mesh) else Mesh.of(mesh)
+        stays = (new.degrees, new.world.group) == (self.mesh.degrees, self.world.group)
+        shared = self.mesh.degrees.sharing or new.degrees.sharing
+        if shared and not stays:
+            raise ConfigError(
+                f"parallel: {self.world.ranks} ranks laid out as {self.mesh.degrees} cannot go on "
+                f"as {new.world.ranks} laid out as {new.degrees}: {shared} shares the model among "
+                "ranks, which hold their groups; save a checkpoint and build the replica anew, or "
+                "use replicate alone"
+            )
+        self.mesh = new
 
     @property
     def in_step(self) -> bool:

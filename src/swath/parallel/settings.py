@@ -162,6 +162,18 @@ class Degrees:
         return self.data_ranks * self.pieces * self.tensor * self.pipeline
 
     @property
+    def sharing(self) -> str:
+        """The axes along which the model, or its work on one sample, is shared, as ``shard=2``."""
+        axes = (axis for axis in DEGREES if axis != "replicate")
+        return " x ".join(f"{n}={getattr(self, n)}" for n in axes if getattr(self, n) > 1)
+
+    def __str__(self) -> str:
+        copies = f"replicate={self.replicate}"
+        if not self.sharing:
+            return copies
+        return self.sharing if self.replicate == 1 else f"{copies} x {self.sharing}"
+
+    @property
     def data_ranks(self) -> int:
         """Shares of an update's samples."""
         return self.replicate * self.shard
