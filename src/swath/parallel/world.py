@@ -1,8 +1,10 @@
 """The ranks as they are now: who takes part, on which device, and how they add numbers up.
 
 One process is a world of one; there is no second path for it. A world is a value: whoever needs
-one is given one, and membership may change in mid-run by handing over another. So nothing keeps a
-process group in a module-level variable or in a model. It knows no models, data or optimisers.
+one is given one, and no module-level variable keeps a process group. Where every rank holds the
+whole model, membership may change in mid-run by handing over another world. A model that is shared
+among ranks does keep groups, in its hooks and its DTensors: for other ranks it is built anew, from
+a checkpoint. A world knows no models, data or optimisers.
 """
 
 from __future__ import annotations
