@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 import pathlib
@@ -12,15 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from swath import config, here
 from swath.config import ConfigError, NoSuch, kind_of, place_of
 from swath.data.files import check_assumed
-from swath.data.imagery import Imagery
 from swath.data.split import Part
-from swath.datasets.scene import Scene
 from swath.log import counter
 from swath.predict.settings import FOLDER
 from swath.settings import Run
 from swath.train.job import MAPPED, check_trained, sorted_arguments
 
 if TYPE_CHECKING:
+    from swath.data.imagery import Imagery
     from swath.data.store import Store
     from swath.report.compare import Row
     from swath.train.dry import Layout
@@ -123,8 +121,7 @@ def after_training(run: Run, figures: dict[str, Any]) -> str:
     told = "  ".join(f"{name} {value:.4f}" for name, value in scores(figures))
     if told and Store.open(run.data.store).contents.label.per_pixel:
         told += f"  ({BY_CHIP})"
-    built_from = None if run.build is None else run.build.dataset
-    verbs = ["predict"] if run.predict.scene or isinstance(built_from, Scene) else []
+    verbs = ["predict"] if run.predict.scene or _built_from(run) else []
     verbs += ["evaluate", *(["baseline"] if run.baselines else []), "report"]
     chosen = f"{run.place / WEIGHTS}: the model after update {figures['update']}"
     after = ", ".join(f"swath {verb} {run.place}" for verb in verbs)
@@ -288,22 +285,17 @@ def predict(run: Run, progress: bool = True) -> pathlib.Path:
 def _scene(run: Run) -> Imagery | None:
     """Return what there is to map: ``predict.scene``, taken for the sensor of the store's images if
     it names none; else the scene that the store was built from."""
-    dataset = None if run.build is None else run.build.dataset
-    built_from = dataset.imagery if isinstance(dataset, Scene) else None
     scene = run.predict.scene
-    if scene is not None and scene.sensor is None:
-        like = built_from or dataset
-        scale, offset = scene.scale, scene.offset
-        scene = dataclasses.replace(
-            scene,
-            sensor=getattr(like, "sensor", None),
-            scale=getattr(like, "scale", None) if scale is None else scale,
-            offset=getattr(like, "offset", None) if offset is None else offset,
-        )
+    if scene is not None and scene.sensor is None and run.build is not None:
+        scene = run.build.dataset.assume(scene)
         if scene.sensor is not None:
             check_assumed(scene)
             log.info("predict.scene names no sensor; it is taken for %s, the store's", scene.sensor)
-    return scene or built_from
+    return scene or _built_from(run)
+
+
+def _built_from(run: Run) -> Imagery | None:
+    return None if run.build is None else run.build.dataset.scene()
 
 
 def baseline(run: Run) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Every file of datasets/ goes through the same claims; a new one needs an input made up here."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from swath.config import build, kinds, plain
 from swath.data.build import build as build_store
 from swath.data.chip import IGNORE
 from swath.data.dataset import Dataset
+from swath.data.imagery import Imagery
 from swath.data.split import Split
 from swath.datasets.bigearthnet import BigEarthNet
 from swath.datasets.cube import Cube
@@ -68,6 +70,16 @@ MADE = {
 
 def test_every_dataset_has_an_input():
     assert sorted(MADE) == kinds(Dataset)
+
+
+@pytest.mark.parametrize("kind", sorted(MADE))
+def test_a_scene_without_a_sensor_is_taken_for_the_datasets(kind, tmp_path):
+    """What a scene says itself stays; the dataset's own scene is of the same sensor."""
+    dataset, other = MADE[kind](tmp_path), Imagery(path="elsewhere", scale=0.5)
+    assumed, own = dataset.assume(other), dataset.scene()
+    assert replace(assumed, sensor=None, offset=None) == other
+    if own is not None:
+        assert assumed.sensor == own.sensor is not None
 
 
 @pytest.mark.parametrize("kind", sorted(MADE))

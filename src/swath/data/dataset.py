@@ -1,16 +1,20 @@
 """Where samples come from: the settings of a dataset, and the source that they open.
 
 To add a dataset, add one file to ``swath/datasets``: a :class:`Dataset` with an ``open`` that
-returns a :class:`Source`. The builder does the rest: it knows no files, the source no store.
+returns a :class:`Source`. The builder does the rest: it knows no files, the source no store. What
+``swath predict`` maps is the dataset's to say as well: ``scene`` and ``assume``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from swath.config import Choice
 from swath.data.chip import Chip, Contents
+
+if TYPE_CHECKING:
+    from swath.data.imagery import Imagery
 
 
 class Source(Protocol):
@@ -39,3 +43,12 @@ class Dataset(Choice):
     def open(self) -> Source:
         """Return the samples; reads headers and labels, no pixels. ConfigError if that fails."""
         raise TypeError(f"{type(self).__name__} has no open()")
+
+    def scene(self) -> Imagery | None:
+        """Return the scene that the samples are cut from, which is mapped if no other is named."""
+        return None
+
+    def assume(self, scene: Imagery) -> Imagery:
+        """Return ``scene``, which names no sensor, as seen by that of the dataset's images; as it
+        is where they have none by name."""
+        return scene

@@ -105,6 +105,17 @@ class Imagery:
     name: str | None = None
     """Name of the scene; None: that of ``path``."""
 
+    def taken_for(
+        self, sensor: str | None, scale: float | None = None, offset: float | None = None
+    ) -> Imagery:
+        """Return it as seen by ``sensor``, with this scale and offset where it says none itself."""
+        return dataclasses.replace(
+            self,
+            sensor=sensor,
+            scale=scale if self.scale is None else self.scale,
+            offset=offset if self.offset is None else self.offset,
+        )
+
     def __post_init__(self) -> None:
         if self.resolution_m is not None and self.resolution_m <= 0:
             raise ConfigError(f"resolution_m={self.resolution_m:g} is not a size in m")

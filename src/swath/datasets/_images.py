@@ -40,6 +40,9 @@ class Images(Dataset):
         """Return the sensor, as the files count."""
         return load_sensor(self.sensor).counted(self.scale, self.offset)
 
+    def assume(self, scene: Imagery) -> Imagery:
+        return scene.taken_for(self.sensor, self.scale, self.offset)
+
     def channels(self, image: pathlib.Path, sensor: Sensor) -> dict[str, Channel]:
         """Return where each band of ``sensor`` is in the file ``image``."""
         imagery = Imagery(

@@ -15,6 +15,7 @@ import numpy as np
 from swath.config import ConfigError
 from swath.data.chip import Chip, Contents, Ground, Label, Modality, Where
 from swath.data.dataset import Dataset
+from swath.data.imagery import Imagery
 from swath.data.sensor import Band, Sensor, load_sensor
 from swath.datasets._array import load_array
 
@@ -57,6 +58,9 @@ class Cube(Dataset):
 
     def open(self) -> CubeSource:
         return CubeSource(self)
+
+    def assume(self, scene: Imagery) -> Imagery:
+        return scene.taken_for(self.sensor)
 
 
 class CubeSource:

@@ -66,6 +66,13 @@ class Scene(Dataset):
         """Return the chips; reads headers, vectors and label rasters. ConfigError if that fails."""
         return Chips(self, self.imagery.open())
 
+    def scene(self) -> Imagery:
+        return self.imagery
+
+    def assume(self, scene: Imagery) -> Imagery:
+        of = self.imagery
+        return scene.taken_for(of.sensor, of.scale, of.offset)
+
 
 @dataclass
 class Chips:
