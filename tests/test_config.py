@@ -1,7 +1,9 @@
 """Settings: what is read, in what order, and what a mistake is told."""
 
 import dataclasses
+import importlib
 import pathlib
+import re
 import sys
 import types
 from dataclasses import dataclass, field
@@ -11,7 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
-from swath import config
+from swath import config, explain
 from swath import text as text_
 from swath.config import Choice, ConfigError
 from swath.schema import schema
@@ -70,6 +72,16 @@ class Whole:
     shapes: tuple[Shape, ...] = ()
     named: dict[str, Part] = field(default_factory=dict)
     titles: dict[str, str] = field(default_factory=dict)
+
+
+WORD = "shape={kind: broken}"
+BROKEN = """import dataclasses
+@dataclasses.dataclass(frozen=True)
+class A: ...
+
+@dataclasses.dataclass
+class B(A): ...
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -304,8 +316,23 @@ def test_an_unreadable_file_is_told(tmp_path):
 
 def test_a_collection_file_that_lacks_a_library_says_which():
     """`no shape 'broken'` would hide that the file is there and a library is not."""
-    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+    said = r"shape.kind: \S+broken.py:1: cannot be imported: ModuleNotFoundError: .*no_such_library"
+    with pytest.raises(ConfigError, match=said):
         config.load(Whole, words=["shape={kind: broken}"])
+
+
+def test_a_broken_file_leaves_the_others_of_its_collection_usable(tmp_path):
+    """One member that cannot be read must not end `swath show --kinds` for all others."""
+    broken = tmp_path / "shapes_for_tests" / "broken.py"
+    broken.write_text(BROKEN)
+    importlib.invalidate_caches()
+    rows = {kind: told for _, kind, told in explain.collections({"shape": Shape})}
+    assert rows.keys() == {"box", "broken", "circle"}
+    assert re.fullmatch(rf"broken: {broken}:5: cannot be .* TypeError: .*frozen.*", rows["broken"])
+    assert config.members(Shape) == {"box": Box, "circle": Circle}
+    assert "radius:" in explain.reference(Whole, "shape") and "radius" in str(schema(Whole))
+    broken.write_text("class Broken(:\n")
+    assert re.search(r"shape.kind: \S+broken.py: cannot be .* SyntaxError", told((), [WORD]))
 
 
 def test_field_docs_come_from_the_strings_under_the_fields():

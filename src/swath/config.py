@@ -28,6 +28,7 @@ from swath.choice import Choice as Choice
 from swath.choice import find as find
 from swath.choice import kind_of as kind_of
 from swath.choice import kinds as kinds
+from swath.choice import members as members
 from swath.fields import default_of as default_of
 from swath.fields import docs as docs
 from swath.text import ConfigError as ConfigError

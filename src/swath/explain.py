@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from swath.config import Choice, ConfigError, find, kind_of, kinds, plain
+from swath.config import Choice, ConfigError, find, kind_of, kinds, members, plain
 from swath.fields import classes_in, default_of, docs
 from swath.text import as_yaml, near
 
@@ -117,7 +117,8 @@ def reference(cls: type, below: str = "") -> str:
 def _parts(cls: type) -> dict[str, list[type]]:
     """Return, by name, the settings that are inside ``cls``: its fields' classes, or its kinds."""
     if Choice in cls.__bases__:
-        return {kind: [find(cls, kind)] for kind in kinds(cls)}
+        inside: dict[str, type[Choice]] = members(cls)
+        return {kind: [one] for kind, one in inside.items()}
     hints = typing.get_type_hints(cls)
     return {f.name: classes_in(hints[f.name]) for f in dataclasses.fields(cls) if f.init}
 
@@ -126,8 +127,8 @@ def _about(cls: type, depth: int, only: str = "") -> Iterator[str]:
     """Yield the lines of all fields of ``cls``, or of one; of a choice, those of each kind."""
     pad = "  " * depth
     if Choice in cls.__bases__:
-        for kind in kinds(cls):
-            yield from _about(find(cls, kind), depth)
+        for inside in _parts(cls).values():
+            yield from _about(inside[0], depth)
         return
     if issubclass(cls, Choice) and not only:
         yield f"{pad}# -- {_sentence(cls)}"
@@ -164,7 +165,12 @@ def _sentence(cls: type) -> str:
 
 
 def collections(choices: Mapping[str, type[Choice]]) -> Iterator[tuple[str, str, str]]:
-    """Yield (field, kind, what it is) for everything that ships with Swath."""
+    """Yield (field, kind, what it is) for everything that ships with Swath; of a file that is
+    broken, why."""
     for name, choice in choices.items():
         for kind in kinds(choice):
-            yield name, kind, _sentence(find(choice, kind))
+            try:
+                told = _sentence(find(choice, kind))
+            except ConfigError as error:
+                told = f"broken: {error}"
+            yield name, kind, told

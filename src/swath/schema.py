@@ -12,7 +12,7 @@ from typing import Any
 
 import pydantic
 
-from swath.config import Choice, find, kind_of, kinds, plain
+from swath.config import Choice, kind_of, members, plain
 from swath.fields import default_of, docs
 
 
@@ -76,7 +76,7 @@ def _known(cls: type, known: dict[str, Any], kind: str | None = None) -> dict[st
 
 
 def _choice(choice: type[Choice], known: dict[str, Any], default: Any) -> dict[str, Any]:
-    named = [choice] if Choice not in choice.__bases__ else [find(choice, k) for k in kinds(choice)]
+    named = [choice] if Choice not in choice.__bases__ else list(members(choice).values())
     options: list[dict[str, Any]] = [_known(cls, known, kind_of(cls)) for cls in named]
     if isinstance(default, Choice):  # written without `kind`, the default's class is meant
         unnamed = _settings(type(default), known, kind_of(type(default)))
