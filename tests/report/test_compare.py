@@ -92,6 +92,25 @@ def test_the_table_of_a_terminal():
     assert table([]).strip() == ""
 
 
+def test_a_figure_of_a_task_of_ones_own_is_shown_by_its_bare_name():
+    """It chose the best checkpoint; which way is better only the task knows, so none is marked."""
+    beside = {"samples": 9, "share_touching": 0.0, "share_same_object": 0.1, "other_store": True}
+    row = {"name": "net", "loss": 0.02, "psnr": 27.5, "psnr/red": 26.0, **beside}
+    rows = [row, {"name": "smoothing", "psnr": 25.0, "train": 9, "fitted": 9, "scored": 9}]
+    assert [line.split() for line in table(rows).split("\n")[:3]] == [
+        ["psnr"],
+        ["net", "27.500"],
+        ["smoothing", "25.000"],
+    ]
+    assert headline(row, rows[1:], "")[0] == {"name": "psnr", "value": "27.500", "note": ""}
+    made = comparison(rows, 0, "")
+    assert made["titles"] == ["psnr", "fitted on", "scored on"]
+    assert [r["cells"][0]["text"] for r in made["rows"]] == ["27.500", "25.000"]
+    assert not any(r["cells"][0]["best"] for r in made["rows"])
+    long = table([{"name": "net", "oa": 0.5, "peak_signal_to_noise": 27.5}]).split("\n")
+    assert long[0].split() == ["oa", "peak_signal_to_noise"] and len(long[0]) == len(long[1])
+
+
 def test_it_is_said_whether_a_pixel_counts_once():
     """The model's own score and its map's differ; each says what it counts."""
     told = {**ROWS[0], "counting": BY_CHIP}

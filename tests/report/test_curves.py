@@ -31,6 +31,15 @@ def test_smoothing_keeps_a_constant_and_forgets_gaps():
     assert thin(range(5000))[-1] == 4999 and len(thin(range(5000))) <= 800
 
 
+def test_a_figure_of_a_task_of_ones_own_has_its_curve():
+    scores = {"val/psnr": 20.0, "val/psnr/red": 19.0, "val/oa": 0.5}
+    records = [
+        {"update": i, "samples": 10 * i, "loss": 1.0, "val/loss": 1.0, **scores} for i in (1, 2)
+    ]
+    (validation,) = [chart["svg"] for chart in curves(records) if chart["title"] == "Validation"]
+    assert 'aria-label="psnr, Overall accuracy by samples"' in validation
+
+
 def test_curves_come_from_the_records_that_training_writes():
     records = [
         {

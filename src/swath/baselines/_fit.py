@@ -13,7 +13,7 @@ from swath.config import ConfigError, kind_of
 from swath.data.fold import fit
 from swath.data.split import Part, Split, select
 from swath.data.store import Store
-from swath.tasks._tally import Confusion, Flags, Moments, Tally
+from swath.tasks import Confusion, Flags, Moments, Tally
 
 log = logging.getLogger(__name__)
 

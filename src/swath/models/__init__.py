@@ -1,15 +1,17 @@
 """Networks by name: one file, one family. ``kind: unet`` is ``models/unet.py``.
 
 A file here holds the settings of a network and how it meets its inputs and outputs; the layers
-are in ``swath.nn``, imported when a network is built, so that reading settings needs no torch.
+are in ``swath.nn``, imported when a network is built, so that reading settings needs no torch. A
+family that has one sort of outputs says so by ``dense``, and begins ``build`` with
+:func:`check_outputs`; every network refuses images of other bands (:mod:`swath.nn.bands`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
-from swath.config import Choice, ConfigError, find, kind_of, kinds
+from swath.config import Choice, ConfigError, kind_of, members
 from swath.data.sensor import Band
 
 if TYPE_CHECKING:
@@ -43,7 +45,8 @@ class Model(Choice):
 
     def build(self, inputs: Inputs, outputs: Outputs) -> nn.Module:
         """Return the network, randomly initialised from torch's generator; ConfigError if the
-        settings do not fit the inputs or outputs. Its forward takes (b, c, h, w) float."""
+        settings do not fit the inputs or outputs. Its forward takes (b, c, h, w) float, and raises
+        ConfigError unless c is as many as ``inputs.bands`` (``check_bands``)."""
         raise TypeError(f"{type(self).__name__} has no build()")
 
 
@@ -51,8 +54,7 @@ def check_outputs(model: Model, outputs: Outputs) -> None:
     """Raise ConfigError, naming the families that fit, unless ``model`` has such outputs."""
     if model.dense in (None, outputs.dense):
         return
-    families = {kind: cast(type[Model], find(Model, kind)) for kind in kinds(Model)}
-    fitting = [kind for kind, cls in families.items() if cls.dense in (None, outputs.dense)]
+    fitting = [kind for kind, cls in members(Model).items() if cls.dense in (None, outputs.dense)]
     each = {True: "an output for every pixel", False: "one output for each image"}
     raise ConfigError(
         f"{kind_of(type(model))} gives {each[not outputs.dense]}, and the task wants "

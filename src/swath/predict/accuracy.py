@@ -19,7 +19,7 @@ import numpy as np
 
 from swath.config import ConfigError
 from swath.data.chip import IGNORE
-from swath.tasks._tally import Confusion
+from swath.tasks import Confusion
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from swath.data.chip import Label
 from swath.data.palette import class_colours
 from swath.report.words import area_unit, percent, whole
-from swath.tasks._figures import FIGURES
+from swath.tasks import FIGURES
 
 Scores = Mapping[str, Any]
 """Figures of a map, as in scores.json."""

@@ -13,13 +13,15 @@ from typing import Any
 from swath.config import ConfigError
 from swath.predict.settings import SCORES
 from swath.report.words import whole
-from swath.tasks._figures import FIGURES
+from swath.tasks import FIGURES, figure
 
 BASELINES = "baselines.json"
 """File in the run folder with a row of figures for each baseline."""
 
 Row = Mapping[str, Any]
 
+_BESIDE = ("samples", "scored", "fitted", "train", "share_touching", "share_same_object")
+"""Numbers of a row that are no figures."""
 _PRINTED = ("oa", "balanced", "f1_micro", "map", "rmse", "r2")
 _HEADLINES = {
     "oa": ("oa", "balanced", "miou", "kappa"),
@@ -52,10 +54,14 @@ def table(rows: Sequence[Row]) -> str:
     """Return ``rows`` as text for a terminal, and what they have to be read with."""
     numbers = [{k: v for k, v in row.items() if isinstance(v, int | float)} for row in rows]
     figures = _without_repeats([n for n in _PRINTED if any(n in row for row in numbers)])
+    figures += _own_figures(rows)
     width = max([len(row["name"]) for row in rows] + [8])
-    lines = [f"{'':<{width}}" + "".join(f"{name:>10}" for name in figures)]
+    wide = max([len(name) + 2 for name in figures] + [10])
+    lines = [f"{'':<{width}}" + "".join(f"{name:>{wide}}" for name in figures)]
     for row, values in zip(rows, numbers, strict=True):
-        cells = (f"{values[name]:>10.3f}" if name in values else f"{'-':>10}" for name in figures)
+        cells = (
+            f"{values[name]:>{wide}.3f}" if name in values else f"{'-':>{wide}}" for name in figures
+        )
         lines.append(f"{row['name']:<{width}}" + "".join(cells))
     if rows and "counting" in rows[0]:
         lines.append(f"{rows[0]['name']}: {rows[0]['counting']}")
@@ -71,13 +77,15 @@ def headline(row: Row, rows: Sequence[Row], unit: str) -> list[dict[str, Any]]:
     """Return the tiles at the top of the page: figures of the model, each against the best
     baseline, and how near the test is to what was trained on."""
     tiles: list[dict[str, Any]] = []
-    for name in next((h for key, h in _HEADLINES.items() if row.get(key) is not None), ()):
+    known = next((h for key, h in _HEADLINES.items() if row.get(key) is not None), ())
+    for name in (*known, *_own_figures([row])):
         if row.get(name) is None:
             continue
-        figure = FIGURES[name]
+        told = figure(name)
         others = [other[name] for other in rows if other.get(name) is not None]
-        note = f"best baseline {figure.said(figure.best_of(others), unit)}" if others else ""
-        tiles.append({"name": figure.title, "value": figure.said(row[name], unit), "note": note})
+        best = told.best_of(others) if others else None
+        note = "" if best is None else f"best baseline {told.said(best, unit)}"
+        tiles.append({"name": told.title, "value": told.said(row[name], unit), "note": note})
     touching = row.get("share_touching")
     if touching is not None:
         tiles.append(
@@ -98,17 +106,17 @@ def comparison(rows: Sequence[Row], ours: int, unit: str) -> dict[str, Any] | No
     if len(rows) < 2:
         return None
     several = [n for n in FIGURES if sum(row.get(n) is not None for row in rows) > 1]
-    shown = [name for name in _without_repeats(several) if name != "loss"][:5]
-    best = {n: FIGURES[n].best_of(r[n] for r in rows if r.get(n) is not None) for n in shown}
+    shown = [name for name in _without_repeats(several) if name != "loss"][:5] + _own_figures(rows)
+    best = {n: figure(n).best_of(r[n] for r in rows if r.get(n) is not None) for n in shown}
     made = []
     for i, row in enumerate(rows):
         cells = []
         for name in shown:
             value: Any = row.get(name)
-            share = value is not None and FIGURES[name].best == "largest" and 0 <= value <= 1
+            share = value is not None and figure(name).best == "largest" and 0 <= value <= 1
             cells.append(
                 {
-                    "text": FIGURES[name].said(value, unit),
+                    "text": figure(name).said(value, unit),
                     "bar": round(100 * value) if share and name in shown[:2] else None,
                     "best": value is not None and value == best[name],
                 }
@@ -121,7 +129,7 @@ def comparison(rows: Sequence[Row], ours: int, unit: str) -> dict[str, Any] | No
     if counting := model.get("counting"):
         things += f" ({counting})"
     return {
-        "titles": [*(FIGURES[name].title for name in shown), "fitted on", "scored on"],
+        "titles": [*(figure(name).title for name in shown), "fitted on", "scored on"],
         "rows": made,
         "about": f"All on the same {model.get('part', 'test')} part, which none of them has seen in"
         f" training; the model by its {things}. The best of each column is coloured.",
@@ -143,6 +151,17 @@ def _nearness(touching: float, same: float | None) -> str:
             " was trained on; a split by polygon (or region) keeps each on one side."
         )
     return said
+
+
+def _own_figures(rows: Sequence[Row]) -> list[str]:
+    """Return the names of figures that only a task of one's own knows, but for those of a class."""
+    names = {
+        name: None
+        for row in rows
+        for name, value in row.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    return [n for n in names if n not in FIGURES and n not in _BESIDE and "/" not in n]
 
 
 def _without_repeats(names: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from swath import units
 from swath.report.charts import Line, chart, smooth, thin
-from swath.tasks._figures import FIGURES
+from swath.tasks import FIGURES, figure
 
 Record = Mapping[str, Any]
 
@@ -31,9 +31,10 @@ def curves(records: Sequence[Record]) -> list[dict[str, str]]:
     if any("val/loss" in r for r in scored):
         lines.append(_scores("validation", scored, "val/loss"))
     charts = [("Loss, smoothed; single updates faint", chart(lines, x_name="samples"))]
-    figures = [n for n in FIGURES if n != "loss" and any(f"val/{n}" in r for r in scored)][:4]
+    names = {name.removeprefix("val/") for r in scored for name in r if name.count("/") == 1}
+    figures = [*sorted(names - FIGURES.keys()), *(n for n in FIGURES if n in names - {"loss"})][:4]
     if figures and len(scored) > 1:
-        lines = [_scores(FIGURES[name].title, scored, f"val/{name}") for name in figures]
+        lines = [_scores(figure(name).title, scored, f"val/{name}") for name in figures]
         charts.append(("Validation", chart(lines, x_name="samples")))
     if any("lr" in update for update in updates):
         lr = of("lr")

@@ -2,6 +2,10 @@
 
 Two rules make every task equal on any number of ranks: a loss is a (sum, weight), never a mean,
 and everything random is keyed by a sample's position, never by a rank.
+
+A task is a frozen dataclass with the kinds of ``labels`` that it learns, a field ``best``, which is
+a ``Literal`` of the figures that may choose the best checkpoint, and ``bind``. Its scores are a
+:class:`Tally`, sums that merge, frozen as well: one of those below, or one of its own.
 """
 
 from __future__ import annotations
@@ -11,10 +15,17 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
-from swath.config import Choice
+from swath.config import Choice, ConfigError, kind_of, members
 from swath.data.chip import Batch, Label
 from swath.models import Outputs
-from swath.tasks._tally import Tally
+from swath.tasks._figures import FIGURES as FIGURES
+from swath.tasks._figures import Figure as Figure
+from swath.tasks._figures import figure as figure
+from swath.tasks._tally import Confusion as Confusion
+from swath.tasks._tally import Flags as Flags
+from swath.tasks._tally import Moments as Moments
+from swath.tasks._tally import Tally as Tally
+from swath.tasks._weights import class_weights as class_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -64,3 +75,15 @@ class Task(Choice):
         counts: training samples (or pixels) of each class, for class weights; float64 (k,).
         """
         raise TypeError(f"{type(self).__name__} has no bind()")
+
+
+def check_label(task: Task, label_kind: str) -> None:
+    """Raise ConfigError, naming the tasks that fit, unless ``task`` learns labels of that kind."""
+    if label_kind in task.labels:
+        return
+    fitting = [kind for kind, cls in members(Task).items() if label_kind in cls.labels]
+    hint = f"use task.kind={' or '.join(fitting)}" if fitting else "there is no label"
+    raise ConfigError(
+        f"task {kind_of(type(task))} learns labels of kind {' or '.join(task.labels)}; the store's "
+        f"are of kind {label_kind}: {hint}"
+    )

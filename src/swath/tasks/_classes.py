@@ -14,10 +14,10 @@ import numpy as np
 from swath.config import ConfigError, kind_of
 from swath.data.chip import IGNORE, Batch, Label
 from swath.models import Outputs
-from swath.tasks import Task
+from swath.tasks import Task, check_label
 from swath.tasks._figures import larger_is_better
 from swath.tasks._tally import Confusion
-from swath.tasks._weights import check_exponent, check_label, class_weights
+from swath.tasks._weights import check_exponent, class_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

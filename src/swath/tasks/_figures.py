@@ -1,7 +1,8 @@
 """The names of figures: what each is in words, how it is said, and which value of it is best.
 
 Tallies compute the figures (``_tally.py``); tables, the report and the choice of the best
-checkpoint ask here. A figure of one class, such as iou/water, is no entry of its own.
+checkpoint ask here. A figure of one class, such as iou/water, is no entry of its own; a figure of a
+task of one's own is shown by its bare name.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ class Figure:
     title: str
     form: Literal["share", "number", "quantity"] = "number"
     """A share is said in %, a quantity in the unit of what is predicted."""
-    best: Literal["largest", "smallest", "nearest 0"] = "largest"
+    best: Literal["largest", "smallest", "nearest 0", "unknown"] = "largest"
 
-    def best_of(self, values: Iterable[float]) -> float:
-        """Return the best of ``values``; there must be one."""
+    def best_of(self, values: Iterable[float]) -> float | None:
+        """Return the best of ``values``, of which there must be one; None if nobody knows."""
+        if self.best == "unknown":
+            return None
         if self.best == "nearest 0":
             return min(values, key=abs)
         return max(values) if self.best == "largest" else min(values)
@@ -53,6 +56,11 @@ FIGURES = {
     "loss": Figure("Loss", best="smallest"),
 }
 """By name, in the order of tables."""
+
+
+def figure(name: str) -> Figure:
+    """Return what is known of the figure ``name``; one of a task's own has its bare name."""
+    return FIGURES.get(name) or Figure(name, best="unknown")
 
 
 def larger_is_better(name: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Self
 import numpy as np
 
 
-@dataclass
+@dataclass(frozen=True)
 class Tally:
     """Named float64 sums; subclasses turn them into figures with names."""
 
@@ -43,7 +43,7 @@ def _loss_sums(loss: float, weight: float) -> dict[str, np.ndarray]:
     return {"loss": np.float64(loss), "weight": np.float64(weight)}  # type: ignore[dict-item]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Confusion(Tally):
     """Counts of (true, predicted) class, for tasks with one class per sample or pixel."""
 
@@ -114,7 +114,7 @@ def edges() -> np.ndarray:
     return np.arange(-1024, 1025) / 64
 
 
-@dataclass
+@dataclass(frozen=True)
 class Flags(Tally):
     """Histograms of the logits of present and absent flags, for tasks with many classes at once.
 
@@ -182,7 +182,7 @@ class Flags(Tally):
             }
 
 
-@dataclass
+@dataclass(frozen=True)
 class Moments(Tally):
     """Sums of errors and targets, for tasks that predict quantities."""
 

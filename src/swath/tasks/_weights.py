@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 
-from swath.config import ConfigError, find, kind_of, kinds
-from swath.tasks import Task
+from swath.config import ConfigError
 
 
 def class_weights(
@@ -42,17 +39,3 @@ def check_exponent(exponent: float) -> None:
             f"task.class_weights={exponent} is not within 0..1: 0 weighs every sample alike, "
             "1 every class"
         )
-
-
-def check_label(task: Task, label_kind: str) -> None:
-    """Raise ConfigError, naming the tasks that fit, unless ``task`` learns labels of that kind."""
-    if label_kind in task.labels:
-        return
-    fitting = [
-        kind for kind in kinds(Task) if label_kind in cast(type[Task], find(Task, kind)).labels
-    ]
-    hint = f"use task.kind={' or '.join(fitting)}" if fitting else "there is no label"
-    raise ConfigError(
-        f"task {kind_of(type(task))} learns labels of kind {' or '.join(task.labels)}; the store's "
-        f"are of kind {label_kind}: {hint}"
-    )

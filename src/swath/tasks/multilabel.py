@@ -10,11 +10,11 @@ import numpy as np
 from swath.config import ConfigError
 from swath.data.chip import IGNORE, Batch, Label
 from swath.models import Outputs
-from swath.tasks import Task
+from swath.tasks import Task, check_label
 from swath.tasks._classes import full
 from swath.tasks._figures import larger_is_better
 from swath.tasks._tally import Flags, edges
-from swath.tasks._weights import check_exponent, check_label, class_weights
+from swath.tasks._weights import check_exponent, class_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -10,11 +10,10 @@ import numpy as np
 from swath.config import ConfigError
 from swath.data.chip import Batch, Label
 from swath.models import Outputs
-from swath.tasks import Task
+from swath.tasks import Task, check_label
 from swath.tasks._classes import full
 from swath.tasks._figures import larger_is_better
 from swath.tasks._tally import Moments
-from swath.tasks._weights import check_label
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
