@@ -1,6 +1,8 @@
 """The check that every network makes first: are these the bands it was built for?"""
 
-from torch import Tensor
+from collections.abc import Sequence
+
+from torch import Tensor, nn
 
 from swath.config import ConfigError
 
@@ -13,3 +15,15 @@ def check_bands(image: Tensor, bands: tuple[str, ...]) -> None:
             f"the image has {image.shape[1]} bands, the model was built for {len(bands)}"
             f" ({names}); give it these bands, in this order"
         )
+
+
+class CheckBands(nn.Module):
+    """The check as a layer, for networks that are a chain: the image comes out as it went in."""
+
+    def __init__(self, bands: Sequence[str]) -> None:
+        super().__init__()
+        self.bands = tuple(bands)
+
+    def forward(self, image: Tensor) -> Tensor:
+        check_bands(image, self.bands)
+        return image

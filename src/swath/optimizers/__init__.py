@@ -1,4 +1,9 @@
-"""Optimisers by name: one file each. ``kind: adamw`` is ``optimizers/adamw.py``."""
+"""Optimisers by name: one file each. ``kind: adamw`` is ``optimizers/adamw.py``.
+
+An optimiser is a frozen dataclass with the fields ``lr`` and ``weight_decay``, and ``build``. Its
+parameters are in the two groups that ``optimizers/_groups.py`` makes: "decayed", and "free", which
+holds biases, norms, tokens and positions.
+"""
 
 from __future__ import annotations
 
