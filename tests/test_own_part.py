@@ -37,6 +37,8 @@ def test_the_model_fits_any_image_and_refuses_other_bands():
     assert model(torch.zeros(2, 2, 5, 7)).shape == (2, 3, 5, 7)
     with pytest.raises(ConfigError, match=r"has 3 bands, the model was built for 2 \(B04, B08\)"):
         model(torch.zeros(2, 3, 5, 7))
+    with pytest.raises(ConfigError, match=r"PerPixel gives an output for every pixel.* resnet"):
+        settings.build(inputs, Outputs(channels=3, dense=False))
 
 
 @pytest.mark.parametrize(
