@@ -217,11 +217,12 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
     model; the first alone scores the maps and writes, the others return "model" only. A map that
     another model made, or of another scene on the same ground, is left out, with a warning.
 
-    ConfigError if some of the test part was trained on, or the run folder belongs to a model of
-    other settings.
+    ConfigError if some of the test part was trained on, the run folder belongs to a model of other
+    settings, or there are maps that its task's answers cannot make.
     """
     from swath.data.store import Store
     from swath.predict.evaluate import maps_to_score, score_maps, write_scores
+    from swath.predict.layers import check_mappable
     from swath.train.export import fingerprint, load_model
     from swath.train.setup import score
 
@@ -237,7 +238,9 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
     folder = run.place / FOLDER
     ours = []
     if store.contents.label.kind == "mask" and any(folder.glob("*.tif")):
-        ours = maps_to_score(folder, store, fingerprint(load_model(run.place)))
+        model = load_model(run.place)
+        check_mappable(model.label, model.outputs)
+        ours = maps_to_score(folder, store, fingerprint(model))
     if ours:
         scores["map"] = score_maps(ours, store, run.data.split)
         scores["map"]["counting"] = ONCE

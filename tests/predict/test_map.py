@@ -13,16 +13,19 @@ from swath.data.chip import Batch, Label
 from swath.data.imagery import Imagery
 from swath.data.sensor import FOLDER as SENSORS
 from swath.geo.channel import File
+from swath.models import Outputs
 from swath.models.unet import UNet
 from swath.models.vit import ViT
 from swath.parallel.replica import Replica
 from swath.parallel.world import World
+from swath.predict.layers import check_mappable
 from swath.predict.ledger import Ledger
 from swath.predict.map import predict
 from swath.predict.mapping import Mapping
 from swath.predict.settings import Predict
 from swath.tasks.multilabel import Multilabel
 from swath.tasks.regress import Regress
+from swath.tasks.segment import Segment
 from swath.train.precision import AUTOCAST
 from swath.train.settings import Compute
 from tests.predict.small import LAND, untrained, write_scene
@@ -262,6 +265,52 @@ def test_settings_without_effect_are_refused(scene, tmp_path):
 
 def whole_windows():
     return ViT(width=24, depth=1, heads=2, patch=8)
+
+
+class Water:
+    """The objective of a task of one's own: how likely a pixel is water, in one channel."""
+
+    outputs = Outputs(channels=1, dense=True)
+
+    def predict(self, model, image):
+        return model(image).sigmoid()
+
+
+class OnlyWater(Segment):
+    """As made up by a user: learns mask labels, answers in a way of its own."""
+
+    def bind(self, label, counts):
+        return Water()
+
+
+def test_a_task_whose_answers_are_no_layer_is_refused(scene, tmp_path):
+    """One channel would be mapped as class 0 everywhere, without a word."""
+    with pytest.raises(ConfigError) as told:
+        predict(untrained(task=OnlyWater()), scene, Predict(), tmp_path)
+    assert str(told.value).startswith(
+        "the model's task gives 1 channel for each pixel; a map of mask labels "
+        "(water, forest, farm) is made from 3 channels for each pixel. Let the task's outputs be "
+        "Outputs(channels=3, dense=True)"
+    )
+    assert not list(tmp_path.glob("*.tif"))
+
+
+@pytest.mark.parametrize(
+    ("label", "outputs", "said"),
+    [
+        (LAND, Outputs(channels=3, dense=False), r"gives 3 channels for each image; .* each pixel"),
+        (
+            Label(kind="value"),
+            Outputs(channels=2, dense=False),
+            "value labels .a value. is made",
+        ),
+        (Label(kind="flags", classes=("a", "b")), Outputs(channels=2, dense=True), "of flags"),
+        (Label(kind="none"), Outputs(channels=8, dense=True), "learned from no labels"),
+    ],
+)
+def test_outputs_have_to_be_what_a_map_is_made_from(label, outputs, said):
+    with pytest.raises(ConfigError, match=said):
+        check_mappable(label, outputs)
 
 
 def test_values_are_mapped_with_their_unit(scene, tmp_path):

@@ -10,10 +10,12 @@ import rasterio
 
 import swath
 from swath.config import ConfigError
+from swath.models import Outputs
 from swath.predict.evaluate import score_maps
 from swath.predict.map import predict
 from swath.predict.origin import read_origin, same_scene
 from swath.predict.settings import Predict
+from swath.train.export import LoadedModel
 from tests.lab import invoke
 from tests.predict.small import untrained, write_scene
 
@@ -124,7 +126,7 @@ def test_layers_of_an_older_map_are_removed(model, tmp_path, caplog):
     assert "scene_probabilities.tif: was removed: it belonged to the map that this" in caplog.text
 
 
-def test_only_the_map_of_the_scene_is_scored_and_shown(trained, caplog):
+def test_only_the_map_of_the_scene_is_scored_and_shown(trained, caplog, monkeypatch):
     """Another date on the same ground, in a file of the same name: with its own map, and that map
     alone, nothing is scored as if it were the scene that the store was built from."""
     folder = trained / "runs/two"
@@ -148,5 +150,8 @@ def test_only_the_map_of_the_scene_is_scored_and_shown(trained, caplog):
     assert scores["map"]["file"] == pathlib.Path(own).name
     kept = json.loads((folder / "scores.json").read_text())["map"]
     assert kept["file"] == pathlib.Path(own).name and (pixels(later) != pixels(own)).any()
+    monkeypatch.setattr(LoadedModel, "outputs", Outputs(channels=1, dense=True))
+    with pytest.raises(ConfigError, match="task gives 1 channel for each pixel; a map of mask"):
+        swath.run.evaluate(swath.load("runs/two"))
     page = swath.report(swath.load("runs/two")).read_text()
     assert pathlib.Path(own).name in page

@@ -16,6 +16,7 @@ from torch import Tensor
 from swath.config import ConfigError
 from swath.data.chip import IGNORE, Label
 from swath.data.palette import class_colours
+from swath.models import Outputs
 from swath.predict.settings import Predict
 
 
@@ -36,11 +37,13 @@ class Layer:
         return f"_{self.name}" if self.name in ("probabilities", "uncertainty") else ""
 
 
-def layers_of(label: Label, settings: Predict) -> list[Layer]:
+def layers_of(label: Label, outputs: Outputs, settings: Predict) -> list[Layer]:
     """Return the files that a map of such labels consists of, the main one first.
 
-    Raises ConfigError for a file that cannot be made: values have no probabilities.
+    Raises ConfigError for a file that cannot be made: values have no probabilities, and no layer
+    can be made from other ``outputs`` than one for each class or quantity.
     """
+    check_mappable(label, outputs)
     k = len(label.classes)
     if label.has_quantities:
         for name in ("probabilities", "uncertainty"):
@@ -67,6 +70,29 @@ def layers_of(label: Label, settings: Predict) -> list[Layer]:
     if settings.uncertainty:
         layers.append(Layer("uncertainty", 1, "float32", ("entropy, 0..1",)))
     return layers
+
+
+def check_mappable(label: Label, outputs: Outputs) -> None:
+    """Raise ConfigError unless a map of such labels can be made from ``outputs`` of a model.
+
+    What a map holds follows from the labels; a task of one's own may answer in another way.
+    """
+    if label.kind == "none":
+        raise ConfigError("the model learned from no labels, so there is nothing to map")
+    wanted = Outputs(channels=len(label.classes) or 1, dense=label.per_pixel)
+    if outputs != wanted:
+        names = ", ".join(label.classes) or "a value"
+        one = "value" if label.has_quantities else "probability"
+        raise ConfigError(
+            f"the model's task gives {_told(outputs)}; a map of {label.kind} labels ({names}) is "
+            f"made from {_told(wanted)}. Let the task's outputs be {wanted}, and its predict() "
+            f"give one {one} for each"
+        )
+
+
+def _told(outputs: Outputs) -> str:
+    channels = f"{outputs.channels} channel{'s' if outputs.channels > 1 else ''}"
+    return f"{channels} for each {'pixel' if outputs.dense else 'image'}"
 
 
 def pixels_of(layer: Layer, means: Tensor, observed: np.ndarray) -> np.ndarray:

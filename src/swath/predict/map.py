@@ -97,7 +97,7 @@ def predict(
             torch.set_num_threads(1)
             abreast = threads
         mapping = Mapping(model, scene, settings, where, precision, compute.compile, abreast)
-        layers = layers_of(model.label, settings)
+        layers = layers_of(model.label, model.outputs, settings)
         plan = mapping.plan(layers)
         origin = Origin.of(scene, mapping.fingerprint, plan)
 
