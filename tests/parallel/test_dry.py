@@ -20,6 +20,7 @@ import swath
 from swath import run
 from swath.batch.size import BatchSize
 from swath.config import ConfigError
+from swath.data import draw
 from swath.data.chip import Batch, Contents
 from swath.data.loader import DataSettings
 from swath.datasets.synthetic import Synthetic
@@ -340,6 +341,50 @@ def test_mistakes(lab, monkeypatch, words_, message):
     with pytest.raises(ConfigError) as told:
         invoke("train", str(lab / "recipe.yaml"), *words_)
     assert message in str(told.value)
+
+
+class Drawn(Classify):
+    """A task of one's own, whose loss hides pixels that numpy draws by the samples' positions."""
+
+    def bind(self, label, counts):
+        return DrawnObjective(super().bind(label, counts))
+
+
+class DrawnObjective:
+    def __init__(self, plain):
+        self.outputs, self.plain = plain.outputs, plain
+
+    def loss(self, model, batch):
+        assert batch.positions.cpu().numpy().tolist() == list(range(MICRO))
+        drawn = draw.uniform(0, batch.positions.cpu().numpy(), "mine", batch.image[0].numel())
+        hidden = torch.from_numpy(drawn < 0.5).view(batch.image.shape)
+        image = batch.image.masked_fill(hidden.to(batch.image.device), 0.0)
+        return self.plain.loss(model, dataclasses.replace(batch, image=image))
+
+
+@pytest.mark.parametrize("parallel", [Parallel(), Parallel(pipeline=2)])
+def test_a_task_may_draw_by_positions_through_numpy(parallel):
+    """They are numbers in a dry run too, where pixels have none."""
+    known = job(parallel)
+    drawn = dataclasses.replace(known, task=Drawn())
+    with_draws, without = (lay_out(one, CONTENTS, 2).largest for one in (drawn, known))
+    assert with_draws.memory.parameters == without.memory.parameters > 0
+    assert with_draws.memory.activations >= without.memory.activations
+
+
+class Looked(Drawn):
+    """A task of one's own, whose loss looks at a pixel."""
+
+    def bind(self, label, counts):
+        objective = Classify.bind(self, label, counts)
+        looking = DrawnObjective(objective)
+        looking.loss = lambda model, batch: objective.loss(model, batch.image[0, 0, 0, 0].item())
+        return looking
+
+
+def test_a_task_that_asks_for_values_is_told():
+    with pytest.raises(ConfigError, match="--dry-run: the model or the task asks for a tensor's v"):
+        lay_out(dataclasses.replace(job(Parallel()), task=Looked()), CONTENTS, 2)
 
 
 def inside_a_group() -> str:

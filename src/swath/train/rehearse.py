@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from swath.config import ConfigError
 from swath.data.chip import Batch, Label
 from swath.models import Inputs
 from swath.parallel.apply import spread
@@ -88,6 +89,11 @@ class Rehearsal:
         self.device = "cpu" if self.job.compute.device == "cpu" else "gpu"
         self.even = self.degrees.shard * self.degrees.tensor > 1
         self._borders: list[Border] | None = None
+        # Made among real tensors: they have values, which a task may draw by. Among fake ones
+        # torch's own numpy() would give whatever is in memory.
+        values = np.arange(self.job.batch.micro)
+        self._positions = torch.from_numpy(values)
+        self._positions.numpy = lambda **_: values.copy()  # type: ignore[method-assign]
 
     def build(self) -> nn.Module:
         model = self.job.model.build(self.inputs, self.objective.outputs)
@@ -102,7 +108,14 @@ class Rehearsal:
             if isinstance(model, Pipeline):
                 self._known_borders()
             with FakeTensorMode(allow_non_fake_inputs=True):
-                found = self._updates(model, mesh, microbatches, numbers)
+                try:
+                    found = self._updates(model, mesh, microbatches, numbers)
+                except DataDependentOutputException as error:
+                    raise ConfigError(
+                        f"--dry-run: the model or the task asks for a tensor's value ({error}), "
+                        "and tensors have none in a dry run; draw by batch.positions.numpy(), or "
+                        "leave --dry-run out"
+                    ) from error
             at = {axis: mesh.at(axis) for axis in ("pipeline", "spatial")}
         return Share(
             rank=rank,
@@ -202,8 +215,8 @@ class Rehearsal:
                 image=torch.zeros(shape),
                 valid=torch.ones((micro, size, size), dtype=torch.bool),
                 target=None if target is None else torch.zeros(target, dtype=kind),
-                positions=torch.from_numpy(np.arange(micro)),  # values, to draw by
-                indices=torch.from_numpy(np.arange(micro)),
+                positions=self._positions,
+                indices=self._positions,
                 seed=0,
             )
 
