@@ -52,6 +52,11 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     write_file(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
+def json_sum(value: Any) -> str:
+    """Return a checksum of ``value`` as JSON holds it, however it is laid out."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def write_file(path: pathlib.Path, content: Content) -> Sum:
     """Write one file; ConfigError if the disk is full, the old content then stands."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")

@@ -33,6 +33,7 @@ from swath.config import ConfigError, build, no_such, plain
 from swath.data import layout
 from swath.data.chip import Chip, Contents, Modality
 from swath.data.shards import Group, Shards, as_text, damaged, is_address, nearby
+from swath.files import json_sum
 
 if TYPE_CHECKING:
     from swath.data.stage import Staging
@@ -139,7 +140,7 @@ class Store:
                 f"make one with `swath data build`"
             )
         _check_attributes(attributes, text)
-        if whole.get(_SUM, _sum(attributes)) != _sum(attributes):  # older stores have none
+        if whole.get(_SUM, json_sum(attributes)) != json_sum(attributes):  # older stores have none
             raise damaged(f"{text}/zarr.json", "it does not match its checksum")
         store = cls(text, layout.from_json(attributes))
         if not store.done and not unfinished:
@@ -374,12 +375,7 @@ class Store:
 
     def _save(self, attributes: dict[str, Any]) -> None:
         told = layout.to_json(attributes)
-        self._group.save({"swath": told, _SUM: _sum(told)})
-
-
-def _sum(attributes: Any) -> str:
-    """Return a checksum of ``attributes`` as JSON holds them, however it is laid out."""
-    return hashlib.sha256(json.dumps(attributes, sort_keys=True).encode()).hexdigest()
+        self._group.save({"swath": told, _SUM: json_sum(told)})
 
 
 def _check_attributes(attributes: Any, path: str) -> None:

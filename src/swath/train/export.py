@@ -23,7 +23,7 @@ from swath import here
 from swath.config import ConfigError, build, plain
 from swath.data.chip import Label
 from swath.data.normalize import Normalizer
-from swath.files import check_folder, read_json, write_file, write_json
+from swath.files import check_folder, json_sum, read_json, write_file, write_json
 from swath.models import Inputs, Model, Outputs
 from swath.tasks import Objective, Task
 from swath.train.heldout import Trained
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
 VERSION = 1
+_SUM = "about_sha256"  # in model.json: the checksum of all else that it says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,7 @@ def save_model(folder: pathlib.Path, weights: Mapping[str, Tensor | Stored], abo
     written = write_file(folder / WEIGHTS, pack(weights, {"format": "pt"}))
     fields = {f.name: plain(getattr(about, f.name)) for f in dataclasses.fields(about)}
     fields = {"version": VERSION, "sha256": written["sha256"], **fields}
-    write_json(folder / ABOUT, fields)
+    write_json(folder / ABOUT, {**fields, _SUM: json_sum(fields)})
 
 
 def weights_of(checkpoint: str | pathlib.Path) -> dict[str, Stored]:
@@ -190,12 +191,13 @@ def _how_far(folder: pathlib.Path) -> str:
 
 
 def read_about(folder: str | pathlib.Path) -> About:
-    """Return what model.json says; ConfigError if there is none or it is from a newer Swath."""
+    """Return what model.json says; ConfigError if there is none, if it is damaged or edited, or if
+    it is from a newer Swath."""
     path = pathlib.Path(folder) / ABOUT
     if not path.exists():
         raise ConfigError(f"{path}: there is no trained model{_how_far(path.parent)}")
     fields = read_json(path)
-    version = fields.pop("version", None) if isinstance(fields, dict) else None
+    version = fields.get("version") if isinstance(fields, dict) else None
     if not isinstance(version, int):
         raise ConfigError(
             f"{path}: damaged: it says no version; swath train writes it anew from the last"
@@ -203,5 +205,11 @@ def read_about(folder: str | pathlib.Path) -> About:
         )
     if version > VERSION:
         raise ConfigError(f"{path}: written by a newer Swath; install that one to use it")
-    fields.pop("sha256", None)
+    if (known := fields.pop(_SUM, None)) is not None and known != json_sum(fields):
+        raise ConfigError(
+            f"{path}: does not match its own checksum: it was damaged, or edited by hand; "
+            f"swath export {path.parent} writes it anew from the checkpoints"
+        )  # models of older releases have none
+    for name in ("version", "sha256"):
+        fields.pop(name, None)
     return build(About, fields, str(path))
