@@ -1,8 +1,8 @@
 """Optimisers by name: one file each. ``kind: adamw`` is ``optimizers/adamw.py``.
 
 An optimiser is a frozen dataclass with the fields ``lr`` and ``weight_decay``, and ``build``. Its
-parameters are in the two groups that ``optimizers/_groups.py`` makes: "decayed", and "free", which
-holds biases, norms, tokens and positions.
+parameters are in the two groups that :func:`groups` makes: "decayed", and "free", which holds
+biases, norms, tokens and positions.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from swath.config import Choice
+from swath.optimizers._groups import groups as groups
 
 if TYPE_CHECKING:
     from torch import nn, optim

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from swath.config import ConfigError
-from swath.optimizers import Optimizer
-from swath.optimizers._groups import groups
+from swath.optimizers import Optimizer, groups
 
 if TYPE_CHECKING:
     from torch import nn, optim
