@@ -31,6 +31,7 @@ from swath.train.progress import ProgressLine, Rate, line
 from swath.train.record import read
 from swath.train.settings import Compute, TrainSettings
 from swath.train.setup import assemble, describe, score, train
+from swath.train.trainer import Trainer
 
 FEW = TrainSettings(samples=32, evaluate_every=16, keep=1)
 
@@ -202,6 +203,49 @@ def test_another_split_of_the_same_pixels_is_refused(done, store, tmp_path):
     Store.open(tmp_path / "s").update(split=plain(Split(by="random", seed=9)))
     with pytest.raises(ConfigError, match=r"the run began with store [0-9a-f]+, now it is"):
         train(job(str(tmp_path / "s"), folder))
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_store_that_is_replaced_under_a_run_ends_it(last, done, store, tmp_path, monkeypatch):
+    """Before the next checkpoint, or before the model is written; with the first one put back the
+    run ends as if nothing had been. A lost shard may be put back meanwhile."""
+    here, other = tmp_path / "s", tmp_path / "other"
+    shutil.copytree(store, here)
+    build(Synthetic(samples=40, size=16, seed=1), other, Split(by="random"), progress=False)
+    often = dataclasses.replace(FEW, keep=9, checkpoint_every=8)
+    opened, swapped = Store.open(here), []
+    Store.open(here).update(checksum=None)
+    opened.check_same()
+    Store.open(here).update(checksum=opened.attributes["checksum"])
+
+    def swap() -> None:
+        here.rename(tmp_path / "old")
+        other.rename(here)
+        swapped.append(True)
+
+    def update(trainer, real=Trainer._update) -> None:
+        real(trainer)
+        if trainer.state.progress.update == 2 and not last and not swapped:
+            swap()
+
+    def run(trainer, real=Trainer.run) -> None:
+        real(trainer)
+        if last and not swapped:
+            swap()
+
+    monkeypatch.setattr(Trainer, "_update", update)
+    monkeypatch.setattr(Trainer, "run", run)
+    folder = tmp_path / "run"
+    said = "s: another store lies here than was opened, .* goes on from its last checkpoint, which"
+    with pytest.raises(ConfigError, match=said):
+        train(job(str(here), folder, train=often))
+    saved = sorted(path.name for path in (folder / "checkpoints").glob("0*"))
+    assert saved[-1] == f"{4 if last else 1:08d}" and not (folder / "model.safetensors").exists()
+    here.rename(other)
+    with pytest.raises(ConfigError, match="s: there is no longer the store that was opened"):
+        opened.check_same()
+    (tmp_path / "old").rename(here)
+    assert train(job(str(here), folder, train=often)) == done[1]
 
 
 def test_the_same_store_elsewhere_is_welcome(done, store, tmp_path):

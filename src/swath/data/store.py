@@ -327,6 +327,23 @@ class Store:
         told = json.dumps(layout.to_json([contents, self.samples, known]))
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
+    def check_same(self) -> None:
+        """Raise ConfigError if another store lies here now than the one that was opened.
+
+        A lost shard may be put back meanwhile: then the checksum is absent for a while.
+        """
+        there = (Group(self.path).load() or {}).get("swath") or {}
+        mine = layout.to_json(self._attributes)
+        if None in (there.get("checksum", ""), mine.get("checksum", "")):
+            there["checksum"] = mine["checksum"] = None
+        if there != mine:
+            what = "another store lies here than" if there else "there is no longer the store that"
+            raise ConfigError(
+                f"{self.path}: {what} was opened, so what was read of it since may be of two; put "
+                "that one back, or name where it is now, and run the same command again: a run "
+                "goes on from its last checkpoint, which stands"
+            )
+
     def _begin(self, name: str, indices: np.ndarray) -> Callable[[], np.ndarray]:
         if name not in self.specs:
             raise ConfigError(f"{self.path}: holds no {name!r}; there are {', '.join(self.specs)}")

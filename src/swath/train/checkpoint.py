@@ -53,7 +53,8 @@ class Checkpoints:
     keep: how many of the newest stay. run: facts of the run that a state belongs to (such as what
     its store held); a state of other facts is not restored. settings: the run's, a TrainJob; a
     state of settings with another result is not restored either. behind: write while training goes
-    on, from a copy in the CPU's memory.
+    on, from a copy in the CPU's memory. check: raises what speaks against another checkpoint, on
+    rank 0, before it is begun.
     """
 
     def __init__(
@@ -64,12 +65,14 @@ class Checkpoints:
         run: dict[str, Any] | None = None,
         settings: job.TrainJob | None = None,
         behind: bool = False,
+        check: Callable[[], None] | None = None,
     ) -> None:
         self.folder = folder
         self.keep = keep
         self.run = run or {}
         self.settings = settings
         self.behind = behind
+        self.check = check
         self._writing: Writing | None = None
         self.move(world)
 
@@ -113,6 +116,8 @@ class Checkpoints:
             self.finish()
 
     def _open(self, path: pathlib.Path) -> None:
+        if self.check is not None:
+            self.check()
         remove_leftovers(self.folder)
         open_folder(path)
 

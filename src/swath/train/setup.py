@@ -100,6 +100,7 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
         chosen = _chosen(trainer)
 
         def export() -> None:
+            data.store.check_same()
             export_model(trainer.checkpoints, chosen, folder, about, lost=progress.lost)
 
         world.first_does(export)
@@ -213,7 +214,13 @@ def assemble(
     folder = pathlib.Path(job.folder) / "checkpoints"
     facts = {"store": fingerprint(data)}
     checkpoints = Checkpoints(
-        folder, job.train.keep, world, facts, job, behind=job.train.checkpoint_async
+        folder,
+        job.train.keep,
+        world,
+        facts,
+        job,
+        behind=job.train.checkpoint_async,
+        check=data.store.check_same,
     )
     checkpoints.restore(state)
     job.profile.check(job.updates, world)
