@@ -197,7 +197,7 @@ def _check_built(run: Run, store: Store) -> None:
     from swath.train.export import read_about
 
     trained = read_about(run.place).trained
-    if run.build is None or trained is None or trained.store != store.fingerprint:
+    if run.build is None or trained.store != store.fingerprint:
         return
     different = differing(store, run.build.dataset, run.build.split)
     if different:

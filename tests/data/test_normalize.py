@@ -100,8 +100,6 @@ def test_another_scale_than_in_training_gives_the_same_inputs(caplog):
         assert got.scale == (scale, scale) and got.only([1]).offset == (offset,)
         torch.testing.assert_close(got.of([trained, trained])(counts)[0], expected)
     assert made.of([trained, trained]) == made and not caplog.messages
-    bare = dataclasses.replace(made, scale=(), offset=(), unit=())  # of an older release
-    assert bare.of([trained, trained]) == bare
     count = dataclasses.replace(trained.counted(1.0, None), unit="", name="mine")
     assert made.of([count, count]).shift == made.shift
     assert caplog.messages == [

@@ -11,11 +11,13 @@ from swath.data.chip import Label
 from swath.data.imagery import Imagery
 from swath.data.normalize import Normalizer
 from swath.data.sensor import load_sensor
+from swath.data.split import Split
 from swath.models import Inputs, Model
 from swath.models.unet import UNet
 from swath.tasks import Task
 from swath.tasks.segment import Segment
 from swath.train.export import About, LoadedModel
+from swath.train.heldout import Trained
 
 torch.set_num_threads(1)  # these networks are too small for more
 
@@ -73,11 +75,18 @@ def untrained(
         label=label,
         counts=None,
         normalize=Normalizer(
-            bands=sensor.names, shift=(1500.0,) * 3, factor=(400.0,) * 3, nodata=(0.0,) * 3
+            bands=sensor.names,
+            shift=(1500.0,) * 3,
+            factor=(400.0,) * 3,
+            nodata=(0.0,) * 3,
+            scale=(sensor.scale,) * 3,
+            offset=(sensor.offset,) * 3,
+            unit=(sensor.unit,) * 3,
         ),
         seed=seed,
         samples=0,
         update=0,
+        trained=Trained(store="", split=Split()),
     )
     network = model.build(about.inputs, about.outputs).eval().requires_grad_(False)
     return LoadedModel(network, objective, about)

@@ -456,19 +456,6 @@ def test_numbers_are_json(run):
     assert numbers["samples"] == 96 and numbers["update"] == 12 and numbers["seconds"] > 0
 
 
-def test_a_checkpoint_of_an_older_release_has_no_index(run, tmp_path):
-    for update in run.checkpoints.updates():
-        path = run.checkpoints.path(update)
-        contents = {p.name: p.read_bytes() for p in path.iterdir()}
-        del contents["index.json"], contents["manifest.json"]
-        write_folder(path, contents)
-    again, _ = trainer(tmp_path)
-    assert again.state.progress == run.state.progress
-    for part, tensors in run.state.tensors().items():
-        for name, value in tensors.items():
-            assert torch.equal(value, again.state.tensors()[part][name]), name
-
-
 def test_nothing_is_unpickled(run, tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("unpickled")

@@ -12,11 +12,13 @@ from swath.config import ConfigError
 from swath.data.chip import Label
 from swath.data.normalize import Normalizer
 from swath.data.sensor import Band
+from swath.data.split import Split
 from swath.models import Inputs
 from swath.models.unet import UNet
 from swath.tasks.segment import Segment
 from swath.train import setup
 from swath.train.export import About, load_model, save_model
+from swath.train.heldout import Trained
 from tests.train.small import trainer
 
 BANDS = (Band(name="B04", wavelength_nm=665.0), Band(name="B08", wavelength_nm=842.0))
@@ -39,11 +41,18 @@ def saved(tmp_path: Path):
         label=LABEL,
         counts=COUNTS,
         normalize=Normalizer(
-            bands=("B04", "B08"), shift=(1e3, 2e3), factor=(1e-4, 5.5), nodata=(0.0, None)
+            bands=("B04", "B08"),
+            shift=(1e3, 2e3),
+            factor=(1e-4, 5.5),
+            nodata=(0.0, None),
+            scale=(1e-4, 1e-4),
+            offset=(0.0, -0.1),
+            unit=("reflectance",) * 2,
         ),
         seed=3,
         samples=4096,
         update=64,
+        trained=Trained(store="store", split=Split()),
     )
     save_model(tmp_path, network.state_dict(), about)
     return tmp_path, network.eval(), about

@@ -106,8 +106,7 @@ def _go_on(store: Store, source: Source, split: Split, threads: int | None, prog
     with bar(progress, "samples", lacking) as step:
         _write(store, source, shards, threads, step)
     if store.done:  # only a lost shard was put back
-        if "checksum" in store.attributes:
-            store.update(checksum=store.sum())
+        store.update(checksum=store.sum())
         return
     census = take_census(store, progress)
     if not len(unpack(census[SAMPLES]).sample):

@@ -56,17 +56,17 @@ class Normalizer:
     nodata: tuple[float | None, ...]
     """The stored value that means "not observed"; NaN always does."""
     clip: float | None = None
-    scale: tuple[float, ...] = ()
-    """Unit per count of the images it was made for; empty in models of older releases."""
-    offset: tuple[float, ...] = ()
-    unit: tuple[str, ...] = ()
+    scale: tuple[float, ...]
+    """Unit per count of the images it was made for."""
+    offset: tuple[float, ...]
+    unit: tuple[str, ...]
 
     @property
     def from_statistics(self) -> bool:
         """Whether shift and factor are means and deviations of training pixels, not a scale."""
         as_stored = all(f == 1 for f in self.factor)
-        scaled = all(math.isclose(f * s, 1) for f, s in zip(self.factor, self.scale, strict=False))
-        return bool(self.scale) and not as_stored and not scaled
+        scaled = all(math.isclose(f * s, 1) for f, s in zip(self.factor, self.scale, strict=True))
+        return not as_stored and not scaled
 
     def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return normalised pixels, float32 with 0 where not observed, and the observed, bool.
@@ -124,16 +124,11 @@ class Normalizer:
                 *(sensors[unlike[0]].scale, sensors[unlike[0]].unit or "(unit not said)"),
                 *(self.scale[unlike[0]], self.unit[unlike[0]] or "(unit not said)"),
             )
-        new = dataclasses.replace(
+        return dataclasses.replace(
             self,
             shift=tuple(shift),
             factor=tuple(factor),
             nodata=tuple(_nodata(sensor) for sensor in sensors),
-        )
-        if not self.scale:
-            return new
-        return dataclasses.replace(
-            new,
             scale=tuple(sensor.scale for sensor in sensors),
             offset=tuple(sensor.offset for sensor in sensors),
             unit=tuple(sensor.unit for sensor in sensors),
@@ -151,9 +146,9 @@ class Normalizer:
             factor=some(self.factor),
             nodata=some(self.nodata),
             clip=self.clip,
-            scale=some(self.scale) if self.scale else (),
-            offset=some(self.offset) if self.offset else (),
-            unit=some(self.unit) if self.unit else (),
+            scale=some(self.scale),
+            offset=some(self.offset),
+            unit=some(self.unit),
         )
 
 

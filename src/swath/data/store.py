@@ -140,7 +140,7 @@ class Store:
                 f"make one with `swath data build`"
             )
         _check_attributes(attributes, text)
-        if whole.get(_SUM, json_sum(attributes)) != json_sum(attributes):  # older stores have none
+        if whole.get(_SUM) != json_sum(attributes):
             raise damaged(f"{text}/zarr.json", "it does not match its checksum")
         store = cls(text, layout.from_json(attributes))
         if not store.done and not unfinished:

@@ -193,8 +193,8 @@ def stands(paths: Sequence[pathlib.Path], wanted: Origin) -> bool:
     there = read_origin(path)
     if there is None:
         raise ConfigError(
-            f"{path}: is no map that swath predict made, or not with this release, and is not "
-            "written over; move it away or delete it"
+            f"{path}: is no map that swath predict made, and is not written over; move it away or "
+            "delete it"
         )
     if there.model != wanted.model:
         log.info("%s: was made by another model; it is made anew", path)

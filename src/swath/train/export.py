@@ -53,8 +53,8 @@ class About:
     samples: int
     """Samples seen when these weights were reached."""
     update: int
-    trained: Trained | None = None
-    """What it was trained on; None in models of older releases."""
+    trained: Trained
+    """What it was trained on."""
     lost: int | None = None
     """Update of better weights of its run, which were damaged on disk; these stand in for them."""
 

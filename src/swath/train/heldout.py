@@ -26,20 +26,15 @@ class Trained:
     split: Split
 
 
-def held_out(test: Selection, trained: Trained | None) -> dict[str, Any]:
+def held_out(test: Selection, trained: Trained) -> dict[str, Any]:
     """Return what a score on ``test`` has to be read with.
 
     share_touching: share of its windows that touch training pixels, None if unknown.
     share_same_object, where objects are known: of its windows that show one which was trained on as
     well. other_store: True, and only there, if the model was trained on another store.
 
-    trained: None if nobody knows (models of older releases); then the training part is taken to be
-    that of ``test``'s own split.
-
     Raises ConfigError if something in ``test`` was trained on.
     """
-    if trained is None:
-        return dict(test.nearness())
     if trained.store != test.store.fingerprint:
         return {"share_touching": None, "other_store": True}
     if test.split == trained.split:

@@ -299,9 +299,7 @@ def _replica(model: nn.Module, mesh: Mesh, job: TrainJob) -> Replica:
 def fingerprint(data: Data) -> str:
     """Return a short word that differs for stores, or splits of them, with other content."""
     store, part = data.store, data.select("train")
-    known = {name: store.attributes.get(name) for name in ("census", "stats")}
-    if store.attributes.get("checksum"):  # stores of older releases have none
-        known["checksum"] = store.attributes["checksum"]
+    known = {name: store.attributes.get(name) for name in ("census", "stats", "checksum")}
     contents = plain(store.contents, defaults=False)
     told = json.dumps([contents, store.samples, known], sort_keys=True).encode()
     return hashlib.sha256(told + part.parts.tobytes()).hexdigest()[:16]

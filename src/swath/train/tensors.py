@@ -2,8 +2,8 @@
 
 ``index.json`` of a folder says for each tensor ``part/name`` its type, its shape, and which rank
 wrote which piece of it: the piece of rank 3 is under ``name`` in ``part-00003.safetensors``.
-Written by one rank alone the file is ``part.safetensors`` and everything in it is whole. A folder
-without an index is read so too. Nothing is ever unpickled.
+Written by one rank alone the file is ``part.safetensors`` and everything in it is whole. Nothing is
+ever unpickled.
 
 The format: https://huggingface.co/docs/safetensors. It is written here, and not by its library,
 because a checkpoint's checksum is taken on the way and memory holds no second copy.
@@ -141,10 +141,7 @@ def index_content(metadata: Metadata, writers: Mapping[tuple[str, Any], int], ra
 
 def read_index(folder: pathlib.Path) -> Index:
     """Return what tensors ``folder`` holds."""
-    path = folder / INDEX
-    if not path.exists():  # written whole, by an older release
-        return _index_of_files(folder)
-    told = json.loads(path.read_text())
+    told = json.loads((folder / INDEX).read_text())
     return {
         name: Stored(
             folder,
@@ -156,19 +153,6 @@ def read_index(folder: pathlib.Path) -> Index:
         )
         for name, entry in told["tensors"].items()
     }
-
-
-def _index_of_files(folder: pathlib.Path) -> Index:
-    index: Index = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safetensors.safe_open(file, "pt") as opened:
-            for key in opened.keys():  # noqa: SIM118 (it is no dict)
-                head = opened.get_slice(key)
-                shape = tuple(head.get_shape())
-                piece = Piece(0, (0,) * len(shape), shape)
-                name = f"{file.stem}/{key}"
-                index[name] = Stored(folder, name, TYPES[head.get_dtype()], shape, (piece,), 1)
-    return index
 
 
 class Reader(StorageReader):
