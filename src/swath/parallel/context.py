@@ -1,4 +1,4 @@
-"""The tokens of one sample shared among ranks, from the first block of a transformer to the last.
+"""Context parallelism: ranks share the tokens of one sample, from the first block to the last.
 
 A model names in ``trunk`` its lists of blocks that hand tokens (b, n, d) on. Before the first block
 each rank takes its run of tokens, after the last the runs are joined. In between norms, matrices

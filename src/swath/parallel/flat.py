@@ -1,4 +1,4 @@
-"""Gradients of plain parameters as views into one vector, exchanged in buckets.
+"""Gradient buckets: gradients of plain parameters as views into one vector, exchanged in pieces.
 
 So dividing and clipping are one operation each, and buckets are pieces of the vector. The first
 gradient of an update is copied into its place, which costs less than clearing and adding. In the

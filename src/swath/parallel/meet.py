@@ -1,4 +1,4 @@
-"""How ranks find one another at the start, and whether they can work together.
+"""Rendezvous: how ranks find one another at the start, and whether they can work together.
 
 Before there is a process group there is a store of keys that rank 0, or the launcher, keeps open.
 Every rank says there where it runs, a digest of its versions and settings, or what keeps it from

@@ -1,4 +1,4 @@
-"""Layers shared among ranks: each holds a piece of the network, and microbatches pass through all.
+"""Pipeline parallelism: each rank holds a piece of the network, and microbatches pass through all.
 
 A network is cut (:mod:`swath.parallel.cut`) into as many pieces as there are ranks in the pipeline,
 or ``stages`` times as many, dealt out in turn. Only the tensor between two pieces travels: once

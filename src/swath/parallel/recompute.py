@@ -1,4 +1,4 @@
-"""Activations computed again in the backward pass instead of being kept.
+"""Activation checkpointing: activations computed again in the backward pass instead of being kept.
 
 Draws inside a block are keyed, so that they come out the same the second time.
 

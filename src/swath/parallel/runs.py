@@ -1,4 +1,4 @@
-"""The tokens of one sample, dealt out to ranks in runs.
+"""The tokens of one sample, dealt out to ranks in runs: contiguous shards of the sequence.
 
 Each rank holds a run of neighbouring tokens, as long as the others' or one longer; so any number of
 tokens fits any number of ranks. Two exchanges go with it: runs are joined to the whole, and wholes

@@ -1,4 +1,4 @@
-"""One image on several ranks, each with some of its rows, exactly as on one.
+"""Halo exchange: one image on several ranks, each with some of its rows, exactly as on one.
 
 A network of convolutions asks its neighbourhood for little: so each rank keeps the activations of
 its own rows and asks the ranks above and below for the few rows at the border, at every layer that

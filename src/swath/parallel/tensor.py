@@ -1,4 +1,4 @@
-"""Matrices shared among ranks: each holds some columns of one layer and the same rows of the next.
+"""Tensor parallelism: each rank holds some columns of one layer and the same rows of the next.
 
 A module says with ``split = {"fc1": "columns", "fc2": "rows"}`` which of its layers are shared and
 how. Its input is whole on every rank; what lies between columns and rows (heads, hidden numbers)

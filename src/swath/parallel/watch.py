@@ -1,4 +1,4 @@
-"""Looks after the other ranks while this one computes, so that no rank waits for a dead one.
+"""Heartbeats: a rank looks after the others while it computes, so that none waits for a dead one.
 
 Every rank shows a sign of life in the store where the ranks met and looks for that of the next
 rank; a thread does both. Whoever misses a sign, or fails itself, says so in one place, the first
