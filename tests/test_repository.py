@@ -96,7 +96,7 @@ def test_recipes_load_and_fit_the_schema():
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/howto/own_scene.md"])
-def test_the_first_own_run_loads_as_printed(page):
+def test_the_first_own_run_loads_as_printed(page, tmp_path):
     """The ten lines of the README, and the recipe of the how-to, are whole."""
     from swath.settings import Run
 
@@ -106,6 +106,11 @@ def test_the_first_own_run_loads_as_printed(page):
     run = config.build(Run, yaml.safe_load("\n".join(lines)), page)
     assert run.build is not None and run.model is not None
     if page == "README.md":
+        assert run.train.samples % run.batch.samples == 0
+        words = re.search(r"`swath train mine.yaml (batch[^`]*) --dry-run\s+--ranks (\d+)`", text)
+        (tmp_path / "mine.yaml").write_text("\n".join(lines))
+        run = config.load(Run, [tmp_path / "mine.yaml"], words[1].split())
+        assert len(run.batch.mine(0, int(words[2]))) == 1
         assert sum(not line.startswith("#") for line in lines) <= 10
 
 

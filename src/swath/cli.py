@@ -2,9 +2,9 @@
 
 A verb takes YAML files, laid over one another in order, then ``key=value`` words; or a run folder,
 which stands for the settings that it was made from. What a verb does is in ``swath.run``; here
-are only words. Exit codes are in ``swath.exits``: 0 done, 1 a fault of ours, 2 something you can
-fix, 75 stopped by a signal after saving, 76 because a rank was lost (after both the same command
-goes on), 130 interrupted without.
+are only words. Exit codes are in ``swath.exits``: 0 done, 1 a fault of ours or a run that diverged,
+2 something you can fix, 75 ended by SIGTERM or SIGUSR1, 76 because a rank was lost, 130 by Ctrl-C.
+After the last three the same command goes on; after a signal training saves before it leaves.
 """
 
 import contextlib

@@ -11,11 +11,11 @@ MENDABLE: Final = 2
 """Something that the user can fix, as the message says."""
 
 LEFT: Final = 75
-"""The run saved itself and left because a signal asked it to; the same command goes on. It is
-EX_TEMPFAIL of sysexits.h: try again later."""
+"""SIGTERM or SIGUSR1 asked to leave: training saved first (asked twice, it did not), other verbs
+save as they go. The same command goes on. It is EX_TEMPFAIL of sysexits.h: try again later."""
 
 LOST: Final = 76
 """The run ended because a rank was lost; the same command goes on from the last checkpoint."""
 
 INTERRUPTED: Final = 130
-"""Ctrl-C, as shells have it: 128 and the number of the signal."""
+"""Ctrl-C asked to leave; else as LEFT. As shells have it: 128 and the number of the signal."""

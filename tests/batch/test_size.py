@@ -25,5 +25,13 @@ def test_sizes_below_one_are_refused():
 
 
 def test_more_ranks_than_microbatches_are_refused():
-    with pytest.raises(ConfigError, match=r"5 ranks cannot share 4 microbatches.*at most 4"):
-        BatchSize(samples=64, micro=16).mine(0, 5)
+    batch = BatchSize(samples=64, micro=16)
+    with pytest.raises(
+        ConfigError,
+        match=r"5 ranks cannot share 4 microbatches.*at most 4 ranks, or set micro to 8, or "
+        "samples to at least 80",
+    ):
+        batch.mine(0, 5)
+    assert BatchSize(samples=64, micro=8).mine(0, 5) and BatchSize(samples=80).mine(0, 5)
+    with pytest.raises(ConfigError, match=r"at most 4 ranks, or set samples to at least 65536"):
+        batch.mine(0, 4096)  # micro=1 makes 64 of them

@@ -12,6 +12,7 @@ from swath.config import ConfigError
 from swath.data.chip import Batch, Label
 from swath.data.imagery import Imagery
 from swath.data.sensor import FOLDER as SENSORS
+from swath.data.sensor import load_sensor
 from swath.geo.channel import File
 from swath.models import Outputs
 from swath.models.unet import UNet
@@ -223,6 +224,21 @@ def test_a_scene_that_lacks_a_band_is_refused(tmp_path, model):
         ),
     ):
         predict(model, scene, Predict(), tmp_path)
+
+
+def test_other_light_is_told_before_lacking_bands(tmp_path, model):
+    """Nobody is sent for files of bands that would be another instrument's all the same."""
+    imagery = dataclasses.replace(
+        write_scene(tmp_path), sensor="landsat8_oli", order=("B2", "B3", "B4"), offset=0.0
+    )
+    bands = load_sensor("landsat7_etm").select(("B1", "B2", "B3", "B4", "B5", "B7")).bands
+    inputs = dataclasses.replace(model.inputs, bands=bands)
+    landsat = dataclasses.replace(model, about=dataclasses.replace(model.about, inputs=inputs))
+    with (
+        imagery.open() as scene,
+        pytest.raises(ConfigError, match=r"of landsat7_etm; here is B2 at 482.04 nm, not 560, B3"),
+    ):
+        predict(landsat, scene, Predict(), tmp_path)
 
 
 def test_bands_that_the_model_does_not_take_are_told(tmp_path, model, whole, caplog):

@@ -45,8 +45,11 @@ class BatchSize:
         """
         assert 0 <= rank < ranks, f"rank {rank} of {ranks}"
         if ranks > self.passes:
+            fits = [m for m in range(1, self.samples // ranks + 1) if self.samples % m == 0]
+            smaller = f"micro to {fits[-1]}, or " if fits else ""
             raise ConfigError(
                 f"{ranks} ranks cannot share {self.passes} microbatches (samples={self.samples},"
-                f" micro={self.micro}); start at most {self.passes} ranks or make micro smaller"
+                f" micro={self.micro}); start at most {self.passes} ranks, or set {smaller}samples"
+                f" to at least {ranks * self.micro}; either changes the result"
             )
         return range(rank, self.passes, ranks)

@@ -206,6 +206,7 @@ def _places(model: LoadedModel, scene: Scene) -> list[int]:
     """Return where in the scene the model's bands are; ConfigError if one is not there, or sees
     other light. What the model does not take is said."""
     wanted, there = model.inputs.bands, scene.sensor.names
+    check_light(wanted, scene.sensor.bands, f"{scene.name}, of sensor {scene.sensor.name}: ")
     missing = [band.name for band in wanted if band.name not in there]
     if missing:
         raise ConfigError(
@@ -213,7 +214,6 @@ def _places(model: LoadedModel, scene: Scene) -> list[int]:
             f"{len(there)} ({', '.join(there)}) and lacks {', '.join(missing)}. Give their files "
             "in predict.scene, or, if it is another sensor's, train a model on the bands it has"
         )
-    check_light(wanted, scene.sensor.bands, f"{scene.name}, of sensor {scene.sensor.name}: ")
     names = [band.name for band in wanted]
     left = [band for band in there if band not in names]
     if left:
