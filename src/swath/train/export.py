@@ -205,11 +205,11 @@ def read_about(folder: str | pathlib.Path) -> About:
         )
     if version > VERSION:
         raise ConfigError(f"{path}: written by a newer Swath; install that one to use it")
-    if (known := fields.pop(_SUM, None)) is not None and known != json_sum(fields):
+    if fields.pop(_SUM, None) != json_sum(fields):
         raise ConfigError(
             f"{path}: does not match its own checksum: it was damaged, or edited by hand; "
             f"swath export {path.parent} writes it anew from the checkpoints"
-        )  # models of older releases have none
+        )
     for name in ("version", "sha256"):
         fields.pop(name, None)
     return build(About, fields, str(path))
