@@ -1,6 +1,7 @@
 """Pixels that cannot be what their sensor says stop a build and a map; dark ones do not."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from swath.config import ConfigError
 from swath.data.build import build
 from swath.data.imagery import Imagery
 from swath.data.normalize import Normalizer
-from swath.data.plausible import check_scale, levels, suspicions, unlike
+from swath.data.plausible import check_scale, levels, strays, suspicions, unlike
 from swath.data.sensor import load_sensor
 from swath.data.split import Split
+from swath.data.stats import BandStats
 from swath.datasets.folder import Folder
 from swath.datasets.masks import Masks
 from swath.datasets.scene import Scene
@@ -206,6 +208,42 @@ def test_a_build_tells_it(tmp_path, caplog):
     build(scene, tmp_path / "store", Split(by="block", test=0.4), progress=False)
     (said,) = [line for line in caplog.messages if "is dark" in line]
     assert said.startswith(f"{tmp_path / 'store'}: training pixels of image: no band is dark any")
+
+
+@pytest.mark.parametrize(
+    ("value", "share", "shown"),
+    [(-9999.0, 0.008, "-9999"), (-3.4028235e38, 0.008, "-3.4028235e+38"), (1e30, 1e-3, "1e+30")],
+)
+def test_a_few_pixels_of_an_undeclared_fill_value_are_found(value, share, shown, tmp_path, caplog):
+    """Fewer than the 2 % that quantiles leave out; the band's deviation would be theirs alone."""
+    pixels = REFLECTANCE.repeat(2, 1)
+    pixels[1].flat[:: round(1 / share) - 1] = value
+    path = write(tmp_path / "scene.tif", pixels)
+
+    def made(name, nodata=None):
+        scene = Scene(imagery=imagery(path, scale=1, nodata=nodata), chip=16)
+        return build(scene, tmp_path / name, Split(by="block", test=0.0), progress=False)
+
+    said = (
+        r"training pixels of image: band B03: nearly all pixels are 0\.0\d+ to 0\.\d+, yet some "
+        rf"are {re.escape(shown)}, so that .* set nodata: {re.escape(shown)} beside sensor"
+    )
+    if abs(value) > 1e20:  # nothing measured is
+        with pytest.raises(ConfigError, match=said):
+            made("wrong")
+    else:
+        made("wrong")
+        assert re.search(said, caplog.text)
+    caplog.clear()
+    assert made("right", float(shown)).done and "nearly all" not in caplog.text
+
+
+def test_bands_with_long_tails_are_not_suspected():
+    """Radar with bright points, rain that hardly ever falls, a band of one value."""
+    stats = {"pixels": 9, "nodata": 0.0, "mean": 0.0}
+    radar = BandStats(**stats, name="VV", std=1.5, low=0, high=900, p02=0.01, p50=0.1, p98=0.6)
+    rain = BandStats(**stats, name="rain", std=0.3, low=0, high=40, p02=0.0, p50=0.0, p98=0.0)
+    assert not list(strays([radar, rain]))
 
 
 def normalizer(bands, sensor=L2A) -> Normalizer:

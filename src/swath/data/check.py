@@ -14,7 +14,7 @@ import numpy as np
 
 from swath.config import ConfigError
 from swath.data.chip import IGNORE, Chip, Contents
-from swath.data.plausible import check_scale, suspicions, thinned
+from swath.data.plausible import check_scale, strays, suspicions, thinned
 from swath.data.split import TEST, Selection, Split, select
 from swath.data.touch import cut_objects
 
@@ -135,7 +135,8 @@ def warn_of_cut_objects(store: Store, train: Selection) -> None:
 
 
 def check_bands(store: Store, bands: dict[str, list[BandStats]]) -> None:
-    """Raise ConfigError if a band was never observed; warn of what reflectance hardly ever is."""
+    """Raise ConfigError if a band was never observed, or holds what nothing is; warn of values far
+    from all others, and of what reflectance hardly ever is."""
     empty = [b.name for found in bands.values() for b in found if not b.pixels]
     if empty:
         raise ConfigError(
@@ -144,5 +145,9 @@ def check_bands(store: Store, bands: dict[str, list[BandStats]]) -> None:
         )
     for name, found in bands.items():
         known = np.array([(band.p02, band.p50, band.p98) for band in found])
+        for told, impossible in strays(found):
+            if impossible:
+                raise ConfigError(f"{store.path}: training pixels of {name}: {told}")
+            log.warning("%s: training pixels of %s: %s", store.path, name, told)
         for told in suspicions(store.modality(name).sensor, known):
             log.warning("%s: training pixels of %s: %s", store.path, name, told)

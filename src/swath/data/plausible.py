@@ -22,6 +22,7 @@ from swath.data.sensor import Sensor
 
 if TYPE_CHECKING:
     from swath.data.normalize import Normalizer
+    from swath.data.stats import BandStats
 
 QUANTILES = (0.02, 0.5, 0.98)
 """What is looked at of each band."""
@@ -36,6 +37,8 @@ _FAR, _FAR_HALF = 5.0, 3.0  # deviations between medians and training: of any ba
 _SHIFT, _ALIKE = 0.07, 0.03  # reflectance that all bands are shifted by, and their deviation in it
 _FELT = 0.5  # deviations that such a shift has at least: a median may differ from a mean by less
 _DARKEST = 0.1  # reflectance that the largest number of a type must reach
+_STRAY = 10.0  # deviations of a band, in what nearly all of its pixels span; of radar, 1 or so
+_HUGE = 1e30  # a number that nothing measured in any unit has
 _COUNTS = 2.0  # counts that nearly all of a scene in real counts exceeds somewhere
 
 
@@ -147,6 +150,23 @@ def suspicions(sensor: Sensor, bands: np.ndarray) -> Iterator[str]:
         f" reach a reflectance of {low[darkest]:.3g}, read with {read}. Desert and closed cloud "
         f"look so; {hint}"
     )
+
+
+def strays(found: Iterable[BandStats]) -> Iterator[tuple[str, bool]]:
+    """Yield of each band that a few pixels, far from all others, would switch off when it is
+    divided by its deviation: a sentence, and whether the value is one that nothing has."""
+    for band in found:
+        span = band.p98 - band.p02
+        value = max(band.low, band.high, key=lambda end: abs(end - band.p50))
+        told = f"{value:.9g}" if abs(value) < 1e9 else str(np.float32(value))  # finds it again
+        if abs(value) >= _HUGE or (span > 0 and band.std > _STRAY * span):
+            yield (
+                f"band {band.name}: nearly all pixels are {band.p02:.4g} to {band.p98:.4g}, yet "
+                f"some are {told}, so that the deviation is {band.std:.3g} and the band, "
+                "divided by it, says nothing. If that value means that nothing was observed, set "
+                f"nodata: {told} beside sensor, and build the store again",
+                abs(value) >= _HUGE,
+            )
 
 
 def unlike(made: Normalizer, here: Normalizer, medians: np.ndarray) -> str:
