@@ -95,19 +95,38 @@ def flags(seed=0, samples=300, classes=5):
 
 
 def test_flags_figures_equal_scikit_learn():
-    """F1 is exact; average precision is that of logits rounded to 1/64, and near the unrounded."""
+    """F1 is exact; average precision is that of rounded logits, and near the unrounded."""
     true, logits = flags()
     found = Flags.count(true, logits, CLASSES).finish()
     said = logits > 0
     assert found["f1_macro"] == pytest.approx(metrics.f1_score(true, said, average="macro"))
     assert found["f1_micro"] == pytest.approx(metrics.f1_score(true, said, average="micro"))
     assert found["exact"] == pytest.approx(metrics.accuracy_score(true, said))
-    rounded = np.ceil(np.clip(logits, -16, 16 + 1 / 64) * 64)
+    rounded = np.searchsorted(edges(), logits)
     exact = metrics.average_precision_score(true, rounded, average="macro")
     assert found["map"] == pytest.approx(exact, rel=1e-12)
     assert found["map"] == pytest.approx(
         metrics.average_precision_score(true, logits, average="macro"), abs=2e-3
     )
+
+
+@pytest.mark.parametrize(
+    ("spread", "shift"), [(0.01, 0), (1, 0), (10, 0), (1, 15), (1, -15), (100, 0)]
+)
+def test_average_precision_does_not_depend_on_the_scale_of_logits(spread, shift):
+    """Of a network that is hardly trained, or sure of everything, as scikit-learn has it."""
+    true, logits = flags()
+    logits = (logits * spread / logits.std() + shift).astype(np.float32)
+    found = Flags.count(true, logits, CLASSES).finish()
+    exact = metrics.average_precision_score(true, logits, average="macro")
+    assert found["map"] == pytest.approx(exact, abs=3e-3)
+
+
+def test_bounds_of_bins_ascend_evenly_and_are_exact_in_float32():
+    bounds = edges()
+    assert np.array_equal(bounds, bounds.astype(np.float32)) and 0 in bounds
+    steps = np.diff(bounds[bounds > 0])
+    assert steps.min() > 0 and (steps <= np.maximum(bounds[bounds > 0][:-1], 1) / 60).all()
 
 
 def test_flags_figures_equal_torchmetrics():

@@ -109,17 +109,20 @@ class Confusion(Tally):
 
 @functools.cache
 def edges() -> np.ndarray:
-    """Return the bounds of the logit bins of :class:`Flags`, float64: steps of 1/64 from -16 to 16,
-    with 0 among them."""
-    return np.arange(-1024, 1025) / 64
+    """Return the bounds of the logit bins of :class:`Flags`, float64, each exact in float32: steps
+    of 1/64 from 1 to 32 and of 1/64 of the logit from there to 4096 and down to 2^-17; the same
+    below 0, and 0. So logits that are all small, or all large, are told apart as well."""
+    fine, coarse = (np.exp2(np.arange(first, last, 1 / 44)) for first, last in ((-17, 0), (5, 12)))
+    above = np.concatenate([fine, np.arange(64, 2048) / 64, coarse]).astype(np.float32)
+    return np.concatenate([-above[::-1], [0.0], above]).astype(np.float64)
 
 
 @dataclass(frozen=True)
 class Flags(Tally):
     """Histograms of the logits of present and absent flags, for tasks with many classes at once.
 
-    A flag is said to be present where its logit is above 0. Average precision is that of the
-    logits rounded to 1/64, so that it is a sum; scores that differ by less count as tied.
+    A flag is said to be present where its logit is above 0. Average precision is that of
+    rounded logits (:func:`edges`), so that it is a sum; those in one bin count as tied.
     """
 
     classes: tuple[str, ...]

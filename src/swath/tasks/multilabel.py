@@ -70,7 +70,7 @@ class FlagsObjective:
         loss, weight = self._loss(logits, batch)
         known, present = batch.target != IGNORE, batch.target == 1
         k, bins = len(self.classes), len(edges()) + 1
-        # The edges are multiples of 1/64, exact in float32: numpy and torch bin alike.
+        # The edges are exact in float32: numpy and torch bin alike.
         cells = torch.bucketize(logits.contiguous(), torch.from_numpy(edges()).to(logits))
         cells = cells + torch.arange(k, device=cells.device) * bins
         found, lacking = (
