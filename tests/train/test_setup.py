@@ -296,16 +296,32 @@ def test_evaluating_without_a_validation_part_is_refused(store, tmp_path):
     assert load_model(tmp_path / "2").about.update == 1  # the last weights, for want of a best
 
 
-def test_a_run_with_sparse_records_ends_with_the_figures_of_its_last_update(store, tmp_path):
+def test_a_run_with_sparse_records_ends_with_the_figures_of_its_last_update(
+    store, tmp_path, caplog
+):
     """No validation part, whose line would be there anyway."""
     data = DataSettings(store=store, split=Split(by="random", val=0.0))
     sparse = job(store, tmp_path, data=data, train=TrainSettings(samples=32, record_every=24))
     figures = train(sparse)
     assert figures["update"] == 4 and figures["samples"] == 32 and figures["loss"] > 0
     assert [f["update"] for f in read(tmp_path)] == [3, 4]
-    assert train(sparse) == figures
+    assert train(sparse) == figures and "says nothing of" not in caplog.text
     (tmp_path / "metrics.jsonl").unlink()
     assert train(sparse) == {"update": 4}  # finished, only its records are lost
+    assert f"{tmp_path / 'metrics.jsonl'}: says nothing of updates 1 to 4, which" in caplog.text
+
+
+def test_a_record_that_was_cut_is_told_when_the_run_goes_on(store, tmp_path, caplog):
+    """Its curve would begin in the middle, or have a gap, without a word."""
+    run = job(store, tmp_path)
+    train(run)
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    train(run)
+    assert "says nothing of" not in caplog.text
+    path.write_text("".join(line for line in lines if json.loads(line)["update"] < 3))
+    train(run)
+    assert f"{path}: says nothing of updates 3 to 4, which this run has made" in caplog.text
 
 
 def test_a_part_that_is_empty_cannot_be_scored(done, store):

@@ -2,8 +2,9 @@
 
 One JSON object a line, each with ``update`` and ``samples``; an evaluation has a line of its own. A
 resumed run cuts off what was recorded after its checkpoint, so no update and no evaluation is there
-twice and none is missing. TensorBoard's files cannot be cut: what they hold from some update on is
-declared void and written again from the lines, also what a killed run had not yet on the disk.
+twice and none is missing; if somebody cut or emptied the file meanwhile, the run says so.
+TensorBoard's files cannot be cut: what they hold from some update on is declared void and written
+again from the lines, also what a killed run had not yet on the disk.
 
 ``starts.jsonl`` has a line for each time that the run was started or gone on with: on what, and
 what its figures of speed are shares of.
@@ -40,6 +41,10 @@ class Recorder:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / METRICS
         kept = cut(self.path, update, evaluated)
+        updates = (line for line in reversed(kept) if "loss" in line)  # others are evaluations
+        last = next(updates, {"update": 0, "samples": 0})
+        self.recorded: tuple[int, int] = last["update"], last["samples"]
+        """The last update of which there is a line, and the samples seen by then."""
         void = kept[-_AGAIN:][0]["update"] if kept else update + evaluated
         self._file = open(self.path, "a")  # noqa: SIM115 (closed by __exit__)
         self._board = SummaryWriter(str(folder / "tb"), purge_step=void, flush_secs=_FLUSH_SECONDS)

@@ -134,6 +134,13 @@ def _begin_records(trainer: Trainer, folder: pathlib.Path, records: contextlib.E
     progress = trainer.state.progress
     evaluated = progress.evaluated == progress.samples
     recorder = records.enter_context(Recorder(folder, progress.update, evaluated=evaluated))
+    every, (update, samples) = trainer.settings.record_every or 1, recorder.recorded
+    if progress.samples // every > samples // every:
+        log.warning(
+            "%s: says nothing of updates %d to %d, which this run has made: was it cut or removed? "
+            "The curve has a gap there; the model does not depend on it",
+            *(recorder.path, update + 1, progress.update),
+        )
     line = records.enter_context(ProgressLine(trainer.settings.samples, trainer.batch.samples))
     if not trainer.finished:
         facts = conditions(trainer.replica, trainer.usage)
