@@ -151,6 +151,21 @@ def test_a_finished_store_is_left_alone_and_a_lost_shard_is_put_back(tmp_path):
     assert content(tmp_path / "s") == before
 
 
+def test_a_build_killed_before_the_checksum_of_a_lost_shard_makes_it_again(tmp_path, monkeypatch):
+    """Nothing is missing then, and no run that began with the store would go on."""
+    made(tmp_path / "s")
+    before = content(tmp_path / "s")
+    next(f for f in (tmp_path / "s" / "fine" / "c").rglob("*") if f.is_file()).unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "sum", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            made(tmp_path / "s")
+    torn = Store.open(tmp_path / "s")
+    assert not torn.missing() and torn.attributes["checksum"] is None
+    made(tmp_path / "s")
+    assert content(tmp_path / "s") == before
+
+
 def test_a_store_of_other_settings_is_refused(tmp_path):
     """The message names the field; an unfinished store may take another split."""
     made(tmp_path / "s")

@@ -7,11 +7,12 @@ import rasterio.features
 import shapely
 from pyproj import Transformer
 
-from swath.config import ConfigError, load
+from swath.config import ConfigError, load, plain
 from swath.data.build import build
 from swath.data.chip import IGNORE
 from swath.data.imagery import Imagery
 from swath.data.split import Split, select
+from swath.data.store import Store
 from swath.datasets._labels import Labels
 from swath.datasets.scene import Scene
 from swath.geo.window import Window
@@ -142,6 +143,30 @@ def test_a_scene_without_labels_is_built_and_split_by_blocks(folder):
     whole = {int(b) for b in blocks[parts[0].indices]} & {int(b) for b in blocks[parts[2].indices]}
     assert not whole
     assert 0 <= parts[2].share_touching() < 1
+
+
+def test_a_store_is_not_gone_on_with_from_another_file(folder, tmp_path):
+    """Neither one whose building was cut short nor one that lost a shard: it would be of two."""
+    dataset, options = scene(folder, {}), {"progress": False, "shard_bytes": 4 * 512}
+    split = Split(by="random")
+    source = dataset.open()
+    asked = {"dataset": plain(dataset), "split": plain(split), "origins": source.origins}
+    torn = Store.create(
+        tmp_path / "torn", source.contents, len(source), shard_bytes=4 * 512, **asked
+    )
+    first = torn.missing()[0]
+    torn.write_many(first.start, [source.chip(i) for i in first])
+    lost = build(dataset, tmp_path / "lost", split, **options)
+    shard = next(f for f in (tmp_path / "lost/image/c").rglob("*") if f.is_file())
+    shard.unlink()
+    before = (folder / "a_B02.tif").read_bytes()
+    write(folder / "a_B02.tif", PIXELS + 1)
+    for name in ("torn", "lost"):
+        with pytest.raises(ConfigError, match=f"{name}: cannot go on: the file of test that holds"):
+            build(dataset, tmp_path / name, split, **options)
+    (folder / "a_B02.tif").write_bytes(before)
+    ended = [build(dataset, tmp_path / name, split, **options) for name in ("torn", "lost")]
+    assert ended[0].sum() == ended[1].sum() == lost.attributes["checksum"]
 
 
 def test_blocks_are_squares_of_the_scene(folder):

@@ -81,7 +81,7 @@ def build(
     check_split(split, source.contents)
     if Store.exists(out):
         store = _begin(dataset, source, out, split, compress, options)
-        if store.done and not store.missing():
+        if _whole(store):
             return store  # without a lock: it may lie where nobody may write
     with _alone(out):
         store = _begin(dataset, source, out, split, compress, options)
@@ -97,15 +97,17 @@ def _alone(out: str | os.PathLike[str]) -> contextlib.AbstractContextManager[Non
 
 def _go_on(store: Store, source: Source, split: Split, threads: int | None, progress: bool) -> None:
     """Write what is missing of ``store``, and finish it."""
-    shards = store.missing()
-    if store.done and not shards:
+    if _whole(store):
         return  # another process has just finished it
+    shards = store.missing()
+    if shards:
+        _check_origins(store, source)
     lacking = sum(len(s) for s in shards)
     if lacking < store.samples:
         log.info("%s: going on; %d of %d samples to read", store.path, lacking, store.samples)
     with bar(progress, "samples", lacking) as step:
         _write(store, source, shards, threads, step)
-    if store.done:  # only a lost shard was put back
+    if store.done:  # only a lost shard was put back, now or by a process that died then
         store.update(checksum=store.sum())
         return
     census = take_census(store, progress)
@@ -125,6 +127,27 @@ def _go_on(store: Store, source: Source, split: Split, threads: int | None, prog
             step()
     check_bands(store, bands)
     store.finish(stats=stats.plain(bands), checksum=store.sum())
+
+
+def _whole(store: Store) -> bool:
+    """Return whether nothing is left to do; the checksum is None while shards are put back."""
+    return store.done and not store.missing() and store.attributes.get("checksum") is not None
+
+
+def _check_origins(store: Store, source: Source) -> None:
+    """Raise ConfigError if a ground is not read from the file that the store was begun with."""
+    known, found = store.attributes.get("origins"), getattr(source, "origins", None)
+    if not known or not found:
+        return
+    for ground, before, now in zip(store.contents.grounds, known, found, strict=True):
+        changed = [band for band in before if before[band] != now.get(band)]
+        if changed:
+            raise ConfigError(
+                f"{store.path}: cannot go on: the file of {ground.name} that holds "
+                f"{', '.join(changed[:5])}{', ...' if len(changed) > 5 else ''} is another than "
+                "when the store was begun, and the store would be of two; put that file back, or "
+                "delete the store, or build into another folder"
+            )
 
 
 def _begin(

@@ -6,6 +6,7 @@ its own, so that maps and pictures can put the chips back. Images need no place 
 
 from __future__ import annotations
 
+import functools
 import glob
 import pathlib
 from concurrent.futures import ThreadPoolExecutor
@@ -202,7 +203,7 @@ class Pairs:
         file.close()
         return _Head(ground, tuple(channels), dtype.name, "none" if nodata is None else str(nodata))
 
-    @property
+    @functools.cached_property
     def origins(self) -> list[dict[str, str]]:
         """What each ground was read from: see :attr:`swath.data.store.Store.origins`."""
         with ThreadPoolExecutor(4) as pool:
