@@ -215,6 +215,10 @@ def test_numpy_is_there_for_whoever_uses_it_after_all(inside):
     assert found.returncode == 0 and "a: 3.14" in found.stdout, found.stderr
 
 
+def test_the_version_is_printed():
+    assert invoke("--version") == f"swath {swath.__version__}\n"
+
+
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
 def test_help_says_what_a_verb_does(verb):
     """Every verb has a sentence and, where it takes settings, says what they are."""

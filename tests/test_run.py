@@ -246,6 +246,10 @@ def test_a_misspelt_run_folder_is_told_the_one_that_was_meant(trained):
     [
         ("build.dataset.imagery.path=a.tif", "build.dataset.imagery.path: a.tif: there is no such"),
         ("build.dataset.labels.raster=b.tif", "build.dataset.labels.raster: b.tif: there is no"),
+        (
+            "build.dataset.imagery.sensor=rgbb",
+            "build.dataset.imagery.sensor: no sensor 'rgbb'",
+        ),
         ("data.store=stores/c build=null", "data.store: stores/c: there is no such store"),
     ],
 )

@@ -22,6 +22,7 @@ from swath.config import ConfigError
 from swath.parallel import launch
 from swath.parallel.end import RankFailed
 from swath.train.interrupt import Interrupted, leaving_at_once
+from swath.version import VERSION
 
 if TYPE_CHECKING:
     from swath.settings import Run
@@ -45,6 +46,23 @@ data = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data, name="data")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"swath {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _swath(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="print the version", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass  # typer has the options of the whole program on a function, whose verbs do the work
+
 
 Settings = Annotated[
     list[str] | None,

@@ -144,7 +144,7 @@ def named_file(
     file = folder / f"{name}.yaml"
     if not file.exists():
         there = sorted(one.stem for one in folder.glob("*.yaml"))
-        raise ConfigError(f"no {what} {str(name)!r}{near(str(name), there, cutoff)}")
+        raise NoSuch(f"no {what} {str(name)!r}{near(str(name), there, cutoff)}", name)
     return file
 
 

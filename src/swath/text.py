@@ -22,9 +22,11 @@ class ConfigError(ValueError):
 
 
 class NoSuch(ConfigError):
-    """There is nothing at the ``path`` that some setting names."""
+    """There is nothing at the ``path``, or of the name, that some setting says."""
 
-    path: str = ""
+    def __init__(self, message: str, path: str | pathlib.Path | None) -> None:
+        super().__init__(message)
+        self.path = str(path)
 
 
 def near(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
@@ -47,9 +49,7 @@ def no_such(path: str | pathlib.Path, what: str = "file", hint: str = "") -> Con
             f"; looked for {place}: relative paths are taken from the folder that swath is started "
             "in"
         )
-    error = NoSuch(f"{path}: there is no such {what}{hint}{looked}")
-    error.path = str(path)
-    return error
+    return NoSuch(f"{path}: there is no such {what}{hint}{looked}", path)
 
 
 def beside(path: pathlib.Path) -> str:

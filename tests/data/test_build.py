@@ -373,8 +373,9 @@ def test_an_empty_part_is_said_when_the_store_is_built(tmp_path, caplog, groups)
     tested = f"the test part is empty: split.test=0.2, {only}"
     assert (tested in told) == (groups == 1)
     if groups == 1:
-        assert "for 3 classes, and a class needs two groups to be tested on" in told
-        assert "make groups smaller, join classes, or choose another split.by" in told
+        assert "for 3 classes (a group is of the class it has most of), and a class needs" in told
+        way = "make groups smaller (build.dataset.block), join classes, or choose another split"
+        assert way in told
     caplog.clear()
     select(store, Split(val=0.0), "train")
     assert not caplog.messages

@@ -219,7 +219,8 @@ def says(message: str, path, **given) -> None:
 def test_missing_folder_band_or_file(folder):
     says(r"nowhere: there is no such file or folder", folder / "nowhere")
     says(
-        r"no file for band B03, B04 of sentinel2_l1c \(looked for .*; found B02\); choose",
+        r"no file for band B03, B04 of sentinel2_l1c \(looked for .*; found B02\); choose "
+        r"bands, as bands: \[B02\], or say",
         folder,
         bands=("B02", "B03", "B04"),
     )

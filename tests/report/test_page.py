@@ -109,6 +109,7 @@ def test_the_page_is_one_file_without_a_network(page):
 
 def test_the_page_says_what_the_run_holds(page):
     text = page.read_text()
+    assert re.search("\\d\N{NARROW NO-BREAK SPACE}\\d{3} reference pixels", text)
     assert "small &lt;one&gt;" in text and "<one>" not in text
     for words in ("The map", "Against the baselines", "Olofsson", "Training", "forest, pixel"):
         assert words in text

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import logging
 import pathlib
 import shutil
 
@@ -97,9 +98,11 @@ def test_samples_that_make_no_whole_update_are_told(store, tmp_path, caplog):
     assert f"{said}, {size} samples" in caplog.text
 
 
-def test_score_says_how_many_samples_and_what_they_touch(done, store):
+def test_score_says_how_many_samples_and_what_they_touch(done, store, caplog):
     folder, _ = done
-    scored = score(job(store, folder))
+    with caplog.at_level(logging.INFO):
+        scored = score(job(store, folder))
+    assert f"scoring {scored['samples']} samples of the test part of {store}" in caplog.text
     assert scored["samples"] == 8 and 0 <= scored["share_touching"] <= 1
 
 

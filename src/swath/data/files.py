@@ -171,10 +171,11 @@ def _of_many_files(imagery: Imagery, sensor: Sensor, path: pathlib.Path) -> dict
         there = [band for band, found in names.items() if found]
         looked = written or "*_{band}.*"
         whole = "" if there else _whole(path, sensor)
+        such = f", as bands: [{', '.join(there)}]" if there else ""
         raise ConfigError(
             f"{path}: no file for band {', '.join(missing)} of {sensor.name} (looked for "
             f"{looked!r}; found {', '.join(there) or 'none'}); choose "
-            f"bands, or say where they are with files{whole and '. '}{whole}"
+            f"bands{such}, or say where they are with files{whole and '. '}{whole}"
         )
     files: dict[str, File] = {}
     out = {}

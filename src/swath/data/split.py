@@ -87,6 +87,11 @@ class GroupTable:
         return (self.counts + np.where(self.counts > 0, rarity, 0)).argmax(1)
 
 
+def _smaller(split: Split) -> str:
+    named = " (build.dataset.block)" if split.by == "block" else ""
+    return f"make groups smaller{named}"
+
+
 def tabulate(census: Census, label: Label) -> GroupTable:
     """Return the groups of ``census``."""
     ids, place = np.unique(census.group, return_inverse=True)
@@ -178,12 +183,14 @@ class Selection:
         if not share:
             return f"split.{part} is 0; set split.{part} to a share above 0"
         strata = len(np.unique(self.table.classes)) if split.stratify else 1
-        things = f"{strata} classes" if self.table.counts.shape[1] and split.stratify else "all"
+        stratified = self.table.counts.shape[1] and split.stratify
+        things = f"{strata} classes (a group is of the class it has most of)"
+        things = things if stratified else "all"
         least = "two groups to be tested on" if part == "test" else "three groups to be validated"
         return (
             f"split.{part}={share:g}, but there are only {len(self.table.ids)} groups by "
             f"{split.by} for {things}, and a class needs {least}, for the first is trained on; "
-            "make groups smaller, join classes, or choose another split.by"
+            f"{_smaller(split)}, join classes, or choose another split.by"
         )
 
     def sample_counts(self) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from swath.config import ConfigError, no_such
+from swath.config import ConfigError, NoSuch, no_such
 from swath.data.chip import IGNORE, Label
 from swath.geo import warp
 from swath.geo.channel import Channel, File
@@ -243,7 +243,7 @@ def _features(labels: Labels, grid: GeoBox) -> tuple[np.ndarray, np.ndarray, boo
             raise ConfigError(f"{path}: no layer {labels.layer!r}; there are {', '.join(layers)}")
         fields = [str(name) for name in pyogrio.read_info(path, layer=labels.layer)["fields"]]
         if column not in fields:
-            raise ConfigError(f"{path}: no column {column!r}; there are {', '.join(fields)}")
+            raise NoSuch(f"{path}: no column {column!r}; there are {', '.join(fields)}", column)
         meta, _, geometry, (values,) = pyogrio.raw.read(
             path, layer=labels.layer, columns=[column], datetime_as_string=True
         )

@@ -43,7 +43,9 @@ def curves(records: Sequence[Record]) -> list[dict[str, str]]:
     norm = of("grad_norm")
     if any(math.isfinite(value) for value in norm):
         lines = [_line("norm", x, norm, kept)]
-        charts.append(("Gradient norm, smoothed", chart(lines, x_name="samples", log=True)))
+        charts.append(
+            ("Gradient norm, smoothed; logarithmic", chart(lines, x_name="samples", log=True))
+        )
     speed = of("samples_per_s")
     if any(math.isfinite(value) for value in speed):
         lines = [_line("samples/s", x, speed, kept)]

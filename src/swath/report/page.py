@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 import json
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -88,10 +89,24 @@ def render(content: Mapping[str, Any]) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_unbroken,
     )
     inside = {part: (HERE / f"page.{part}").read_text() for part in ("css", "js")}
     return environment.get_template("page.html.j2").render(**inside, **content)
+
+
+def _unbroken(value: Any) -> Any:
+    """Return what the page prints for ``value``: numbers of a text do not break between thousands.
+
+    Not in what is written for a program, as drawings and styles are.
+    """
+    if type(value) is not str:
+        return value
+    return re.sub(r"(?<=\d) (?=\d{3}(?!\d))", "\N{NARROW NO-BREAK SPACE}", value)
 
 
 def _content(

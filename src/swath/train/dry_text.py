@@ -13,11 +13,10 @@ import numpy as np
 
 from swath import units
 from swath.machine import Machine
-from swath.parallel.dry import Traffic
+from swath.parallel.dry import Held, Traffic
 from swath.parallel.settings import DEGREES, Degrees
 from swath.train.dry import Layout
 
-_GIB = 2**30
 _TIGHT = 0.9
 _ROWS = 12
 """Parameters in the table."""
@@ -112,20 +111,21 @@ def advice(layout: Layout, room: int) -> list[str]:
     wide = "; parallel.tensor or pipeline, where the model can be cut, share them as well"
     more = f"parallel.shard={2 * share} or more would share"
     what = "parameters, gradients and optimiser" + (", average" if memory.average else "")
-    found.append((state, f"{what} take {_gib(state)} GiB: {more} them{wide}"))
+    found.append((state, f"{what} take {units.bytes_(state)}: {more} them{wide}"))
     if share > 1 and many > 1 and memory.gradients > memory.parameters:
         found.append(
             (
                 memory.gradients,
-                f"gradients are whole from microbatch to microbatch ({_gib(memory.gradients)} GiB):"
-                f" with one microbatch a rank, not {many}, they are not; more ranks, or batch.micro"
+                "gradients are whole from microbatch to microbatch"
+                f" ({units.bytes_(memory.gradients)}): with one microbatch a rank,"
+                f" not {many}, they are not; more ranks, or batch.micro"
                 " larger",
             )
         )
     fewer = [f"batch.micro below {layout.micro}"] if layout.micro > 1 else []
     fewer += ["parallel.recompute=full"] if layout.recompute != "full" else []
     fewer += ["parallel.context or spatial above 1, where the model allows it"]
-    active = f"activations take {_gib(memory.activations)} GiB; of help: {', '.join(fewer)}"
+    active = f"activations take {units.bytes_(memory.activations)}; of help: {', '.join(fewer)}"
     found.append((memory.activations, active))
     if memory.gathered > room // 4:
         found.append((memory.gathered, "parallel.wrap=matrix gathers one layer at a time"))
@@ -146,24 +146,24 @@ def _head(layout: Layout) -> str:
 def _memory(layout: Layout, machine: Machine | None) -> str:
     largest = layout.largest
     where = f"rank {largest.rank}" + "".join(f", {axis} {n}" for axis, n in largest.at.items())
-    lines = [f"memory at the peak of an update, of the rank that needs most ({where}), GiB:"]
+    lines = [f"memory at the peak of an update, of the rank that needs most ({where}):"]
     for name, size in dataclasses.asdict(largest.memory).items():
         if size:
-            lines.append(f"  {_NAMES.get(name, name):<20} {_gib(size):>8}")
+            lines.append(f"  {_NAMES.get(name, name):<20} {units.bytes_(size):>9}")
     need = largest.memory.total
-    total = f"  {'total':<20} {_gib(need):>8}"
+    total = f"  {'total':<20} {units.bytes_(need):>9}"
     if machine is None:
         lines.append(total)
     else:
         room = memory_bytes(machine)
         verdict = "does not fit" if need > room else "tight" if need > _TIGHT * room else "fits"
-        of = f"of {_gib(room)} of a {machine.accelerator.name}"
+        of = f"of {units.bytes_(room)} of a {machine.accelerator.name}"
         lines.append(f"{total}  {of}, {need / room:.0%}: {verdict}")
         if need > room:
             lines += [f"  - {text}" for text in advice(layout, room)]
     others = [s for s in layout.shares if s is not largest]
     if others:
-        told = (f"{_place(s.at)}: {_gib(s.memory.total)}" for s in others)
+        told = (f"{_place(s.at)}: {units.bytes_(s.memory.total)}" for s in others)
         lines.append(f"  others: {', '.join(told)}")
     return "\n".join(lines)
 
@@ -217,16 +217,17 @@ def _traffic(layout: Layout, machine: Machine | None) -> str:
 
 
 def _parameters(layout: Layout) -> str:
-    alike: dict[tuple[str, str, str], list[int]] = {}
+    alike: dict[str, list[Held]] = {}
     for one in layout.largest.held:  # those of layers with other numbers only are one row
-        key = re.sub(r"(?<=\.)\d+(?=\.)", "*", one.name), _shape(one.whole), _shape(one.here)
-        alike.setdefault(key, []).append(one.bytes)
-    found = sorted(alike.items(), key=lambda item: -sum(item[1]))
+        alike.setdefault(re.sub(r"(?<=\.)\d+(?=\.)", "*", one.name), []).append(one)
+    found = sorted(alike.items(), key=lambda item: -sum(one.bytes for one in item[1]))
     rows = [["parameters, most bytes first", "whole", "on this rank", "times", "bytes"]]
-    for key, sizes in found[:_ROWS]:
-        rows.append([*key, units.count(len(sizes)), units.bytes_(sum(sizes))])
+    for name, held in found[:_ROWS]:
+        shapes = _shapes(one.whole for one in held), _shapes(one.here for one in held)
+        size = units.bytes_(sum(one.bytes for one in held))
+        rows.append([name, *shapes, units.count(len(held)), size])
     lines = _table(rows)
-    if rest := [size for _, sizes in found[_ROWS:] for size in sizes]:
+    if rest := [one.bytes for _, held in found[_ROWS:] for one in held]:
         lines.append(f"  and {len(rest)} more, {units.bytes_(sum(rest))} together")
     return "\n".join(lines)
 
@@ -275,9 +276,7 @@ def _on(members: Iterable[int], machine: Machine | None) -> str:
     return "inside a node" if nodes == 1 else f"across {units.count(nodes)} nodes"
 
 
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) or "1"
-
-
-def _gib(size: float) -> str:
-    return f"{size / _GIB:.2f}"
+def _shapes(shapes: Iterable[tuple[int, ...]]) -> str:
+    """Return the shape, or how many there are of different ones."""
+    told = {" x ".join(map(str, shape)) or "1" for shape in shapes}
+    return told.pop() if len(told) == 1 else f"{len(told)} shapes"

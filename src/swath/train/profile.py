@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import pathlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -107,6 +108,8 @@ class Profiler:
 
     @contextlib.contextmanager
     def _traced(self, update: int) -> Iterator[None]:
+        # Above all levels at which torch's profiler tells that it starts and stops.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         from torch.profiler import ProfilerActivity, profile, record_function
 
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.gpu else [])]

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from swath import units
 from swath.config import ConfigError, plain
 from swath.data.chip import Batch
 from swath.data.loader import Data
@@ -85,7 +86,14 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
             )
         elif progress.update:
             log.info("going on after update %d of %s", progress.update, folder)
-        elif job.train.samples % job.batch.samples:
+        else:
+            log.info(
+                "%s%s samples to learn from, %s updates",
+                _parameters(trainer.replica),
+                units.count(len(data.select("train").indices)),
+                units.count(job.updates),
+            )
+        if not progress.update and job.train.samples % job.batch.samples:
             log.info(
                 "train.samples=%d is no multiple of batch.samples=%d: the run has %d updates, %d "
                 "samples",
@@ -106,6 +114,14 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
         world.first_does(export)
     lines = (figures for figures in reversed(read(folder)) if figures["update"] == chosen)
     return next(lines, {"update": chosen})  # its line may be gone from a run finished before
+
+
+def _parameters(replica: Replica) -> str:
+    """Return how many parameters learn; nothing where a rank knows only its stage of a pipeline."""
+    if replica.mesh.degrees.pipeline > 1:
+        return ""
+    count = sum(p.numel() for p in replica.model.parameters() if p.requires_grad)
+    return f"{units.count(count)} parameters, "
 
 
 def _chosen(trainer: Trainer) -> int:
@@ -333,11 +349,13 @@ def score(job: TrainJob, part: Part = "test", *, world: World | None = None) -> 
             why = loader.selection.why_empty()
             raise ConfigError(f"{job.data.store}: the split has no {part} part: {why}")
         known = held_out(loader.selection, loaded.about.trained)
+        count = len(loader.selection.indices)
+        log.info("scoring %d samples of the %s part of %s", count, part, job.data.store)
         model = loaded.network.to(DTYPES[job.train.precision])
         replica = make_replica(model, job, world)
         figures = evaluate(replica, loaded.objective, _sweep(loader, replica))
     assert figures is not None, "nothing can stop this evaluation"
-    return {**figures, "samples": len(loader.selection.indices), **known}
+    return {**figures, "samples": count, **known}
 
 
 def _data_of(job: TrainJob, loaded: LoadedModel) -> Data:
