@@ -25,10 +25,19 @@ def test_a_chart_is_well_formed_and_to_scale():
     assert json.loads(tree.get("data-lines"))["lines"][0]["said"] == ["1", "nan", "3"]
 
 
-def test_smoothing_keeps_a_constant_and_forgets_gaps():
+def test_smoothing_keeps_a_constant_and_gaps():
     assert smooth([2.0] * 100) == pytest.approx([2.0] * 100)
-    assert smooth([1.0, math.nan, 1.0]) == pytest.approx([1.0, 1.0, 1.0])
+    assert smooth([1.0, math.nan, 1.0]) == pytest.approx([1.0, math.nan, 1.0], nan_ok=True)
     assert thin(range(5000))[-1] == 4999 and len(thin(range(5000))) <= 800
+
+
+def test_what_was_not_recorded_is_not_drawn():
+    """A resumed run may have no share of the peak for a while; a value alone is a dot."""
+    records = [{"update": i, "samples": 10 * i, "loss": 1.0} for i in range(1, 51)]
+    records[0]["mfu"] = records[40]["mfu"] = records[41]["mfu"] = 0.2
+    (used,) = [chart["svg"] for chart in curves(records) if "utilisation" in chart["title"]]
+    *_, path = re.findall(r'<path class="s0" d="([^"]*)"', used)
+    assert re.fullmatch(r"M46\.0 [\d.]+h0M[\d. ]+h0L[\d. ]+", path)
 
 
 def test_a_figure_of_a_task_of_ones_own_has_its_curve():

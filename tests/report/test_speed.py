@@ -6,16 +6,40 @@ from swath.train.trace import Row, Times
 
 
 def test_the_use_of_the_machine_in_sentences():
-    starts = [{"ranks": 2, "peak_flops_per_s": 312e12, "peak_from": "somewhere: bf16 (a table)"}]
+    starts = [
+        {
+            "update": 0,
+            "ranks": 2,
+            "peak_flops_per_s": 312e12,
+            "peak_from": "somewhere: bf16 (a table)",
+        }
+    ]
     records = [
-        {"mfu": share, "memory_bytes": 3 << 30, "sent_bytes": 5 << 20, "exchange_wait": 0.1}
+        {
+            "update": 1,
+            "mfu": share,
+            "memory_bytes": 3 << 30,
+            "sent_bytes": 5 << 20,
+            "exchange_wait": 0.1,
+        }
         for share in (0.1, 0.42, 0.43)
     ]
-    said = use([{"val/oa": 0.5}, *records], starts)
+    said = use([{"update": 1, "val/oa": 0.5}, *records], starts)
     assert "utilisation 0.42 (median) of 312 TFLOP/s a rank, somewhere: bf16 (a table)." in said
     assert "At most 3.0 GiB of memory on a rank. 2 ranks, each sent 5.0 MiB an update" in said
     assert "waited for exchanges 10% of the time." in said
     assert use([{"update": 1, "loss": 2.0}], []) == ""
+
+
+def test_a_share_is_told_with_the_peak_that_it_is_a_share_of():
+    """Of three starts the last has no line yet, as when it was stopped at once."""
+    starts = [
+        {"update": at, "ranks": 1, "peak_flops_per_s": peak, "peak_from": f"start {at}"}
+        for at, peak in ((0, 100e12), (4, 300e12), (6, 400e12))
+    ]
+    records = [{"update": i, "mfu": 0.5 if i < 5 else 0.1} for i in range(1, 7)]
+    assert "0.1 (median since update 4) of 300 TFLOP/s a rank, start 4." in use(records, starts)
+    assert "0.5 (median) of 100 TFLOP/s a rank, start 0." in use(records[:4], starts)
 
 
 def test_the_page_shows_where_the_time_went(tmp_path):

@@ -103,14 +103,15 @@ def chart(lines: Sequence[Line], *, x_name: str, log: bool = False, places: int 
 
 
 def smooth(values: Sequence[float], share: float = 0.04) -> list[float]:
-    """Return the running mean of ``values`` that forgets over ``share`` of their number."""
+    """Return the running mean of ``values`` that forgets over ``share`` of their number; what is
+    not finite stays a gap."""
     keep = 1 - 1 / max(1.0, share * len(values))
     out: list[float] = []
     total = weight = 0.0
     for value in values:
         if math.isfinite(value):
             total, weight = keep * total + value, keep * weight + 1
-        out.append(total / weight if weight else math.nan)
+        out.append(total / weight if math.isfinite(value) else math.nan)
     return out
 
 
@@ -126,7 +127,7 @@ def _path(x, y, across, down, name: str, log: bool) -> str:
         if not _plottable(b, log):
             pen = "M"
             continue
-        drawn.append(f"{pen}{across(a):.1f} {down(b):.1f}")
+        drawn.append(f"{pen}{across(a):.1f} {down(b):.1f}" + ("h0" if pen == "M" else ""))
         pen = "L"
     return f'<path class="{name}" d="{"".join(drawn)}"/>'
 

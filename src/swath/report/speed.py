@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,12 +17,12 @@ MOST = 4  # profiles shown
 def use(records: Sequence[Mapping[str, Any]], starts: Sequence[Mapping[str, Any]]) -> str:
     """Return sentences on utilisation, memory and exchanges; "" if nothing of it was recorded."""
     words = []
-    if starts and (mfu := _known(records, "mfu")):
-        last = starts[-1]
-        share, peak = _median(mfu), last["peak_flops_per_s"]
+    if told := _by_start(records, starts, "mfu"):
+        start, mfu = told[0]  # the newest: others' may be shares of another peak
+        since = f" since update {start['update']}" if len(told) > 1 else ""
         words.append(
-            f"Model FLOP/s utilisation {share:.2g} (median) of {peak / 1e12:.3g} TFLOP/s a rank,"
-            f" {last['peak_from']}."
+            f"Model FLOP/s utilisation {_median(mfu):.2g} (median{since}) of"
+            f" {start['peak_flops_per_s'] / 1e12:.3g} TFLOP/s a rank, {start['peak_from']}."
         )
     if memory := _known(records, "memory_bytes"):
         words.append(f"At most {units.bytes_(max(memory))} of memory on a rank.")
@@ -67,6 +68,20 @@ def _row(row: Row, whole: float, gpu: bool) -> dict[str, Any]:
     cells = [row.name, str(row.times or ""), f"{row.seconds:.4f}", f"{share:.1%}"]
     cells += [f"{row.gpu_seconds:.4f}"] if gpu else []
     return {"cells": cells, "bar": round(100 * share, 1)}
+
+
+def _by_start(
+    records: Sequence[Mapping[str, Any]], starts: Sequence[Mapping[str, Any]], name: str
+) -> list[tuple[Mapping[str, Any], list[float]]]:
+    """Return the starts that recorded ``name``, newest first, each with its values. A later one has
+    cut off what it made again."""
+    found, end = [], math.inf
+    for start in reversed(starts):
+        own = [r for r in records if start["update"] < r["update"] <= end]
+        if values := _known(own, name):
+            found.append((start, values))
+        end = min(end, start["update"])
+    return found
 
 
 def _known(records: Sequence[Mapping[str, Any]], name: str) -> list[float]:
