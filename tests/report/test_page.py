@@ -1,6 +1,7 @@
 """The page: whole, self-contained, and alive in a browser."""
 
 import dataclasses
+import json
 import re
 import shutil
 import subprocess
@@ -142,6 +143,34 @@ def test_the_page_looks_as_meant(page, tmp_path, dark):
     assert paper < 0.2 if dark else paper > 0.9
     middle = pixels[450:900, 300:900]
     assert (middle.max(2) - middle.min(2)).mean() > 0.1, "there is no coloured map"
+
+
+def test_an_unfinished_run_says_so_and_what_to_do(tmp_path):
+    """At the top; a run at its end, or out of patience, says nothing of the kind."""
+    state = tmp_path / "checkpoints/00000013/state.json"
+    state.parent.mkdir(parents=True)
+    (tmp_path / "metrics.jsonl").write_text('{"update": 13, "samples": 832, "loss": 2.0}\n')
+
+    def page(samples, **others):
+        train = {"samples": samples, "patience": 3}
+        numbers = {"samples": 832, "stale": 0, "settings": {"train": train, "batch": BATCH}}
+        state.write_text(json.dumps(numbers | others))
+        data = DataSettings(store=str(tmp_path / "none"))
+        return write(tmp_path, name="x", settings=Settings(), data=data).read_text()
+
+    said = page(6400)
+    assert "832 of 6\N{NARROW NO-BREAK SPACE}400 samples, unfinished." in said
+    assert f"<code>swath export {tmp_path}</code> adds the model as it stands here." in said
+    assert "swath baseline" not in said, "the settings have none"
+    assert "unfinished" not in page(890) and "unfinished" not in page(6400, stale=3)
+    model = untrained()
+    save_model(tmp_path, model.network.state_dict(), model.about)
+    said = page(890)
+    assert f"<code>swath evaluate {tmp_path}</code> adds accuracy here." in said
+    assert "swath export" not in said
+
+
+BATCH = {"samples": 64, "micro": 16}
 
 
 def test_an_empty_folder_is_said(tmp_path):

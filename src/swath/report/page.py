@@ -31,6 +31,7 @@ from swath.report.words import whole
 from swath.train.export import ABOUT, About, fingerprint, load_model, read_about
 from swath.train.record import read, starts
 from swath.train.settings import Compute
+from swath.train.unfinished import how_far
 from swath.version import VERSION
 
 PAGE = "report.html"
@@ -76,6 +77,21 @@ def write(
         )
         if store is not None:
             content["examples"] = examples(model, data, precision, compute)
+    if far := how_far(folder):
+        content["unfinished"] = f"{whole(far[0])} of {whole(far[1])} samples, unfinished."
+    mappable = about is not None and about.label.kind == "mask" and imagery is not None
+    missing = {
+        "export": ("the model as it stands", about is None and far is not None),
+        "predict": ("the map", mappable and not content["maps"]),
+        "evaluate": ("accuracy", about is not None and not scores),
+        "baseline": (
+            "baselines",
+            bool(getattr(settings, "baselines", ())) and len(rows) <= bool(scores),
+        ),
+    }
+    content["missing"] = [
+        (f"swath {verb} {folder}", adds) for verb, (adds, lacks) in missing.items() if lacks
+    ]
     content["profiles"] = profiles(folder)
     content["use"] = use(records, starts(folder))
     content["settings"] = _settings(settings)

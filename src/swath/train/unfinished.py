@@ -6,6 +6,7 @@ far can be taken, and the run can still be gone on with afterwards.
 
 from __future__ import annotations
 
+import json
 import pathlib
 from typing import Any
 
@@ -39,6 +40,20 @@ def export(job: TrainJob) -> pathlib.Path:
                 "set data.store to that one"
             )
         return export_model(there, update, folder, about, numbers.get("lost"))
+
+
+def how_far(folder: pathlib.Path) -> tuple[int, int] | None:
+    """Return the samples seen at the newest checkpoint of a run folder, and those of the whole run;
+    None if the run is at its end, or nothing says."""
+    states = sorted((folder / "checkpoints").glob("[0-9]*/state.json"))
+    try:
+        numbers = json.loads(states[-1].read_text())
+        train, batch = (numbers["settings"][name] for name in ("train", "batch"))
+        at, whole, patience = numbers["samples"], train["samples"], train["patience"]
+        early = patience is not None and numbers["stale"] >= patience
+        return None if early or at + batch["samples"] > whole else (at, whole)
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _chosen(there: Checkpoints, select: str) -> tuple[int, dict[str, Any]]:
