@@ -1,5 +1,7 @@
 """One process at a time, and none held up by a dead one."""
 
+import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -34,6 +36,29 @@ def test_a_second_process_is_told_who_is_there_and_a_dead_one_holds_nobody_up(tm
     with lock(file, "swath predict"):
         pass
     assert not file.exists()
+
+
+def test_a_file_that_its_holder_removed_meanwhile_is_not_taken_for_the_lock(tmp_path, monkeypatch):
+    """Opened here, then removed by who held it, and made anew by a third, who holds that one."""
+    file, flock = tmp_path / ".lock", fcntl.flock
+    file.touch()
+    third = []
+
+    def late(handle, how):
+        if not third:
+            file.unlink()
+            third.append(os.open(file, os.O_RDWR | os.O_CREAT))
+            os.write(third[0], b'{"what": "swath train", "pid": 7, "host": "h"}')
+            flock(third[0], how)
+        flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    said = r"another process \(swath train, pid 7, host h\) is at work here"
+    with pytest.raises(ConfigError, match=said), lock(file, "swath predict"):
+        pass
+    os.close(third[0])
+    with lock(file, "swath predict"):
+        pass
 
 
 def test_nothing_is_left_behind(tmp_path):

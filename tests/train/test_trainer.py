@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from swath.parallel.replica import Replica
 from swath.parallel.world import World
+from swath.train.evaluate import evaluate
 from swath.train.interrupt import Interrupted
 from swath.train.record import METRICS, Recorder, read
 from swath.train.step import Diverged
@@ -299,3 +301,13 @@ def test_a_figure_that_is_not_defined_is_never_the_best(tmp_path):
     with np.errstate(invalid="ignore"):
         made.run()
     assert made.state.progress.best_update is None and made.state.progress.stale == 4
+
+
+def test_microbatches_that_only_keep_step_are_not_scored():
+    """A rank with fewer than others passes one of them through the model again."""
+    data, replica = Keyed(), Replica(network(), World.alone())
+    own, again = [data.microbatch(p) for p in (0, 2, 4)], data.microbatch(6)
+    filler = dataclasses.replace(again, counts=False)
+    found = evaluate(replica, Squares(), own)
+    assert evaluate(replica, Squares(), [*own, filler]) == found
+    assert evaluate(replica, Squares(), [*own, again]) != found
