@@ -306,7 +306,10 @@ def _called(cls: type, path: str) -> str:
 
 def _meant(cls: type, name: str) -> str:
     """Return the end of a message that ``cls`` has no field ``name``: the one that was meant, also
-    if it lies deeper, or those that there are."""
+    if it lies deeper, or those that there are; or what the class itself says of it in ``elsewhere``
+    ({name: sentence})."""
+    if elsewhere := getattr(cls, "elsewhere", {}).get(name):
+        return f"; {elsewhere}"
     fields = [f.name for f in dataclasses.fields(cls) if f.init]
     names = (name, *_ALIASES.get(name, ()))
     found = [other for other in names if other in fields]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from swath.config import ConfigError
+from swath.config import ConfigError, build
 from swath.data.census import ANY, CensusFold, count, join, pack, regroup, unpack
 from swath.data.chip import IGNORE, Label
 from swath.data.fold import fit
@@ -152,3 +152,11 @@ def test_a_packed_census_comes_back():
     empty = join([count(Label(kind="none"), np.arange(0), None, None)])
     assert len(unpack(pack(empty)).sample) == 0
     assert count(Label(kind="none"), np.arange(2), None, None).kind.tolist() == [ANY, ANY]
+
+
+def test_where_the_size_of_a_block_is_set_is_said():
+    """It is looked for beside by: block."""
+    with pytest.raises(
+        ConfigError, match=r"has no field 'block'; how large .* build.dataset.block "
+    ):
+        build(Split, {"by": "block", "block": 64}, "split")

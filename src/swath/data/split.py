@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -53,6 +53,12 @@ class Split:
     """What the shares count: groups, or the labelled pixels (or samples) in them."""
     seed: int = 0
     """Another seed is another split."""
+
+    elsewhere: ClassVar = dict.fromkeys(
+        ("block", "block_m"),
+        "how large a block is, is set beside the dataset's kind: build.dataset.block in pixels, or "
+        "build.dataset.block_m in metres (swath show --docs says which a dataset has)",
+    )
 
     def __post_init__(self) -> None:
         for name, share in (("val", self.val), ("test", self.test), ("train", self.train)):
