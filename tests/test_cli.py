@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -273,3 +274,11 @@ def test_other_settings_in_an_old_folder_are_refused(trained, capsys, monkeypatc
         cli.main()
     assert left.value.code == 2
     assert "optim.lr was 0.001 there and is 0.5 now" in capsys.readouterr().err
+
+
+def test_a_process_that_the_system_ends_says_where():
+    """As it does when a file that is mapped becomes shorter: no Python error can be raised then."""
+    code = "import signal as s, swath.cli as c; c.app = lambda: s.raise_signal(s.SIGBUS); c.main()"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGBUS
+    assert "Fatal Python error: Bus error" in ended.stderr and "cli.py" in ended.stderr

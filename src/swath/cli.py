@@ -9,6 +9,7 @@ After the last three the same command goes on; after a signal training saves bef
 
 import contextlib
 import errno
+import faulthandler
 import importlib
 import json
 import sys
@@ -344,6 +345,8 @@ def _figures(figures: dict[str, Any], head: str = "", title: str = "") -> None:
 def main() -> None:
     """Run the command line; what a user can fix becomes one line on stderr and exit code 2, said
     once by several ranks."""
+    if not faulthandler.is_enabled():  # a Bus error, say, tells where: see docs/howto/resume.md
+        faulthandler.enable(2, all_threads=False)
     try:
         log.start(rank=here.rank(), ranks=here.ranks())
         # One of several ranks may be in an exchange, from which no signal wakes it: it just ends.
