@@ -68,6 +68,7 @@ def test_a_part_is_explained_alone(only, begins):
         ("modle", r"modle: there is no 'modle' \(did you mean 'model'\?\)"),
         ("train, xyz", "xyz: there is no 'xyz'; there are name, seed, folder, build"),
         ("model.xyz", f"model.xyz: there is no 'xyz'; there are {', '.join(config.kinds(Model))}"),
+        ("build.dataset.imagery", r"no 'imagery' \(did you mean 'build.dataset.scene.imagery'\?\)"),
         ("seed.x", "seed.x: there is nothing in seed"),
     ],
 )

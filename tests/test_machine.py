@@ -5,6 +5,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import textwrap
 
 import pytest
 from typer.testing import CliRunner
@@ -40,13 +41,8 @@ COLUMNS = {
 }
 """Column of the table in which a fact stands."""
 
-OWN = """\
-name: Attic
-about: Two old GPUs under the roof.
-accelerators: 2
-accelerator: {name: GTX 1080, memory_gb: 8}
-sources: {accelerators: counted, accelerator: the box}
-"""
+PAGE = pathlib.Path(__file__).parents[1] / "docs/howto/dry_run.md"
+OWN = textwrap.dedent(re.search(r" *```yaml\n(.*?) *```", PAGE.read_text(), re.DOTALL)[1])
 
 
 def test_every_row_of_the_table_is_a_machine():
@@ -106,7 +102,8 @@ def test_a_file_of_ones_own_works_the_same(tmp_path):
         (("the box}", "the box, node: x}"), "sources.node is of no fact"),
         (("counted", '" "'), "sources.accelerators is empty"),
         (("accelerators: 2", "accelerators: 0"), "accelerators=0 must be at least 1"),
-        (("memory_gb: 8", "memory: 8"), r"attic.yaml:4: accelerator.memory: .*'memory_gb'"),
+        (("about:", "# about:"), r"a machine needs 'about' \(.*; for whole ones see .*machines$"),
+        (("memory_gb: 8", "memory: 8"), r"attic.yaml:5: accelerator.memory: .*'memory_gb'"),
     ],
 )
 def test_mistakes_in_a_machine_file(tmp_path, change, said):

@@ -287,7 +287,7 @@ def _build_settings(cls: type, node: Node, path: str) -> Any:
         values[name] = _build(_settled(hints[name], fields[name], child), child, below)
     missing = [name for name in _needed(cls) if name not in values]
     if missing:
-        more = "" if path else _HELP
+        more = "" if path else getattr(cls, "HELP", _HELP)
         if node.whole:
             more = f"; {{...}} replaces all of {path}, {path}.NAME=... sets one field"
         _fail(node, path, f"{called} needs {_wanted(cls, missing)}{more}")

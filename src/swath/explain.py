@@ -105,7 +105,14 @@ def reference(cls: type, below: str = "") -> str:
     for place, name in enumerate(names):
         inside = {n: classes for one in found for n, classes in _parts(one).items()}
         if name not in inside:
-            raise ConfigError(f"{below}: there is no {name!r}{near(name, inside, 0.75)}")
+            deeper = [
+                ".".join([*names[:place], other, *names[place:]])
+                for other, classes in inside.items()
+                if any(name in _parts(one) for one in classes)
+            ][:3]
+            meant = f" (did you mean {' or '.join(map(repr, deeper))}?)"
+            hint = meant if deeper else near(name, inside, 0.75)
+            raise ConfigError(f"{below}: there is no {name!r}{hint}")
         if not inside[name] and name != names[-1]:
             raise ConfigError(f"{below}: there is nothing in {'.'.join(names[: place + 1])}")
         if not inside[name]:

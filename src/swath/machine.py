@@ -12,7 +12,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from swath.config import ConfigError, load, named_file
 from swath.text import near
@@ -92,6 +92,7 @@ class Scheduler:
 class Machine:
     """A computer, as far as it is known."""
 
+    HELP: ClassVar[str] = f"; for whole ones see {FOLDER}"
     name: str
     about: str
     """What it is, in a sentence."""
@@ -114,12 +115,12 @@ class Machine:
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"{self.name}: {name}={value} must be at least 1")
         known = [path for path, _ in self.facts()]
-        for path in known:
-            if not any(_inside(path, named) for named in self.sources):
-                raise ConfigError(
-                    f"{self.name}: {path} has no source; say in sources.{path} where the figure "
-                    "comes from, or leave it out"
-                )
+        bare = [path for path in known if not any(_inside(path, s) for s in self.sources)]
+        if bare:
+            raise ConfigError(
+                f"{self.name}: {', '.join(bare)} {'has' if len(bare) == 1 else 'have'} no source; "
+                f"say in sources.{bare[0]} where the figure comes from, or leave it out"
+            )
         for named, source in self.sources.items():
             if not any(_inside(path, named) for path in known):
                 raise ConfigError(

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -104,6 +105,16 @@ def test_score_says_how_many_samples_and_what_they_touch(done, store, caplog):
         scored = score(job(store, folder))
     assert f"scoring {scored['samples']} samples of the test part of {store}" in caplog.text
     assert scored["samples"] == 8 and 0 <= scored["share_touching"] <= 1
+
+
+def test_the_model_is_used_in_other_programs_as_the_page_says(done):
+    """docs/howto/resume.md, with this run's folder."""
+    page = pathlib.Path(__file__).parents[2] / "docs/howto/resume.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    bands = load_model(done[0]).inputs.bands
+    known = {"pixels": torch.ones(2, len(bands), 16, 16)}
+    exec(block.replace("runs/NAME", str(done[0])), known)
+    assert known["scores"].shape[:2] == (2, len(known["trained"].label.classes))
 
 
 def test_a_run_folder_has_what_it_should(done):
