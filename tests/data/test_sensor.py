@@ -46,6 +46,12 @@ def test_bands_are_selected_in_the_order_asked_for():
     assert load_sensor("rgb").select(["blue", "green", "red"]).colour == ("red", "green", "blue")
 
 
+def test_a_sensor_file_that_lacks_something_says_where_whole_ones_are(tmp_path):
+    (tmp_path / "mine.yaml").write_text("name: mine\n")
+    with pytest.raises(ConfigError, match=r"a sensor needs 'bands'; for whole ones see .*sensors$"):
+        load_sensor(tmp_path / "mine.yaml")
+
+
 def test_unknown_bands_and_sensors_are_suggested():
     with pytest.raises(ConfigError, match=r"no sensor 'sentinel2' \(did you mean 'sentinel2_l"):
         load_sensor("sentinel2")

@@ -307,7 +307,7 @@ def test_the_verb_prints_a_layout_and_trains_nothing(lab, tmp_path, monkeypatch)
     monkeypatch.chdir(lab)
     recipe = [str(lab / "recipe.yaml"), f"folder={tmp_path}/none", f"data.store={tmp_path}/none"]
     told = invoke("train", *recipe, "--dry-run", "--ranks", "2", "--machine", "juwels_booster")
-    for text in ("2 ranks, replicate 2", "of 37.25 of a A100", "all_reduce", "10 updates of 4"):
+    for text in ("2 ranks, replicate 2", "of 37.3 GiB of a A100", "all_reduce", "10 updates of 4"):
         assert text in told
     assert not list(tmp_path.iterdir())
     found = json.loads(invoke("train", *recipe, "--dry-run", "--ranks", "2", "--json"))

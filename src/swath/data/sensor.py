@@ -10,6 +10,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -36,6 +37,7 @@ class Band:
 class Sensor:
     """The bands of an instrument and how its numbers are read."""
 
+    HELP: ClassVar[str] = f"; for whole ones see {FOLDER}"
     name: str
     bands: tuple[Band, ...]
     scale: float = 1.0
