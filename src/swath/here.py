@@ -134,6 +134,11 @@ def expanded(text: str) -> str:
     return found
 
 
+def quiet_profiler() -> None:
+    """Let torch's profiler not tell that it starts and stops, unless the user wants to hear it."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # above all levels at which it speaks
+
+
 def child(rank: int, ranks: int, port: int) -> dict[str, str]:
     """Return the environment of local rank ``rank`` of ``ranks`` that this process starts; it
     holds ``port`` open for them."""

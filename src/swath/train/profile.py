@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import pathlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from swath import here
 from swath.config import ConfigError
 from swath.span import marked
 
@@ -108,8 +108,7 @@ class Profiler:
 
     @contextlib.contextmanager
     def _traced(self, update: int) -> Iterator[None]:
-        # Above all levels at which torch's profiler tells that it starts and stops.
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+        here.quiet_profiler()
         from torch.profiler import ProfilerActivity, profile, record_function
 
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.gpu else [])]
