@@ -32,7 +32,7 @@ from swath.choice import members as members
 from swath.fields import default_of as default_of
 from swath.fields import docs as docs
 from swath.text import ConfigError as ConfigError
-from swath.text import Node, as_yaml, merge, near, read_file, read_word
+from swath.text import Node, as_yaml, meant, merge, near, read_file, read_word
 from swath.text import NoSuch as NoSuch
 from swath.text import no_such as no_such
 
@@ -316,7 +316,7 @@ def _meant(cls: type, name: str) -> str:
     if not found and not difflib.get_close_matches(name, fields, n=1, cutoff=0.75):
         found = [place for other in names for place in _deeper(cls, other)][:3]
     if found:
-        return f" (did you mean {' or '.join(map(repr, found))}?)"
+        return meant(found)
     return near(name, fields, cutoff=0.75)
 
 

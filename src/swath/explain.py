@@ -13,7 +13,7 @@ from typing import Any
 
 from swath.config import Choice, ConfigError, find, kind_of, kinds, members, plain
 from swath.fields import classes_in, default_of, docs
-from swath.text import as_yaml, near
+from swath.text import as_yaml, meant, near
 
 
 def explain(
@@ -26,7 +26,7 @@ def explain(
     below: show only this part, such as "train", or these, as "train,optim.lr"; ConfigError if there
         is none.
     """
-    parts = [part.strip() for part in below.split(",") if part.strip()] or [""]
+    parts = _listed(below) or [""]
     lines: list[tuple[str, str]] = []
     for part in parts:
         inside = _inside(settings, part)
@@ -36,6 +36,10 @@ def explain(
         lines += told
     width = min(60, max((len(text) for text, place in lines if place), default=0))
     return "\n".join(f"{text:<{width}}  # {place}" if place else text for text, place in lines)
+
+
+def _listed(below: str) -> list[str]:
+    return [part.strip() for part in below.split(",") if part.strip()]
 
 
 def _inside(settings: Any, below: str) -> Any:
@@ -98,7 +102,7 @@ def reference(cls: type, below: str = "") -> str:
     below: only this part, such as "train", "model.unet" or "optim.lr", or several, as
         "train,optim.lr"; ConfigError if there is none.
     """
-    parts = [part.strip() for part in below.split(",") if part.strip()]
+    parts = _listed(below)
     if len(parts) > 1:
         return "\n".join(f"# {part}\n{reference(cls, part)}" for part in parts)
     found, names = [cls], [name for name in below.split(".") if name]
@@ -110,8 +114,7 @@ def reference(cls: type, below: str = "") -> str:
                 for other, classes in inside.items()
                 if any(name in _parts(one) for one in classes)
             ][:3]
-            meant = f" (did you mean {' or '.join(map(repr, deeper))}?)"
-            hint = meant if deeper else near(name, inside, 0.75)
+            hint = meant(deeper) if deeper else near(name, inside, 0.75)
             raise ConfigError(f"{below}: there is no {name!r}{hint}")
         if not inside[name] and name != names[-1]:
             raise ConfigError(f"{below}: there is nothing in {'.'.join(names[: place + 1])}")

@@ -36,7 +36,12 @@ def near(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     found = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=cutoff)
     there = list(folded.values())
     shown = ", ".join(there[:20]) + (", ..." if len(there) > 20 else "")
-    return f" (did you mean {folded[found[0]]!r}?)" if found else f"; there are {shown}"
+    return meant([folded[found[0]]]) if found else f"; there are {shown}"
+
+
+def meant(names: Iterable[str]) -> str:
+    """Return the end of a message about what there is not: one of ``names`` was meant."""
+    return f" (did you mean {' or '.join(map(repr, names))}?)"
 
 
 def no_such(path: str | pathlib.Path, what: str = "file", hint: str = "") -> ConfigError:

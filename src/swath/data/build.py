@@ -81,7 +81,7 @@ def build(
     check_split(split, source.contents)
     if Store.exists(out):
         store = _begin(dataset, source, out, split, compress, options)
-        if _whole(store):
+        if _sealed(store) and not store.missing():
             return store  # without a lock: it may lie where nobody may write
     with _alone(out):
         store = _begin(dataset, source, out, split, compress, options)
@@ -97,9 +97,9 @@ def _alone(out: str | os.PathLike[str]) -> contextlib.AbstractContextManager[Non
 
 def _go_on(store: Store, source: Source, split: Split, threads: int | None, progress: bool) -> None:
     """Write what is missing of ``store``, and finish it."""
-    if _whole(store):
-        return  # another process has just finished it
     shards = store.missing()
+    if _sealed(store) and not shards:
+        return  # another process has just finished it
     if shards:
         _check_origins(store, source)
     lacking = sum(len(s) for s in shards)
@@ -129,9 +129,9 @@ def _go_on(store: Store, source: Source, split: Split, threads: int | None, prog
     store.finish(stats=stats.plain(bands), checksum=store.sum())
 
 
-def _whole(store: Store) -> bool:
-    """Return whether nothing is left to do; the checksum is None while shards are put back."""
-    return store.done and not store.missing() and store.attributes.get("checksum") is not None
+def _sealed(store: Store) -> bool:
+    """Return whether it is done and summed; the checksum is None while shards are put back."""
+    return store.done and store.attributes.get("checksum") is not None
 
 
 def _check_origins(store: Store, source: Source) -> None:

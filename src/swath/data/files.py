@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from swath.config import ConfigError, no_such
 from swath.data.product import holds_product, image_folders, native, pixel_m
-from swath.data.sensor import Sensor, load_sensor, sensors
+from swath.data.sensor import Sensor, load_sensor, shipped
 from swath.geo.channel import Channel, File
 from swath.geo.raster import is_gdal_name
 
@@ -57,7 +57,7 @@ def check_assumed(imagery: Imagery) -> None:
     if imagery.order is not None or imagery.files is not None or not path.exists():
         return
     if path.is_dir():
-        there = {name: _there(path, load_sensor(name)) for name in sensors()}
+        there = {name: _there(path, known) for name, known in shipped().items()}
         most = max(map(len, there.values()))
         likely = [name for name in there if len(there[name]) == most > len(_there(path, sensor))]
         found, way = there[likely[0]] if likely else [], f"files: {{{sensor.names[0]}: ...}}"
@@ -86,9 +86,9 @@ def _fit(names: Iterable[str], sensor: Sensor) -> tuple[int, int]:
 
 def _likely(names: list[str]) -> tuple[tuple[int, int], list[str]]:
     """Return the best :func:`_fit` of a sensor that ships with Swath, and which ones have it."""
-    fits = {sensor: _fit(names, load_sensor(sensor)) for sensor in sensors()}
+    fits = {name: _fit(names, sensor) for name, sensor in shipped().items()}
     best = max(fits.values())
-    return best, [sensor for sensor in fits if fits[sensor] == best]
+    return best, [name for name in fits if fits[name] == best]
 
 
 def _there(path: pathlib.Path, sensor: Sensor) -> list[str]:

@@ -7,6 +7,7 @@ A sensor is a YAML file in ``swath/sensors``; a user's own file works the same. 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -118,11 +119,10 @@ def check_light(wanted: Iterable[Band], there: Iterable[Band], where: str) -> No
 def made_for(bands: Iterable[Band]) -> str:
     """Return in words which bands a model takes, and which of our sensors have them."""
     wanted = {band.name: band.wavelength_nm for band in bands}
-    known = {name: load_sensor(name).bands for name in sensors()}
     have = [
         name
-        for name, has in known.items()
-        if wanted.items() <= {band.name: band.wavelength_nm for band in has}.items()
+        for name, sensor in shipped().items()
+        if wanted.items() <= {band.name: band.wavelength_nm for band in sensor.bands}.items()
     ]
     of = f" of {' or '.join(have)}" if have else ""
     return f"the model takes {len(wanted)} bands ({', '.join(wanted)}){of}"
@@ -139,6 +139,12 @@ def _apart(one: Band, other: Band) -> bool:
 def sensors() -> list[str]:
     """Return the names of the sensors that ship with Swath."""
     return sorted(file.stem for file in FOLDER.glob("*.yaml"))
+
+
+@functools.cache
+def shipped() -> dict[str, Sensor]:
+    """Return the sensors that ship with Swath, by name; read once, for each image may ask."""
+    return {name: load_sensor(name) for name in sensors()}
 
 
 def about(name: str) -> str:

@@ -368,9 +368,10 @@ class Store:
     def _check_array(self, array: Shards, spec: layout.ArraySpec, file: str) -> None:
         """Raise ConfigError unless ``array`` is as large as the store's own zarr.json tells."""
         whole = spec.column and self.done
-        told = ((self.samples, *spec.shape), spec.dtype, self.samples if whole else self.per_file)
+        per_file = self.samples if whole else self.per_file
+        told = ((self.samples, *spec.shape), np.dtype(spec.dtype).name, per_file)
         found = (array.shape, array.dtype.name, array.per_file)
-        if found[0] != told[0] or found[1] != np.dtype(told[1]).name or found[2] != told[2]:
+        if found != told:
             raise damaged(
                 file, "it says {} {}, {} a file; {} {}, {} were written".format(*found, *told)
             )

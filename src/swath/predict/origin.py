@@ -205,7 +205,7 @@ def stands(paths: Sequence[pathlib.Path], wanted: Origin) -> bool:
             f"{path}: was made with other settings: {different}; a finished map is not written "
             "over: move it away or delete it, and the same command makes this one"
         )
-    if any(not p.exists() or _plan_of(p) != there.plan for p in paths):
+    if any(not p.exists() or _plan_of(p) != there.plan for p in paths[1:]):
         log.info("%s: is made again, for the layers beside it", path)
         return False
     log.info(

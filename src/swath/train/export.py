@@ -13,6 +13,7 @@ import logging
 import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -172,15 +173,26 @@ def fingerprint(model: LoadedModel) -> str:
     return digest.hexdigest()
 
 
-def _how_far(folder: pathlib.Path) -> str:
-    """Return the end of a message that ``folder`` has no model: how far its run is, what to do."""
+def newest_state(folder: pathlib.Path) -> Any:
+    """Return what state.json says in the newest checkpoint of a run folder, whatever that is: {} if
+    it cannot be read, None if there is no checkpoint."""
     states = sorted((folder / "checkpoints").glob("[0-9]*/state.json"))
     if not states:
+        return None
+    try:
+        return read_json(states[-1])
+    except ConfigError:
+        return {}
+
+
+def _how_far(folder: pathlib.Path) -> str:
+    """Return the end of a message that ``folder`` has no model: how far its run is, what to do."""
+    numbers = newest_state(folder)
+    if numbers is None:
         return "; swath train writes it at the end of a run"
     try:
-        numbers = json.loads(states[-1].read_text())
         at, whole = int(numbers["samples"]), int(numbers["settings"]["train"]["samples"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError):
         return "; swath train goes on with the run and writes it at the end"
     best = numbers.get("best_update")
     which = f"the best so far, after update {best}" if best is not None else "as it is now"

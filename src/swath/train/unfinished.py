@@ -6,7 +6,6 @@ far can be taken, and the run can still be gone on with afterwards.
 
 from __future__ import annotations
 
-import json
 import pathlib
 from typing import Any
 
@@ -14,6 +13,7 @@ from swath.config import ConfigError
 from swath.lock import lock
 from swath.parallel.world import World
 from swath.train.checkpoint import Checkpoints
+from swath.train.export import newest_state
 from swath.train.job import TrainJob, check
 from swath.train.setup import describe, export_model, fingerprint
 
@@ -45,14 +45,13 @@ def export(job: TrainJob) -> pathlib.Path:
 def how_far(folder: pathlib.Path) -> tuple[int, int] | None:
     """Return the samples seen at the newest checkpoint of a run folder, and those of the whole run;
     None if the run is at its end, or nothing says."""
-    states = sorted((folder / "checkpoints").glob("[0-9]*/state.json"))
+    numbers = newest_state(folder)
     try:
-        numbers = json.loads(states[-1].read_text())
         train, batch = (numbers["settings"][name] for name in ("train", "batch"))
         at, whole, patience = numbers["samples"], train["samples"], train["patience"]
         early = patience is not None and numbers["stale"] >= patience
         return None if early or at + batch["samples"] > whole else (at, whole)
-    except (OSError, ValueError, LookupError, TypeError):
+    except (LookupError, TypeError):
         return None
 
 
