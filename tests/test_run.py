@@ -15,9 +15,9 @@ from tests.lab import invoke
 @pytest.mark.parametrize("rank", [0, 1])
 def test_of_several_ranks_the_first_writes_the_scores(trained, monkeypatch, rank):
     """All score, for each has a share of the samples; the second neither writes nor speaks."""
-    import swath.train.setup
+    import swath.train.score
 
-    monkeypatch.setattr(swath.train.setup, "score", lambda job: {"oa": 0.5})
+    monkeypatch.setattr(swath.train.score, "score", lambda job: {"oa": 0.5})
     monkeypatch.setattr(swath.run, "FOLDER", "none")
     written = trained / "runs/small/scores.json"
     written.unlink(missing_ok=True)

@@ -224,7 +224,7 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
     from swath.predict.evaluate import maps_to_score, score_maps, write_scores
     from swath.predict.layers import check_mappable
     from swath.train.export import fingerprint, load_model
-    from swath.train.setup import score
+    from swath.train.score import score
 
     job = run.job()
     check_trained(run.place, job)

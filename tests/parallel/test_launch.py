@@ -17,6 +17,7 @@ from swath.config import ConfigError
 from swath.lock import lock
 from swath.parallel import launch
 from swath.parallel.settings import Parallel
+from swath.signals import LEAVE
 from tests.parallel.commands import SWATH, run, same_curve, updates
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -109,7 +110,7 @@ def test_what_all_ranks_end_with_is_the_exit_code_and_the_first_has_said_why(tmp
     assert capfd.readouterr().err == "no such file\n"
 
 
-@pytest.mark.parametrize("number", launch.SIGNALS)
+@pytest.mark.parametrize("number", LEAVE)
 def test_signals_reach_all_ranks_once(tmp_path, number):
     """Each as a scheduler or Ctrl-C sends it to the one process that it knows of."""
     count = (

@@ -27,7 +27,8 @@ from swath.parallel.settings import Degrees, Parallel
 from swath.parallel.world import World
 from swath.tasks.classify import Classify
 from swath.train.evaluate import evaluate
-from swath.train.setup import score, train
+from swath.train.score import score
+from swath.train.setup import train
 from tests.test_layouts import SUBJECTS, Subject
 from tests.test_same_curve import assert_same, job, outcome, store
 

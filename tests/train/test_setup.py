@@ -31,8 +31,9 @@ from swath.train.interrupt import Interrupts
 from swath.train.job import TrainJob, claim
 from swath.train.progress import ProgressLine, Rate, line
 from swath.train.record import read
+from swath.train.score import score
 from swath.train.settings import Compute, TrainSettings
-from swath.train.setup import assemble, describe, score, train
+from swath.train.setup import assemble, describe, train
 from swath.train.trainer import Trainer
 
 FEW = TrainSettings(samples=32, evaluate_every=16, keep=1)

@@ -22,13 +22,13 @@ from swath import exits, here
 from swath.config import ConfigError
 from swath.lock import lock
 from swath.parallel.end import GOES_ON, End, RankFailed, claim, ended
+from swath.signals import LEAVE, handled
 
 if TYPE_CHECKING:
     from torch.distributed import Store
 
     from swath.parallel.settings import Parallel
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 LOGS = "ranks"
 """Folder in the run folder with what each rank but the first said: 1.log and so on."""
 GRACE_SECONDS = 20.0
@@ -178,7 +178,7 @@ def _blame(rank: int, child: subprocess.Popen, heard: list[int], folder: pathlib
 
 @contextlib.contextmanager
 def _handing_on(children: Sequence[subprocess.Popen]) -> Iterator[list[int]]:
-    """Give each of SIGNALS that comes to all ``children``; yields the list of those that came."""
+    """Give each signal to leave to all ``children``; yields the list of those that came."""
     heard: list[int] = []
 
     def hand_on(number: int, frame: FrameType | None) -> None:
@@ -186,12 +186,8 @@ def _handing_on(children: Sequence[subprocess.Popen]) -> Iterator[list[int]]:
         for child in children:
             child.send_signal(number)  # does nothing to one that has ended
 
-    before = {number: signal.signal(number, hand_on) for number in SIGNALS}
-    try:
+    with handled(LEAVE, hand_on):
         yield heard
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

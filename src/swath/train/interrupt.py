@@ -13,12 +13,11 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from swath import exits
 from swath.parallel.end import GOES_ON
-
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+from swath.signals import LEAVE, SCHEDULER, handled
 
 
 class Interrupted(SystemExit):
@@ -40,13 +39,8 @@ def leaving_at_once() -> Iterator[None]:
     def leave(number: int, frame: FrameType | None) -> NoReturn:
         raise Interrupted(f"{signal.Signals(number).name} ended it. {GOES_ON}")
 
-    numbers = (signal.SIGTERM, signal.SIGUSR1)
-    before = {number: signal.signal(number, leave) for number in numbers}
-    try:
+    with handled(SCHEDULER, leave):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Interrupts:
@@ -55,7 +49,7 @@ class Interrupts:
     def __init__(self) -> None:
         self.pending: str | None = None
         """Name of the signal that came, or None."""
-        self._before: dict[int, Any] = {}
+        self._held = contextlib.ExitStack()
 
     def __bool__(self) -> bool:
         """Whether this process was asked to leave."""
@@ -68,13 +62,11 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._held.enter_context(handled(LEAVE, self._note))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+        self._held.close()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.pending is not None:

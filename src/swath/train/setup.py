@@ -1,7 +1,7 @@
 """From settings to a trained model in a run folder: builds the parts, lets the trainer run.
 
-``train`` and ``score`` are what the verbs of the command line and a notebook call; every rank of a
-world calls them alike.
+``train`` is what the verb of the command line and a notebook call; every rank of a world calls it
+alike. What it trained is scored in ``swath.train.score``.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from swath import units
 from swath.config import ConfigError, plain
 from swath.data.chip import Batch
 from swath.data.loader import Data
-from swath.data.sensor import Band, check_light
-from swath.data.split import Part
+from swath.data.sensor import Band
 from swath.lock import lock
 from swath.models import Inputs
 from swath.parallel.apply import spread
@@ -35,9 +34,8 @@ from swath.parallel.world import World
 from swath.train.checkpoint import Checkpoints
 from swath.train.cost import Cost, cost
 from swath.train.ema import Average
-from swath.train.evaluate import evaluate
-from swath.train.export import WEIGHTS, About, LoadedModel, load_model, save_model, weights_of
-from swath.train.heldout import Trained, held_out
+from swath.train.export import WEIGHTS, About, save_model, weights_of
+from swath.train.heldout import Trained
 from swath.train.interrupt import Interrupts
 from swath.train.job import TrainJob, check, claim
 from swath.train.precision import AUTOCAST, DTYPES, arithmetic
@@ -328,57 +326,12 @@ def fingerprint(data: Data) -> str:
     return hashlib.sha256(told + part.parts.tobytes()).hexdigest()[:16]
 
 
-def score(job: TrainJob, part: Part = "test", *, world: World | None = None) -> Figures:
-    """Return the figures of the trained model in ``job.folder`` on one part of the store.
-
-    Beside the task's figures: samples, and share_touching, the share of the part's windows that
-    touch training pixels (None where that cannot be known), and other_store=True if the model was
-    trained on another one. ConfigError if there is no such model, the part is empty, or some of it
-    was trained on.
-    """
-    if world is None:
-        with World.start(job.compute.device, job.parallel, job) as world:
-            return score(job, part, world=world)
-    loaded = load_model(job.folder, world.device)
-    with arithmetic(job.train.precision, job.compute):
-        data = _data_of(job, loaded)
-        loader = data.loader(
-            part, micro=job.batch.micro, prefetch=job.compute.prefetch, device=world.device
-        )
-        if not len(loader.selection.indices):
-            why = loader.selection.why_empty()
-            raise ConfigError(f"{job.data.store}: the split has no {part} part: {why}")
-        known = held_out(loader.selection, loaded.about.trained)
-        count = len(loader.selection.indices)
-        log.info("scoring %d samples of the %s part of %s", count, part, job.data.store)
-        model = loaded.network.to(DTYPES[job.train.precision])
-        replica = make_replica(model, job, world)
-        figures = evaluate(replica, loaded.objective, _sweep(loader, replica))
-    assert figures is not None, "nothing can stop this evaluation"
-    return {**figures, "samples": count, **known}
-
-
-def _data_of(job: TrainJob, loaded: LoadedModel) -> Data:
-    """Open the store, normalised as the model was trained."""
-    data = job.data.open()
-    found = tuple(band.name for band in data.bands)
-    wanted = tuple(band.name for band in loaded.inputs.bands)
-    if found != wanted:
-        raise ConfigError(
-            f"{job.data.store}: the model in {job.folder} takes bands {', '.join(wanted)}, the data"
-            f" give {', '.join(found)}; set data.bands"
-        )
-    check_light(loaded.inputs.bands, data.bands, f"{job.data.store}: ")
-    sensors = [modality.sensor for modality, _ in data.channels]
-    return dataclasses.replace(data, normalize=loaded.normalize.of(sensors))
-
-
 def _validation(job: TrainJob, data: Data, replica: Replica) -> Any:
     loader = data.loader(
         "val", micro=job.batch.micro, prefetch=job.compute.prefetch, device=replica.world.device
     )
     if len(loader.selection.indices):
-        return functools.partial(_sweep, loader, replica)
+        return functools.partial(sweep, loader, replica)
     if job.train.evaluate_every is not None:
         raise ConfigError(
             f"train.evaluate_every={job.train.evaluate_every} has no effect: the split of"
@@ -388,7 +341,8 @@ def _validation(job: TrainJob, data: Data, replica: Replica) -> Any:
     return None
 
 
-def _sweep(loader: Any, replica: Replica) -> Iterator[Batch]:
+def sweep(loader: Any, replica: Replica) -> Iterator[Batch]:
+    """Yield this rank's microbatches of all that ``loader`` has, each sample once."""
     mesh = replica.mesh  # the ranks as they are now
     return loader.sweep(mesh.data_rank, mesh.data_ranks, even=replica.in_step)
 

@@ -1,0 +1,66 @@
+"""Figures of a trained model on a part of a store; every rank of a world asks alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+from swath.config import ConfigError
+from swath.data.loader import Data
+from swath.data.sensor import check_light
+from swath.data.split import Part
+from swath.parallel.world import World
+from swath.train.evaluate import evaluate
+from swath.train.export import LoadedModel, load_model
+from swath.train.heldout import held_out
+from swath.train.job import TrainJob
+from swath.train.precision import DTYPES, arithmetic
+from swath.train.setup import make_replica, sweep
+from swath.train.trainer import Figures
+
+log = logging.getLogger(__name__)
+
+
+def score(job: TrainJob, part: Part = "test", *, world: World | None = None) -> Figures:
+    """Return the figures of the trained model in ``job.folder`` on one part of the store.
+
+    Beside the task's figures: samples, and share_touching, the share of the part's windows that
+    touch training pixels (None where that cannot be known), and other_store=True if the model was
+    trained on another one. ConfigError if there is no such model, the part is empty, or some of it
+    was trained on.
+    """
+    if world is None:
+        with World.start(job.compute.device, job.parallel, job) as world:
+            return score(job, part, world=world)
+    loaded = load_model(job.folder, world.device)
+    with arithmetic(job.train.precision, job.compute):
+        data = _data_of(job, loaded)
+        loader = data.loader(
+            part, micro=job.batch.micro, prefetch=job.compute.prefetch, device=world.device
+        )
+        if not len(loader.selection.indices):
+            why = loader.selection.why_empty()
+            raise ConfigError(f"{job.data.store}: the split has no {part} part: {why}")
+        known = held_out(loader.selection, loaded.about.trained)
+        count = len(loader.selection.indices)
+        log.info("scoring %d samples of the %s part of %s", count, part, job.data.store)
+        model = loaded.network.to(DTYPES[job.train.precision])
+        replica = make_replica(model, job, world)
+        figures = evaluate(replica, loaded.objective, sweep(loader, replica))
+    assert figures is not None, "nothing can stop this evaluation"
+    return {**figures, "samples": count, **known}
+
+
+def _data_of(job: TrainJob, loaded: LoadedModel) -> Data:
+    """Open the store, normalised as the model was trained."""
+    data = job.data.open()
+    found = tuple(band.name for band in data.bands)
+    wanted = tuple(band.name for band in loaded.inputs.bands)
+    if found != wanted:
+        raise ConfigError(
+            f"{job.data.store}: the model in {job.folder} takes bands {', '.join(wanted)}, the data"
+            f" give {', '.join(found)}; set data.bands"
+        )
+    check_light(loaded.inputs.bands, data.bands, f"{job.data.store}: ")
+    sensors = [modality.sensor for modality, _ in data.channels]
+    return dataclasses.replace(data, normalize=loaded.normalize.of(sensors))
