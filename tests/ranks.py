@@ -9,15 +9,18 @@ size it asks for, so tests cannot leak groups into each other:
 
 Inside the function, ``World.start("cpu")`` is the world of that call. Functions and arguments
 travel by cloudpickle; what they print goes to the test's output. A rank that raises shows its
-traceback, ranks that hang are named, and the pool starts afresh after either.
+traceback, ranks that hang are named and show where, and the pool starts afresh after either.
 
 Torch's caches keep groups alive that are closed, and each has threads that wake a hundred times a
 second. A worker with too many of them makes room for a new one.
 """
 
+import faulthandler
 import multiprocessing
 import multiprocessing.connection
+import os
 import pathlib
+import signal
 import sys
 import tempfile
 import time
@@ -31,6 +34,8 @@ import pytest
 
 THREADS = 40
 """With more than so many threads a worker is replaced."""
+WHERE = signal.SIGUSR2
+"""Asks a worker where it is."""
 PRELOAD = [
     "torch._dynamo",  # which the first step of an optimiser imports
     "torch.utils.tensorboard",
@@ -49,6 +54,7 @@ def serve(rank: int, pipe: Connection, path: list[str]) -> None:
 
     sys.path[:] = path
     torch.set_num_threads(1)
+    faulthandler.register(WHERE, _stacks(os.getpid()).open("w"))
     while True:
         try:
             ranks, store, job = pipe.recv()
@@ -73,6 +79,11 @@ def threads() -> int:
     """Return how many threads this process has; 1 where the system does not say."""
     folder = pathlib.Path("/proc/self/task")
     return len(list(folder.iterdir())) if folder.exists() else 1
+
+
+def _stacks(pid: int) -> pathlib.Path:
+    """Return the file for what a worker's threads are at."""
+    return pathlib.Path(tempfile.gettempdir()) / f"ranks-{pid}.stacks"
 
 
 def run(job: bytes, path: list[str]) -> None:
@@ -106,8 +117,8 @@ class Ranks:
             answers, late = self._collect(ranks, time.monotonic() + timeout_seconds)
         failed = [f"rank {rank}:\n{text}" for rank, (ok, text, _) in answers.items() if not ok]
         if failed or late:
+            failed += [f"ranks {late} did not answer", *map(self._where, late)] if late else []
             self.close()  # a worker stuck in a collective cannot be reused
-            failed += [f"ranks {late} did not answer"] if late else []
             raise AssertionError("\n".join(failed))
         for rank, (_, _, number) in answers.items():
             if number > THREADS:
@@ -139,6 +150,13 @@ class Ranks:
                     deadline = min(deadline, time.monotonic() + 1)
         return answers, sorted(waiting.values())
 
+    def _where(self, rank: int) -> str:
+        """Return what each thread of a worker that hangs is at."""
+        pid = self._workers[rank][0].pid
+        os.kill(pid, WHERE)
+        time.sleep(0.2)
+        return f"rank {rank} is at:\n{_stacks(pid).read_text()}"
+
     def _begin(self, rank: int) -> tuple[Any, Connection]:
         ours, theirs = self._context.Pipe()
         worker = self._context.Process(target=serve, args=(rank, theirs, sys.path), daemon=True)
@@ -150,6 +168,7 @@ class Ranks:
         pipe.close()
         worker.kill()
         worker.join()
+        _stacks(worker.pid).unlink(missing_ok=True)
 
     def close(self) -> None:
         for worker, pipe in self._workers:
