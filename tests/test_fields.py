@@ -13,6 +13,7 @@ OF_THE_MACHINE = {
     "build.threads",
     "data.store",
     "data.stage",
+    "init.from",
     "train.checkpoint_every",
     "train.checkpoint_seconds",
     "train.checkpoint_async",
@@ -35,7 +36,7 @@ def test_a_run_and_its_training_agree_on_what_changes_no_result():
     trained = {field.name for field in dataclasses.fields(TrainJob)}
     assert set(FREE) == {name for name in OF_THE_MACHINE if name.split(".")[0] in trained}
     assert (
-        *("seed", "data", "augment", "model", "task"),
+        *("seed", "data", "augment", "model", "task", "init"),
         *("batch", "optim", "schedule", "train"),
     ) == RESULT
 
@@ -47,7 +48,9 @@ def test_help_says_what_changes_no_result():
         cls: type = Run
         for part in outer:
             cls = classes_in(typing.get_type_hints(cls)[part])[0]
-        assert docs(cls)[name].endswith("Changes no result.") == (path in OF_THE_MACHINE), path
+        assert docs(cls)[name].endswith("Changes no result.") == (
+            path.removesuffix("_") in OF_THE_MACHINE
+        ), path
 
 
 def _paths(cls: type, path: str = "") -> list[str]:

@@ -31,6 +31,7 @@ from swath.choice import kinds as kinds
 from swath.choice import members as members
 from swath.fields import default_of as default_of
 from swath.fields import docs as docs
+from swath.fields import spelt as spelt
 from swath.text import ConfigError as ConfigError
 from swath.text import Node, as_yaml, meant, merge, near, read_file, read_word
 from swath.text import NoSuch as NoSuch
@@ -102,7 +103,7 @@ def plain(value: Any, *, defaults: bool = True) -> Any:
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {
-            f.name: plain(getattr(value, f.name), defaults=defaults)
+            spelt(f): plain(getattr(value, f.name), defaults=defaults)
             for f in dataclasses.fields(value)
             if f.init and (defaults or getattr(value, f.name) != default_of(f))
         }
@@ -119,7 +120,7 @@ def plain(value: Any, *, defaults: bool = True) -> Any:
 def place_of(settings: Any, value: str, path: str = "") -> str:
     """Return the first field below ``settings`` that has ``value``, as ``data.store``; or ""."""
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
-        inside = [(f".{f.name}", getattr(settings, f.name)) for f in dataclasses.fields(settings)]
+        inside = [(f".{spelt(f)}", getattr(settings, f.name)) for f in dataclasses.fields(settings)]
     elif isinstance(settings, list | tuple):
         inside = [(f"[{i}]", one) for i, one in enumerate(settings)]
     elif isinstance(settings, Mapping):
@@ -277,14 +278,15 @@ def _build_settings(cls: type, node: Node, path: str) -> Any:
                 _fail(chosen, f"{path}.kind".lstrip("."), str(error))
         elif Choice in cls.__bases__:
             _fail(node, path, f"needs a 'kind': {', '.join(kinds(cls))}, or module:Class")
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    fields = {spelt(f): f for f in dataclasses.fields(cls) if f.init}
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
     for name, child in given.items():
         below = f"{path}.{name}".lstrip(".")
         if name not in fields:
             _fail(child, below, f"{called} has no field {name!r}{_meant(cls, name)}")
-        values[name] = _build(_settled(hints[name], fields[name], child), child, below)
+        own = fields[name].name
+        values[own] = _build(_settled(hints[own], fields[name], child), child, below)
     missing = [name for name in _needed(cls) if name not in values]
     if missing:
         more = "" if path else getattr(cls, "HELP", _HELP)
@@ -310,7 +312,7 @@ def _meant(cls: type, name: str) -> str:
     ({name: sentence})."""
     if elsewhere := getattr(cls, "elsewhere", {}).get(name):
         return f"; {elsewhere}"
-    fields = [f.name for f in dataclasses.fields(cls) if f.init]
+    fields = [spelt(f) for f in dataclasses.fields(cls) if f.init]
     names = (name, *_ALIASES.get(name, ()))
     found = [other for other in names if other in fields]
     if not found and not difflib.get_close_matches(name, fields, n=1, cutoff=0.75):
@@ -354,9 +356,9 @@ def _wanted(cls: type, names: Sequence[str]) -> str:
         inside = hints[name]
         if dataclasses.is_dataclass(inside) and not issubclass(typing.cast(type, inside), Choice):
             needed = _needed(typing.cast(type, inside))
-            given = ", ".join(f"{n}: ..." for n in needed) or "..."
+            given = ", ".join(f"{n.removesuffix('_')}: ..." for n in needed) or "..."
             note = ", ".join(filter(None, [note, f"written {name}: {{{given}}}"]))
-        told.append(repr(name) + (f" ({note})" if note else ""))
+        told.append(repr(name.removesuffix("_")) + (f" ({note})" if note else ""))
     return ", ".join(told)
 
 
@@ -368,7 +370,7 @@ def _example(cls: type, node: Node, path: str) -> str:
         meant = difflib.get_close_matches(typed, kinds(cls), n=1) or [typed]
         such = f"{{kind: {meant[0]}}}"
     else:
-        first = [f.name for f in dataclasses.fields(cls) if f.init][:1]
+        first = [spelt(f) for f in dataclasses.fields(cls) if f.init][:1]
         such = f"{{{first[0]}: ...}}" if first else "{}"
     such = f"[{such}]" if listed else such
     return f"settings, such as {name}: {such}" if name else f"settings, such as {such[1:-1]}"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from swath.config import Choice, ConfigError, find, kind_of, kinds, members, plain
-from swath.fields import classes_in, default_of, docs
+from swath.fields import classes_in, default_of, docs, spelt
 from swath.text import as_yaml, meant, near
 
 
@@ -45,11 +45,11 @@ def _listed(below: str) -> list[str]:
 def _inside(settings: Any, below: str) -> Any:
     for name in filter(None, below.split(".")):
         known = dataclasses.is_dataclass(settings)
-        have = [f.name for f in dataclasses.fields(settings)] if known else []
+        have = {spelt(f): f.name for f in dataclasses.fields(settings)} if known else {}
         if name not in have:
             hint = near(name, have, 0.75) if have else "; there is nothing in it"
             raise ConfigError(f"{below}: there is no {name!r}{hint}")
-        settings = getattr(settings, name)
+        settings = getattr(settings, have[name])
     return settings
 
 
@@ -67,15 +67,15 @@ def _lines(
     for field in dataclasses.fields(settings):
         if not field.init:
             continue
-        below, value = f"{path}.{field.name}".lstrip("."), getattr(settings, field.name)
+        below, value = f"{path}.{spelt(field)}".lstrip("."), getattr(settings, field.name)
         if field.name in notes:
             yield from ((line, "") for line in _note(notes[field.name], pad))
         if dataclasses.is_dataclass(value):
             has_lines = bool(dataclasses.fields(value)) or isinstance(value, Choice)
-            yield f"{pad}{field.name}:" + ("" if has_lines else " {}"), ""
+            yield f"{pad}{spelt(field)}:" + ("" if has_lines else " {}"), ""
             yield from _lines(value, below, places, depth + 1, meanings)
         else:
-            yield f"{pad}{field.name}: {_flow(plain(value))}", _place(below, places)
+            yield f"{pad}{spelt(field)}: {_flow(plain(value))}", _place(below, places)
 
 
 def _place(path: str, places: Mapping[str, str]) -> str:
@@ -151,14 +151,14 @@ def _about(cls: type, depth: int, only: str = "") -> Iterator[str]:
         value, words = default_of(field), _words(hints[field.name])
         inside = [other for other in parts[field.name] if other is not cls]
         if value is dataclasses.MISSING:
-            yield f"{pad}{field.name}:" + ("" if inside else "  # needed")
+            yield f"{pad}{spelt(field)}:" + ("" if inside else "  # needed")
         elif not dataclasses.is_dataclass(value):
             said = "  # or:" if inside else f"  # one of {', '.join(words)}" if words else ""
-            yield f"{pad}{field.name}: {_flow(plain(value))}{said}"
+            yield f"{pad}{spelt(field)}: {_flow(plain(value))}{said}"
         elif isinstance(value, Choice):
-            yield f"{pad}{field.name}:  # kind: {kind_of(type(value))} if nothing is said; or:"
+            yield f"{pad}{spelt(field)}:  # kind: {kind_of(type(value))} if nothing is said; or:"
         else:
-            yield f"{pad}{field.name}:"
+            yield f"{pad}{spelt(field)}:"
         for other in inside:
             yield from _about(other, depth + 1)
 

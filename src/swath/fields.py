@@ -27,6 +27,12 @@ def free(default: Any = dataclasses.MISSING, *, factory: Callable[[], Any] | Non
     return dataclasses.field(default=default, metadata=mark)
 
 
+def spelt(field: dataclasses.Field) -> str:
+    """Return the name of a settings field as it is written: ``from_`` is ``from``, a word that
+    Python keeps for itself."""
+    return field.name.removesuffix("_")
+
+
 def free_fields(cls: type) -> tuple[str, ...]:
     """Return the free fields of a settings class and of those in it, as ``train.keep``."""
     return tuple(_free_below(cls, ""))
@@ -36,10 +42,10 @@ def _free_below(cls: type, path: str) -> Iterator[str]:
     hints, marked = typing.get_type_hints(cls), _free(cls)
     for field in dataclasses.fields(cls):
         if field in marked:
-            yield path + field.name
+            yield path + spelt(field)
         else:
             for inside in classes_in(hints[field.name]):
-                yield from _free_below(inside, f"{path}{field.name}.")
+                yield from _free_below(inside, f"{path}{spelt(field)}.")
 
 
 def _free(cls: type) -> list[dataclasses.Field]:

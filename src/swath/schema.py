@@ -13,7 +13,7 @@ from typing import Any
 import pydantic
 
 from swath.config import Choice, kind_of, members, plain
-from swath.fields import default_of, docs
+from swath.fields import default_of, docs, spelt
 
 
 def schema(cls: type) -> dict[str, Any]:
@@ -39,13 +39,13 @@ def _settings(cls: type, known: dict[str, Any], kind: str | None = None) -> dict
         if not field.init:
             continue
         default = default_of(field)
-        properties[field.name] = _value(hints[field.name], known, default)
+        properties[spelt(field)] = _value(hints[field.name], known, default)
         if field.name in notes:
-            properties[field.name]["description"] = notes[field.name]
+            properties[spelt(field)]["description"] = notes[field.name]
         if default is dataclasses.MISSING:
-            required.append(field.name)
+            required.append(spelt(field))
         else:
-            properties[field.name]["default"] = plain(default)
+            properties[spelt(field)]["default"] = plain(default)
     found = {"type": "object", "properties": properties, "additionalProperties": False}
     return {**found, "required": required, "description": (cls.__doc__ or "").strip()}
 

@@ -26,6 +26,7 @@ from swath.optimizers.adamw import AdamW
 from swath.parallel.settings import Parallel
 from swath.predict.settings import Predict
 from swath.tasks import Task
+from swath.train.init import Init
 from swath.train.job import TrainJob
 from swath.train.profile import Profile
 from swath.train.settings import Compute, TrainSettings
@@ -76,6 +77,8 @@ class Run:
     """The network; needed to train."""
     task: Task | None = None
     """What is learned; needed to train."""
+    init: Init | None = None
+    """Weights to begin with, as init: {from: runs/pretrained}; null: random ones."""
     batch: BatchSize = field(default_factory=BatchSize)
     """Samples of an update and of a microbatch."""
     optim: Optimizer = field(default_factory=AdamW)

@@ -8,7 +8,7 @@ all of them, in the CPU's memory.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 import torch
@@ -18,8 +18,12 @@ from torch.distributed.tensor import DTensor
 from swath.parallel.apply import spread
 from swath.parallel.mesh import Mesh
 from swath.parallel.settings import Parallel
+from swath.parallel.world import World
 
 log = logging.getLogger(__name__)
+
+Shape = tuple[str, torch.Size, torch.dtype]
+"""Name, shape and type of a tensor."""
 
 
 def spread_hollow(
@@ -37,20 +41,37 @@ def spread_hollow(
     ``with torch.device("meta")``, without values.
     """
     model = hollow(build)
-    tensors = [(name, t.shape, t.dtype) for name, t in _tensors(model)]
+    tensors = shapes(model)
     values = dict(_tensors(build())) if mesh.world.first else {}
     model = spread(model, mesh, parallel, compile=compile, narrow=narrow)
     make_room(model, mesh.world.device, parallel.offload)
-    held = dict(_tensors(model))
-    with torch.no_grad():
-        for name, shape, dtype in tensors:
-            value = values.pop(name, torch.empty(0)).detach().to(mesh.world.device)
-            if not mesh.world.first:
-                value = torch.empty(shape, dtype=dtype, device=mesh.world.device)
-            mesh.world.broadcast([value])
-            if name in held:
-                _put(held[name], value)
+    hand_out(model, tensors, lambda name: values.pop(name).detach(), mesh.world)
     return model
+
+
+def shapes(model: nn.Module) -> list[Shape]:
+    """Return name, shape and type of each tensor of ``model``, those too that no checkpoint
+    holds."""
+    return [(name, t.shape, t.dtype) for name, t in _tensors(model)]
+
+
+@torch.no_grad()
+def hand_out(
+    model: nn.Module, tensors: Sequence[Shape], value: Callable[[str], Tensor], world: World
+) -> None:
+    """Put values into the tensors of ``model``, spread over the ranks of ``world`` or not.
+
+    tensors: the same on all ranks. value: returns one of them, whole; asked on rank 0 alone.
+    """
+    held = dict(_tensors(model))
+    for name, shape, dtype in tensors:
+        if world.first:
+            whole = value(name).to(world.device, dtype).contiguous()
+        else:
+            whole = torch.empty(shape, dtype=dtype, device=world.device)
+        world.broadcast([whole])
+        if name in held:
+            _put(held[name], whole)
 
 
 def hollow(build: Callable[[], nn.Module]) -> nn.Module:

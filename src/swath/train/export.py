@@ -28,12 +28,12 @@ from swath.files import check_folder, json_sum, read_json, write_file, write_jso
 from swath.models import Inputs, Model, Outputs
 from swath.tasks import Objective, Task
 from swath.train.heldout import Trained
+from swath.train.init import ABOUT, WEIGHTS
 from swath.train.precision import AUTOCAST
 from swath.train.tensors import Stored, pack, read_index
 
 log = logging.getLogger(__name__)
 
-WEIGHTS, ABOUT = "model.safetensors", "model.json"
 VERSION = 1
 _SUM = "about_sha256"  # in model.json: the checksum of all else that it says
 

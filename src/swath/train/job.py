@@ -31,6 +31,7 @@ from swath.optimizers.adamw import AdamW
 from swath.parallel.settings import Parallel
 from swath.tasks import Task
 from swath.text import beside
+from swath.train.init import Init
 from swath.train.profile import Profile
 from swath.train.settings import Compute, TrainSettings
 
@@ -48,6 +49,7 @@ class TrainJob:
     augment: Augment = field(default_factory=Augment)
     model: Model
     task: Task
+    init: Init | None = None
     batch: BatchSize = field(default_factory=BatchSize)
     optim: Optimizer = field(default_factory=AdamW)
     schedule: Schedule = field(default_factory=Schedule)
@@ -118,6 +120,8 @@ def compare(
         if _as_json(before.get(name)) == now:
             continue
         for where, old, new in _differences(_as_json(_completed(before, name, path)), now, name):
+            if where == "init.sha256" and new is None:  # whatever the run began with
+                continue
             if not any(f"{where}.".startswith(f"{allowed}.") for allowed in free):
                 raise ConfigError(
                     f"{folder} belongs to other settings: {where} was {old!r} there and is"

@@ -31,13 +31,15 @@ from swath.parallel.fill import spread_hollow
 from swath.parallel.mesh import Mesh
 from swath.parallel.replica import Replica
 from swath.parallel.world import World
+from swath.train.begin import begin, share
 from swath.train.checkpoint import Checkpoints
 from swath.train.cost import Cost, cost
 from swath.train.ema import Average
 from swath.train.export import WEIGHTS, About, save_model, weights_of
 from swath.train.heldout import Trained
+from swath.train.init import Init, settled
 from swath.train.interrupt import Interrupts
-from swath.train.job import TrainJob, check, claim
+from swath.train.job import TrainJob, check, claim, settings_of
 from swath.train.precision import AUTOCAST, DTYPES, arithmetic
 from swath.train.profile import Profiler
 from swath.train.progress import ProgressLine
@@ -69,6 +71,10 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
         data = job.data.open()
         about = describe(job, data)
         world.first_does(lambda: held.enter_context(lock(folder / ".lock", "swath train")))
+        if job.init is not None:
+            init = _settled(job.init, folder, world)
+            job = dataclasses.replace(job, init=init)
+            settings = settings and dataclasses.replace(settings, init=init)
         world.first_does(lambda: check(folder, settings or job))
         if job.data.stage is not None:
             world.all_do(data.stage)
@@ -112,6 +118,13 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
         world.first_does(export)
     lines = (figures for figures in reversed(read(folder)) if figures["update"] == chosen)
     return next(lines, {"update": chosen})  # its line may be gone from a run finished before
+
+
+def _settled(init: Init, folder: pathlib.Path, world: World) -> Init:
+    """Return ``init`` with the checksum of its weights; all ranks of ``world`` call it together."""
+    known = [init]
+    world.first_does(lambda: known.append(settled(init, folder, settings_of(folder))))
+    return share(known[-1], world)
 
 
 def _parameters(replica: Replica) -> str:
@@ -243,7 +256,10 @@ def assemble(
         behind=job.train.checkpoint_async,
         check=data.store.check_same,
     )
-    checkpoints.restore(state)
+    if not checkpoints.restore(state) and job.init is not None:
+        begin(job.init, about, replica.model, world)
+        if state.average is not None:  # it was taken from random weights
+            state.average = Average(replica.model, state.average.samples)
     job.profile.check(job.updates, world)
     trainer = Trainer(
         state=state,

@@ -1,0 +1,85 @@
+"""The weights that ``init`` names put into a network that is there already, whole or spread.
+
+Rank 0 reads them, one tensor after the other, and hands each out; so every layout begins alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import torch
+from torch import Tensor, nn
+
+from swath.parallel.fill import hand_out, hollow, shapes
+from swath.parallel.world import World
+from swath.train.export import About
+from swath.train.given import about_weights, read_weights
+from swath.train.init import Init
+from swath.train.match import Bands, Match, match
+
+log = logging.getLogger(__name__)
+
+
+def begin(init: Init, about: About, model: nn.Module, world: World) -> None:
+    """Put the weights of ``init`` into ``model``, the network of ``about`` as the ranks of
+    ``world`` hold it together; all call it. Says what was taken, adapted, left out and new.
+
+    ConfigError, on all ranks and with ``model`` as it was, if the weights do not fit.
+    """
+    found = Match()
+    world.first_does(lambda: vars(found).update(vars(matched(init, about))))
+    tensors = shapes(hollow(lambda: about.model.build(about.inputs, about.outputs)))
+    flags = world.any_of([name in found.values for name, _, _ in tensors])
+    chosen = [tensor for tensor, flag in zip(tensors, flags, strict=True) if flag]
+
+    def value(name: str) -> Tensor:
+        return found.values[name]()
+
+    hand_out(model, chosen, value, world)
+    if world.first:
+        log.info("begun with the weights of %s", init.from_)
+        for line in found.table():
+            log.info("%s", line)
+
+
+def matched(init: Init, about: About) -> Match:
+    """Return how the weights of ``init`` become those of ``about``; ConfigError if they do not."""
+    given = read_weights(init.file, init.sha256)
+    source = about_weights(init.file)
+    wanted = {band.name: band.wavelength_nm for band in about.inputs.bands}
+    names: dict[str, float | None] | None = None
+    if init.bands is not None:
+        names = {name: wanted.get(name) for name in init.bands}
+    elif source is not None:
+        names = {band.name: band.wavelength_nm for band in source.inputs.bands}
+    return match(
+        given,
+        hollow(lambda: about.model.build(about.inputs, about.outputs)),
+        heads(about),
+        Bands(names, wanted, init.missing),
+        same_heads=source is None or source.label.classes == about.label.classes,
+    )
+
+
+def heads(about: About) -> set[str]:
+    """Return the names of the tensors whose shape follows from the number of outputs."""
+    more = dataclasses.replace(about.outputs, channels=about.outputs.channels + 1)
+    here, there = (
+        {
+            n: t.shape
+            for n, t in hollow(lambda o=o: about.model.build(about.inputs, o))  # type: ignore[misc]
+            .state_dict()
+            .items()
+        }
+        for o in (about.outputs, more)
+    )
+    return {name for name, shape in here.items() if there.get(name) != shape}
+
+
+def share(init: Init, world: World) -> Init:
+    """Return ``init`` with the checksum that rank 0 knows, on every rank of ``world``."""
+    mine = bytes.fromhex(init.sha256) if world.first and init.sha256 else bytes(32)
+    told = torch.tensor(list(mine), dtype=torch.uint8, device=world.device)
+    world.broadcast([told])
+    return dataclasses.replace(init, sha256=bytes(told.tolist()).hex())
