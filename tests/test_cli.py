@@ -22,6 +22,7 @@ VERBS = [
     ["export"],
     ["evaluate"],
     ["predict"],
+    ["embed"],
     ["baseline"],
     ["report"],
     ["show"],

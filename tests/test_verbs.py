@@ -13,7 +13,7 @@ import swath.train.export
 from swath.config import ConfigError
 from swath.data.imagery import Imagery
 
-ROOMS = ("predict", "report", "train")
+ROOMS = ("embed", "predict", "report", "train")
 VERBS = (*ROOMS, "baseline", "build", "evaluate", "export", "load")
 
 

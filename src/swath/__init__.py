@@ -22,13 +22,25 @@ from swath.version import VERSION as __version__  # noqa: F401
 
 if TYPE_CHECKING:
     from swath.config import ConfigError
-    from swath.run import Run, baseline, build, evaluate, export, load, predict, report, train
+    from swath.run import (
+        Run,
+        baseline,
+        build,
+        embed,
+        evaluate,
+        export,
+        load,
+        predict,
+        report,
+        train,
+    )
 
 __all__ = [
     "ConfigError",
     "Run",
     "baseline",
     "build",
+    "embed",
     "evaluate",
     "export",
     "load",
@@ -37,7 +49,7 @@ __all__ = [
     "train",
 ]
 
-_ROOMS = ("predict", "report", "train")
+_ROOMS = ("embed", "predict", "report", "train")
 """Verbs that are packages too: ``swath.train(run)`` trains, ``swath.train.settings`` is a file."""
 
 # Importing a package writes its name here, once. Done now and taken back, the name is left to

@@ -184,6 +184,24 @@ def predict(settings: Settings = None, ranks: Ranks = 1) -> None:
         print(made)
 
 
+@app.command(short_help="Take the model's features of samples.")
+def embed(settings: Settings = None, ranks: Ranks = 1) -> None:
+    """Take the trained model's features of every sample of the store: Zarr in the run folder.
+
+    They stand in embed/, with part, class, place and name of each sample; xarray opens them. Which
+    features is said by embed.layer and embed.pool. Interrupted, the same command goes on.
+    """
+    from swath import run
+
+    chosen = _chosen("embed", settings)
+    if ranks != 1:
+        _ranks("embed", settings, ranks, chosen)
+    made = run.embed(chosen)
+    if not here.rank():
+        each = " x ".join(map(str, (made.samples, *made.grid)))
+        print(f"{made.path}: {each} vectors of {made.width}")
+
+
 @app.command(short_help="Score what the model must beat.")
 def baseline(settings: Settings = None) -> None:
     """Fit and score the recipe's baselines on the same training and held-out parts."""

@@ -13,13 +13,14 @@ from swath.config import ConfigError, NoSuch, kind_of, place_of
 from swath.data.files import check_assumed
 from swath.data.split import Part
 from swath.log import counter
-from swath.predict.settings import FOLDER
+from swath.predict.settings import FOLDER as MAPS
 from swath.settings import Run
 from swath.train.job import MAPPED, check_trained, sorted_arguments
 
 if TYPE_CHECKING:
     from swath.data.imagery import Imagery
     from swath.data.store import Store
+    from swath.embed.table import Table
     from swath.report.compare import Row
     from swath.train.dry import Layout
 
@@ -235,7 +236,7 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
         scores["model"]["counting"] = BY_CHIP
     if here.rank():
         return scores
-    folder = run.place / FOLDER
+    folder = run.place / MAPS
     ours = []
     if store.contents.label.kind == "mask" and any(folder.glob("*.tif")):
         model = load_model(run.place)
@@ -276,13 +277,44 @@ def predict(run: Run, progress: bool = True) -> pathlib.Path:
             load_model(run.place),
             imagery.open(),
             run.predict,
-            run.place / FOLDER,
+            run.place / MAPS,
             device=pick_device(run.compute.device),
             precision=run.train.precision,
             compute=run.compute,
             progress=told,
         )
     return next(iter(files.values()))
+
+
+@_named
+def embed(run: Run, progress: bool = True) -> Table:
+    """Return the model's features of every sample of the store, as a table in the run folder's
+    embed/, made first, or further, if it is not there.
+
+    ConfigError if the model has no such features, takes other bands than the store has, or the run
+    folder belongs to a model of other settings. Ranks that the launcher started share its files.
+    """
+    from swath.embed.samples import embed_samples
+    from swath.embed.settings import FOLDER
+    from swath.parallel.world import pick_device
+    from swath.train.export import load_model
+    from swath.train.score import data_of
+
+    job = run.job()
+    check_trained(run.place, job)
+    model = load_model(run.place)
+    with counter(progress and not here.rank(), "samples") as told:
+        return embed_samples(
+            model,
+            data_of(job, model),
+            run.embed,
+            run.place / FOLDER,
+            device=pick_device(run.compute.device),
+            precision=run.train.precision,
+            compute=run.compute,
+            windows_at_once=run.predict.windows_at_once,
+            progress=told,
+        )
 
 
 def _scene(run: Run) -> Imagery | None:

@@ -19,6 +19,7 @@ from swath.data.augment import Augment
 from swath.data.dataset import Dataset
 from swath.data.loader import DataSettings
 from swath.data.split import Split
+from swath.embed.settings import Embed
 from swath.fields import free
 from swath.models import Model
 from swath.optimizers import Optimizer
@@ -95,6 +96,8 @@ class Run:
     """Which updates are looked at closely."""
     predict: Predict = field(default_factory=Predict)
     """How a scene is mapped."""
+    embed: Embed = field(default_factory=Embed)
+    """Which features are taken from the model."""
     baselines: tuple[Baseline, ...] = ()
     """What the model must beat, fitted and scored on the same parts."""
 

@@ -50,6 +50,8 @@ class Conv3d(nn.Module):
         self.hidden = nn.ModuleList(
             nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise((flat, *hidden))
         )
+        # The layer whose features stand for an image.
+        self.embeds = f"hidden.{len(hidden) - 1}" if hidden else f"convs.{len(filters) - 1}"
         self.dropout = Dropout(dropout)
         self.head = nn.Linear((flat, *hidden)[-1], channels)
 

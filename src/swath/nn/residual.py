@@ -76,6 +76,8 @@ PLANS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = 
 class Trunk(nn.Module):
     """The convolutions of a ResNet: five features, each half the size of the one before."""
 
+    embeds = "layer4"  # the layer whose features stand for an image
+
     def __init__(self, bands: tuple[str, ...], depth: int, width: int = 64) -> None:
         super().__init__()
         self.bands = bands

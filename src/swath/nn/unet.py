@@ -83,6 +83,7 @@ class UNet(nn.Module):
     """Encoder, decoder and a linear head at every pixel; any image size, padded inside."""
 
     spatial = True  # ranks may share the rows of an image, by whole numbers of ``multiple``
+    embeds = "decoder"  # the layer whose features stand for an image
 
     def __init__(
         self,

@@ -27,9 +27,11 @@ class ViT(nn.Module):
     size: height and width in pixels of a training sample; fixes the grid of learned positions.
     pool: what the head reads; None: every token writes its patch (dense output).
     trunk: lists of layers that hand tokens on from one to the next, all of the same shape.
+    embeds: the layer whose features stand for an image.
     """
 
     trunk: ClassVar = ("blocks",)
+    embeds: ClassVar = "norm"
 
     def __init__(
         self,

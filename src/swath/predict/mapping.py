@@ -66,7 +66,7 @@ class Mapping:
         self._normalize = model.normalize.of([scene.sensor] * len(self._bands))
         self._warn()
         self._begun = False
-        self._at_once = settings.windows_at_once or _at_once(self.tiling.tile, self.device.type)
+        self._at_once = settings.windows_at_once or at_once(self.tiling.tile, self.device.type)
         self._forward = Forward(
             self._answer,
             at_once=self._at_once,
@@ -223,6 +223,6 @@ def _places(model: LoadedModel, scene: Scene) -> list[int]:
     return [there.index(band) for band in names]
 
 
-def _at_once(tile: int, device: str) -> int:
+def at_once(tile: int, device: str) -> int:
     """Return the windows that go through together: enough to be busy, few enough for memory."""
     return max(1, (2**16 if device == "cpu" else 2**20) // tile**2)

@@ -34,7 +34,7 @@ def score(job: TrainJob, part: Part = "test", *, world: World | None = None) -> 
             return score(job, part, world=world)
     loaded = load_model(job.folder, world.device)
     with arithmetic(job.train.precision, job.compute):
-        data = _data_of(job, loaded)
+        data = data_of(job, loaded)
         loader = data.loader(
             part, micro=job.batch.micro, prefetch=job.compute.prefetch, device=world.device
         )
@@ -51,7 +51,7 @@ def score(job: TrainJob, part: Part = "test", *, world: World | None = None) -> 
     return {**figures, "samples": count, **known}
 
 
-def _data_of(job: TrainJob, loaded: LoadedModel) -> Data:
+def data_of(job: TrainJob, loaded: LoadedModel) -> Data:
     """Open the store, normalised as the model was trained."""
     data = job.data.open()
     found = tuple(band.name for band in data.bands)
