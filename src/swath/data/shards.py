@@ -176,6 +176,16 @@ class Shards:
                 summed,
             )
 
+    def check_is(self, shape: tuple[int, ...], dtype: Any, per_file: int) -> None:
+        """Raise ConfigError unless the array is as large as the store's own zarr.json tells."""
+        told = (shape, np.dtype(dtype).name, per_file)
+        found = (self.shape, self.dtype.name, self.per_file)
+        if found != told:
+            raise damaged(
+                f"{self._root}/{self.name}/zarr.json",
+                "it says {} {}, {} a file; {} {}, {} were written".format(*found, *told),
+            )
+
     @classmethod
     def create(
         cls,

@@ -361,20 +361,11 @@ class Store:
             if name not in self._arrays:
                 place = self._place(name)
                 array = Shards(self.path, place, self._threads)
-                self._check_array(array, self.specs[name], f"{self.path}/{place}/zarr.json")
+                spec = self.specs[name]
+                per_file = self.samples if spec.column and self.done else self.per_file
+                array.check_is((self.samples, *spec.shape), spec.dtype, per_file)
                 self._arrays[name] = array
             return self._arrays[name]
-
-    def _check_array(self, array: Shards, spec: layout.ArraySpec, file: str) -> None:
-        """Raise ConfigError unless ``array`` is as large as the store's own zarr.json tells."""
-        whole = spec.column and self.done
-        per_file = self.samples if whole else self.per_file
-        told = ((self.samples, *spec.shape), np.dtype(spec.dtype).name, per_file)
-        found = (array.shape, array.dtype.name, array.per_file)
-        if found != told:
-            raise damaged(
-                file, "it says {} {}, {} a file; {} {}, {} were written".format(*found, *told)
-            )
 
     def _create(self, name: str, finished: bool = False) -> Shards:
         spec = self.specs[name]
