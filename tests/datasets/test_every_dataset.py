@@ -16,6 +16,7 @@ from swath.datasets.bigearthnet import BigEarthNet
 from swath.datasets.cube import Cube
 from swath.datasets.folder import Folder
 from swath.datasets.masks import Masks
+from swath.datasets.scenes import Scenes
 from swath.datasets.synthetic import Synthetic
 from tests.datasets.test_bigearthnet import pixels, version_1
 from tests.datasets.test_cube import small
@@ -57,12 +58,20 @@ def whole_scene(folder) -> Dataset:
     return scene(folder)
 
 
+def many_scenes(folder) -> Scenes:
+    for day in ("20200501", "20200601"):
+        write(folder / f"{day}_scene.tif", PIXELS, names=("B02",))
+    one = Imagery(path=str(folder / "*_scene.tif"), sensor="sentinel2_l1c")
+    return Scenes(scenes=(one,), chip=20, stride=15)
+
+
 MADE = {
     "bigearthnet": bigearthnet,
     "cube": cube,
     "folder": class_folders,
     "masks": masks,
     "scene": whole_scene,
+    "scenes": many_scenes,
     "synthetic": lambda folder: Synthetic(samples=6, size=16),
 }
 """What writes a small input to a folder and returns the settings that read it."""
@@ -115,6 +124,9 @@ def test_its_samples_are_as_announced_and_come_back_from_the_store(kind, tmp_pat
         np.testing.assert_array_equal(read[m.name], [chip.images[m.name] for chip in chips])
     for name in contents.groupings:
         np.testing.assert_array_equal(read[f"groups/{name}"], [c.groups[name] for c in chips])
+    if label.kind == "none":
+        assert "label" not in read and all(chip.label is None for chip in chips)
+        return
     labels = np.stack([np.asarray(chip.label) for chip in chips])
     if label.kind == "mask":  # where no band saw anything the store has no label
         labels = np.where(read["label"] == IGNORE, IGNORE, labels)

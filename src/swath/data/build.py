@@ -47,6 +47,7 @@ from swath.log import bar
 
 log = logging.getLogger(__name__)
 
+_NOTES = ".found"  # folder in a store: what its dataset keeps, so as not to look for it again
 _CENSUS_BYTES = 64 << 20  # labels read at a time
 
 
@@ -76,7 +77,8 @@ def build(
         kind, other = kind_of(type(dataset)), nearby(os.fspath(out))
         near = f" (there is {other})" if other else ""
         log.info("%s: there is no store yet%s; building it, kind %s", out, near, kind)
-    source = dataset.open()
+    local = not is_address(os.fspath(out)) and not os.path.isfile(out)
+    source = dataset.resume(pathlib.Path(out) / _NOTES if local else None, progress)
     check_contents(source.contents)
     check_split(split, source.contents)
     if Store.exists(out):
@@ -166,6 +168,8 @@ def _begin(
             raise ConfigError(f"{asked['dataset']['kind']}: the dataset has no samples")
         origins = getattr(source, "origins", None)  # of a scene, not of pictures in folders
         told = {**asked, "origins": origins} if origins else asked
+        left_out = getattr(source, "left_out", None)
+        told = {**told, "left_out": left_out} if left_out else told
         return Store.create(out, source.contents, len(source), compress=compress, **options, **told)
     store = Store.open(out, unfinished=True)
     different = differing(store, dataset, split)

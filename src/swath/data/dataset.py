@@ -7,6 +7,7 @@ returns a :class:`Source`. The builder does the rest: it knows no files, the sou
 
 from __future__ import annotations
 
+import pathlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -43,6 +44,14 @@ class Dataset(Choice):
     def open(self) -> Source:
         """Return the samples; reads headers and labels, no pixels. ConfigError if that fails."""
         raise TypeError(f"{type(self).__name__} has no open()")
+
+    def resume(self, notes: pathlib.Path | None, progress: bool = True) -> Source:
+        """Return the samples, as :meth:`open`, for a store that is built or gone on with.
+
+        notes: a folder, made when something is kept there, for what is slow to find; it is there
+            again the next time. None: nothing can be kept. progress: show how far finding them is.
+        """
+        return self.open()
 
     def scene(self) -> Imagery | None:
         """Return the scene that the samples are cut from, which is mapped if no other is named."""

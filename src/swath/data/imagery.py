@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 
+class NoData(ConfigError):
+    """A band of a scene has no data anywhere."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Georeference:
     """A place on the Earth, taken instead of what the files say."""
@@ -163,7 +167,7 @@ class Imagery:
         for band, channel in channels.items():
             found.append(channel.some_observed())
             if not len(found[-1]):
-                raise ConfigError(
+                raise NoData(
                     f"{channel.file.path}: band {band} has no data anywhere (every pixel is "
                     f"no-data, {channel.nodata}); leave it out with bands, or check nodata"
                 )

@@ -41,6 +41,7 @@ def _facts(store: Store, split: Split, touching: float | None, cut: CutObjects |
         f"{m.name} {len(m.sensor.bands)} x {m.height} x {m.width} {m.dtype}"
         for m in contents.modalities
     )
+    left = store.attributes.get("left_out")
     said = "unknown" if touching is None else f"{touching:.1%}"
     rows = (
         ("store", f"{store.path}, {store.samples} samples"),
@@ -49,6 +50,7 @@ def _facts(store: Store, split: Split, touching: float | None, cut: CutObjects |
         ("split", f"by {split.by}, val {split.val:g}, test {split.test:g}, seed {split.seed}"),
         ("test windows that touch training pixels", said),
         *([_cut(cut)] if cut is not None else []),
+        *([("left out", ", ".join(f"{n} {why}" for why, n in left.items()))] if left else []),
         ("licence", contents.licence or "not stated"),
         ("source", contents.source or "not stated"),
     )

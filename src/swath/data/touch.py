@@ -19,6 +19,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from swath.data.split import Selection
+    from swath.data.store import Store
 
 OBJECTS = ("polygon", "region")
 """Groupings whose groups are things on the ground, which a split by something else may cut."""
@@ -82,31 +83,54 @@ def _objects(selection: Selection, grouping: str) -> tuple[np.ndarray, np.ndarra
 
 
 def share_touching(test: Selection, train: Selection) -> float | None:
-    """Return the share of ``test``'s windows that touch pixels of ``train`` on the same ground.
+    """Return the share of ``test``'s windows that touch pixels of ``train`` on the Earth, seen at
+    whatever time.
 
     None if no window of ``test`` lies on a known ground.
     """
-    where = test.store.column("where").astype(np.int64)  # ground, row, col, height, width
-    windows = where[test.indices]
-    windows = windows[windows[:, 0] >= 0]
-    if not len(windows):
+    ground = test.store.column("where")[test.indices, 0]
+    if not (ground >= 0).any():
         return None
-    per_pixel = test.store.contents.label.per_pixel
+    where = _placed(test.store)
+    tested, trained = where[test.indices], where[train.indices]
     touching = 0
-    for ground in np.unique(windows[:, 0]):
-        here = windows[windows[:, 0] == ground][:, 1:]
-        trained = train.indices[where[train.indices, 0] == ground]
-        if not len(trained):
+    for number in np.unique(ground[ground >= 0]):
+        here = tested[ground == number]
+        frame, (top, left) = here[0, 0], here[:, 1:3].min(0)
+        bottom, right = (here[:, 1:3] + here[:, 3:]).max(0)
+        near = (trained[:, 0] == frame) & (trained[:, 1] < bottom) & (trained[:, 2] < right)
+        near &= (trained[:, 1] + trained[:, 3] > top) & (trained[:, 2] + trained[:, 4] > left)
+        if not near.any():
             continue
-        if per_pixel:
-            touching += int(_over_pixels(here, train, trained, where[:, 1:]).sum())
+        if test.store.contents.label.per_pixel:
+            hit = _over_pixels(here[:, 1:], train, train.indices[near], where[:, 1:])
         else:
-            boxes = where[trained, 1:]
+            boxes = trained[near, 1:]
             if test.store.contents.centred:
                 centre = boxes[:, :2] + boxes[:, 2:] // 2
                 boxes = np.concatenate([centre, np.ones_like(centre)], axis=1)
-            touching += int(_over_boxes(here, boxes).sum())
-    return touching / len(windows)
+            hit = _over_boxes(here[:, 1:], boxes)
+        touching += int(hit.sum())
+    return touching / int((ground >= 0).sum())
+
+
+def _placed(store: Store) -> np.ndarray:
+    """Return (frame, row, col, height, width) of each sample, int64 (n, 5), -1 where it has no
+    place: grounds with pixels of one size in one CRS, such as a scene's at two dates, are one frame
+    (pixels that are part of a pixel apart are taken to be the nearest)."""
+    where = store.column("where").astype(np.int64)
+    frames: dict[object, tuple[int, float, float]] = {}
+    moved = np.zeros((len(store.contents.grounds) + 1, 3), np.int64)
+    moved[-1] = -1, 0, 0  # of ground -1, for samples without a place
+    for number, ground in enumerate(store.contents.grounds):
+        a, b, c, d, e, f = ground.transform or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+        straight = ground.crs is not None and ground.transform is not None and not (b or d)
+        frame = frames.setdefault((ground.crs, a, e) if straight else number, (number, c, f))
+        moved[number] = frame[0], round((f - frame[2]) / e), round((c - frame[1]) / a)
+    shift = moved[where[:, 0]]
+    where[:, 0] = shift[:, 0]
+    where[:, 1:3] += shift[:, 1:]
+    return where
 
 
 def _over_boxes(windows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -133,9 +157,8 @@ def _over_pixels(
     top, left = every[:, :2].min(0)
     bottom, right = (every[:, :2] + every[:, 2:]).max(0)
     pixels = np.zeros((bottom - top, right - left), bool)
-    for rows, col_start, known in labelled(train, trained):
-        height, width = known.shape
-        row, col = rows - top, col_start - left
+    for (row, col, height, width), known in _labelled(train, trained, where):
+        row, col = row - top, col - left
         pixels[row : row + height, col : col + width] |= known
     total = np.zeros((pixels.shape[0] + 1, pixels.shape[1] + 1), np.int64)
     total[1:, 1:] = pixels.cumsum(0, dtype=np.int64).cumsum(1)
@@ -157,13 +180,15 @@ def _known(
         yield some, read, selection.store.contents.label.known(label)
 
 
-def labelled(selection: Selection, indices: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Yield (row, col, (h, w) bool) of the labelled pixels of each of ``indices`` on its ground."""
-    where = selection.store.column("where").astype(np.int64)
+def _labelled(
+    selection: Selection, indices: np.ndarray, where: np.ndarray
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Yield (row, col, height, width), as in ``where``, and (h, w) bool of the labelled pixels of
+    each of ``indices``."""
     for some, _, known in _known(selection, indices):
         for index, one in zip(some, known, strict=True):
-            _, row, col, height, width = where[index]
+            place = where[index].tolist()
             # A label finer or coarser than the ground counts for the ground's pixels it covers.
-            y = np.arange(height) * one.shape[0] // height
-            x = np.arange(width) * one.shape[1] // width
-            yield int(row), int(col), one[y][:, x]
+            y = np.arange(place[2]) * one.shape[0] // place[2]
+            x = np.arange(place[3]) * one.shape[1] // place[3]
+            yield place, one[y][:, x]

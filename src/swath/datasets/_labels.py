@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 _FEW = 20  # values of a column that may each be a class, however few features have them
 
 
+class Elsewhere(ConfigError):
+    """No label lies in the scene."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Labels:
     """What is known on the ground: a vector file, or a raster."""
@@ -148,7 +152,7 @@ class Burn:
 
             there = pyogrio.read_info(labels.file, layer=labels.layer)
             covered = extent_of(there["total_bounds"], pyproj.CRS(there["crs"]))
-            raise ConfigError(
+            raise Elsewhere(
                 f"{labels.file}: none of {len(shapes)} labelled features lies in the scene: they "
                 f"cover {covered}, the scene {extent(grid)}; one of them has a wrong "
                 "CRS, or is of another place"
@@ -192,7 +196,7 @@ class Raster:
         self._grid, self._labels = grid, labels
         self._channel = Channel(File(labels.raster), labels.channel, labels.nodata)
         if warp.source_window(grid, self._channel.grid, 0) is None:
-            raise ConfigError(
+            raise Elsewhere(
                 f"{labels.raster}: the label raster lies elsewhere than the scene: it covers "
                 f"{extent(self._channel.grid)}, the scene {extent(grid)}; one of them has a wrong "
                 "CRS, or is of another place"
