@@ -24,7 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from swath.config import ConfigError, find, kind_of, kinds
+from swath.data import draw
 from swath.data.chip import IGNORE, Batch, Label
+from swath.data.sensor import Band
+from swath.models import Inputs
+from swath.models.mae import MAE
 from swath.optimizers.adamw import AdamW
 from swath.parallel.replica import Replica
 from swath.parallel.world import World
@@ -32,6 +36,7 @@ from swath.tasks import Objective, Task
 from swath.train.state import TrainState
 
 BANDS, SIZE, CLASSES = 3, 6, ("water", "forest", "town")
+INPUTS = Inputs(bands=tuple(Band(name=f"B{i}") for i in range(BANDS)), size=SIZE)
 BATCH, UPDATES = 12, 4  # samples in an update, updates in a run
 EXACT = {"rtol": 0.0, "atol": 1e-10}  # float64; a wrong rule is off by 1e-3 and more
 
@@ -47,12 +52,15 @@ class Case:
         return f"{kind_of(type(self.task))}-{self.label.kind}"
 
     def objective(self) -> Objective:
-        return self.task.bind(self.label, np.array([30.0, 20.0, 10.0]))
+        return self.task.bind(self.label, np.array([30.0, 20.0, 10.0]), INPUTS)
 
     def model(self, dropout: float) -> nn.Module:
         """Return a small network in float64, the same at every call."""
         torch.manual_seed(0)
         outputs = self.objective().outputs
+        if outputs.masked:
+            filling = MAE(patch=2, width=8, depth=1, heads=2, decoder_depth=1, decoder_heads=2)
+            return filling.build(INPUTS, outputs).double()
         layers: list[nn.Module] = [
             nn.Conv2d(BANDS, 8, 3, padding=1),
             nn.Tanh(),
@@ -67,19 +75,26 @@ class Case:
         """Return the microbatch of the samples at ``positions``, keyed by them alone."""
         images, targets = zip(*(sample(self.label.kind, p) for p in positions), strict=True)
         at = torch.tensor(positions)
+        image, target = (torch.from_numpy(np.stack(each)) for each in (images, targets))
+        # Where there is no label, what was observed is as uneven.
+        valid = torch.ones(len(at), SIZE, SIZE, dtype=torch.bool)
+        if self.label.kind == "none":
+            valid = target.bool()
         return Batch(
-            image=torch.from_numpy(np.stack(images)),
-            valid=torch.ones(len(at), SIZE, SIZE, dtype=torch.bool),
-            target=torch.from_numpy(np.stack(targets)),
+            image=image * valid[:, None],
+            valid=valid,
+            target=None if self.label.kind == "none" else target,
             positions=at,
             indices=at,
             seed=1000 + positions[0],
+            keys=torch.from_numpy(draw.keys(7, np.array(positions), "task")),
         )
 
 
 @functools.cache
 def sample(kind: str, position: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return image and label of the sample at ``position``, for labels of ``kind``."""
+    """Return image and label of the sample at ``position``, for labels of ``kind``; for none the
+    pixels that were observed."""
     draw = np.random.default_rng([11, position])
     image = draw.normal(size=(BANDS, SIZE, SIZE))
     k, hidden = len(CLASSES), draw.random()  # of one sample nearly all is known, of another
@@ -91,6 +106,8 @@ def sample(kind: str, position: int) -> tuple[np.ndarray, np.ndarray]:
         return image, np.where(draw.random(k) < hidden, np.uint8(IGNORE), flags)
     if kind == "mask":
         return image, np.where(pixels, IGNORE, image.argmax(0)).astype(np.uint8)
+    if kind == "none":
+        return image, ~pixels
     if kind == "value":
         value = image.mean((1, 2)) + 0.3
         return image, np.where(draw.random(k) < hidden, np.nan, value)
@@ -101,9 +118,10 @@ def cases() -> list[Case]:
     """Return every task of the collection with every kind of label that it accepts."""
     found = []
     for kind in kinds(Task):
-        accepted = 0
-        for label_kind in ("class", "flags", "mask", "value", "raster"):
-            case = Case(find(Task, kind)(), Label(kind=label_kind, classes=CLASSES))
+        accepted, task = 0, find(Task, kind)()
+        every = ("class", "flags", "mask", "value", "raster")
+        for label_kind in ("none",) if task.labels is None else every:
+            case = Case(task, Label(kind=label_kind, classes=CLASSES))
             try:
                 case.objective()
             except ConfigError:

@@ -18,9 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from swath.batch.size import BatchSize
+from swath.data import draw
 from swath.data.chip import IGNORE, Batch, Label
 from swath.data.sensor import load_sensor
 from swath.models import Inputs, Model
+from swath.models.mae import MAE
 from swath.models.resnet import ResNet
 from swath.models.unet import UNet
 from swath.models.vit import ViT
@@ -34,6 +36,7 @@ from swath.parallel.settings import Parallel
 from swath.parallel.world import World
 from swath.tasks import Objective, Task
 from swath.tasks.classify import Classify
+from swath.tasks.pretrain import Pretrain
 from swath.tasks.segment import Segment
 from swath.train.ema import Average
 from swath.train.settings import TrainSettings
@@ -55,14 +58,17 @@ class Subject:
     size: int
     dense: bool
 
+    @property
+    def inputs(self) -> Inputs:
+        return Inputs(bands=BANDS, size=self.size)
+
     def objective(self) -> Objective:
         label = Label(kind="mask" if self.dense else "class", classes=CLASSES)
-        return self.task.bind(label, np.array([30.0, 20.0, 10.0, 10.0]))
+        return self.task.bind(label, np.array([30.0, 20.0, 10.0, 10.0]), self.inputs)
 
     def network(self, dtype: torch.dtype) -> nn.Module:
         torch.manual_seed(1)
-        outputs = self.objective().outputs
-        return self.model.build(Inputs(bands=BANDS, size=self.size), outputs).to(dtype)
+        return self.model.build(self.inputs, self.objective().outputs).to(dtype)
 
     def batch(self, first: int, counts: bool = True) -> Batch:
         """Return the microbatch whose first sample is at position ``first``."""
@@ -78,6 +84,8 @@ class Subject:
             target[::3] = -1
         at = torch.arange(first, first + BATCH.micro)
         valid = torch.ones(BATCH.micro, self.size, self.size, dtype=torch.bool)
+        if self.model.masked:  # what was not observed is what has no label
+            valid, image = target != IGNORE, image * (target != IGNORE)[:, None]
         return Batch(
             image=image,
             valid=valid,
@@ -86,6 +94,7 @@ class Subject:
             indices=at,
             seed=1000 + first,
             counts=counts,
+            keys=torch.from_numpy(draw.keys(5, at.numpy(), "task")),
         )
 
 
@@ -96,6 +105,9 @@ class NarrowUNet(UNet):
         encoder = ResNetEncoder(tuple(band.name for band in inputs.bands), depth=18, width=8)
         return UNetNetwork(encoder, encoder.bands, outputs.channels, width=8, dropout=0.2)
 
+
+FILLING: dict[str, Any] = {"patch": 4, "width": 32, "depth": 2, "heads": 4}
+FILLING |= {"decoder_width": 16, "decoder_depth": 2, "decoder_heads": 4}
 
 SUBJECTS = {
     "vit": Subject(
@@ -109,6 +121,11 @@ SUBJECTS = {
         ViT(patch=4, width=32, depth=4, heads=4, pool="token", drop_path=0.2),
         Classify(), 16, dense=False,
     ),
+    "mae": Subject(MAE(**FILLING), Pretrain(), 32, dense=True),  # 16 of 64 patches shown
+    "mae-token": Subject(  # 17 tokens, and 65 in the decoder
+        MAE(**FILLING, class_token=True, positions="learned"), Pretrain(), 32, dense=True
+    ),
+    "mae-cross": Subject(MAE(**FILLING, decoder="cross"), Pretrain(), 32, dense=True),
     "resnet": Subject(ResNet(depth=18, width=16, dropout=0.1), Classify(), 64, dense=False),
     "unet": Subject(UNet(width=8, depth=2, dropout=0.2), Segment(), 16, dense=True),
     "unet-resnet": Subject(NarrowUNet(), Segment(), 64, dense=True),
@@ -137,20 +154,27 @@ class Layout:
 
 ALL = ("vit", "vit-dense", "resnet", "unet")
 TOKENS = ("vit", "vit-dense")
+FILLED = ("mae", "mae-cross")
 KINDS = ("gather", "lss", "ring", "ulysses")
 LAYOUTS = [
     Layout(1, ALL, {"recompute": "full"}),
     Layout(1, TOKENS, {"recompute": "selective"}),
     Layout(2, ALL),
+    Layout(2, ("mae", "mae-token", "mae-cross")),
     Layout(3, ("vit", "resnet")),
     Layout(4, ("vit",), {"bucket": 1}),
     Layout(2, ALL, {"shard": 2}),
+    Layout(2, ("mae", "mae-token", "mae-cross"), {"shard": 2}),
     Layout(3, ("vit",), {"shard": 3}),
     Layout(4, ("vit", "resnet"), {"shard": 4}),
     Layout(4, ("vit", "resnet", "unet"), {"replicate": 2, "shard": 2}),
     Layout(2, ("vit",), {"shard": 2, "reshard": False}),
     Layout(2, ("vit", "resnet"), {"shard": 2, "wrap": "matrix", "recompute": "full"}),
     Layout(2, TOKENS, {"tensor": 2}),
+    Layout(2, ("mae", "mae-token", "mae-cross"), {"tensor": 2}),
+    Layout(2, FILLED, {"tensor": 2, "sequence": True}),
+    Layout(4, ("mae",), {"tensor": 2, "shard": 2, "recompute": "full"}),
+    Layout(2, ("mae-token", "mae-cross"), {"context": 2}),
     Layout(4, TOKENS, {"tensor": 4}),
     Layout(2, TOKENS, {"tensor": 2, "sequence": True}),
     Layout(4, TOKENS, {"tensor": 2, "shard": 2}),
@@ -287,7 +311,7 @@ def in_float32(layout: Layout, name: str) -> bool:
     """Whether ``name`` learns in ``layout`` in float32 too: every layout with one model or two."""
     if name == "resnet":
         return set(layout.parallel) <= {"replicate", "shard"}
-    return name == ("vit" if "vit" in layout.subjects else layout.subjects[0])
+    return name in ("vit", "mae") or ("vit" not in layout.subjects and name == layout.subjects[0])
 
 
 def compare_float32(found: dict[str, Any], expected: dict[str, Any]) -> None:

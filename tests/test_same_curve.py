@@ -69,8 +69,8 @@ class Watched(Segment):
 
     seen: str
 
-    def bind(self, label, counts):
-        objective = super().bind(label, counts)
+    def bind(self, label, counts, inputs=None):
+        objective = super().bind(label, counts, inputs)
         plain_loss = objective.loss
 
         def loss(model: torch.nn.Module, batch: Batch):

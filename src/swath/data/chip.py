@@ -151,5 +151,8 @@ class Batch:
     """(b,) int64: places in the store."""
     seed: int
     """Of everything random inside the model, such as dropout; keyed by position."""
+    keys: Tensor | None = None
+    """(b,) int64: 63 random bits of each sample, which the run's seed and its position determine,
+    for what a task draws; in evaluation its index alone."""
     counts: bool = True
     """False: only keeps step with other ranks; no loss or score of it counts."""

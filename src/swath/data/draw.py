@@ -56,6 +56,11 @@ def key(seed: int, position: int, stream: str) -> int:
     return int(bits(seed, np.array([position]), stream, 1)[0, 0] >> np.uint64(1))
 
 
+def keys(seed: int, positions: np.ndarray, stream: str) -> np.ndarray:
+    """Return :func:`key` of each position (n,): int64 (n,)."""
+    return (bits(seed, positions, stream, 1)[:, 0] >> np.uint64(1)).astype(np.int64)
+
+
 @functools.lru_cache(maxsize=4096)
 def _root(seed: int, stream: str) -> np.uint64:
     if not 0 <= seed < 2**63:

@@ -70,8 +70,11 @@ class DataSettings:
         if self.bands is not None and not self.bands:
             raise ConfigError("bands is empty; name some, or leave it out for all of them")
 
-    def open(self) -> Data:
-        """Return the data these settings mean; ConfigError if the store does not have it."""
+    def open(self, labels: bool = True) -> Data:
+        """Return the data these settings mean; ConfigError if the store does not have it.
+
+        labels: whether the store's labels are read.
+        """
         from swath.data.store import Store
 
         store = Store.open(self.store)
@@ -84,7 +87,8 @@ class DataSettings:
             known = statistics(store, train)
             stats = [known[m.name][i] for m, i in channels]
         normalize = normalizer(self.normalize, [(m.sensor, i) for m, i in channels], stats)
-        return Data(self, store, tuple(channels), normalize)
+        labelled = labels and store.contents.label.kind != "none"
+        return Data(self, store, tuple(channels), normalize, labelled)
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ class Data:
     channels: tuple[Channel, ...]
     """For each band of the model's input: its modality and its place there."""
     normalize: Normalizer
+    labelled: bool = True
+    """Whether labels are read."""
 
     @property
     def bands(self) -> tuple[Band, ...]:
@@ -122,7 +128,7 @@ class Data:
         """Return the names of the sharded arrays that learning reads."""
         grouping = self.select("train").grouping
         names = [m.name for m, _ in self.channels]
-        names += ["label"] if self.store.contents.label.kind != "none" else []
+        names += ["label"] if self.labelled else []
         names += [f"groups/{grouping}"] if grouping is not None else []
         return [n for n in dict.fromkeys(names) if not self.store.specs[n].column]
 
@@ -235,8 +241,8 @@ class Loader:
         return repeats(self.selection.sample_counts(), balance)
 
     def _batches(self, wanted: Iterable[Wanted], augment: Augment | None) -> Iterator[Batch]:
-        selection, labelled = self.selection, self.data.store.contents.label.kind != "none"
-        by_pixel = selection.grouping if labelled and selection.part != "all" else None
+        selection = self.selection
+        by_pixel = selection.grouping if selection.part != "all" else None
         groups = () if by_pixel is None else (by_pixel,)
         source = iter(wanted)
         ahead: deque = deque()
@@ -244,7 +250,9 @@ class Loader:
             asked = time.perf_counter()
             with span("data"):
                 for one in itertools.islice(source, self.prefetch + 1 - len(ahead)):
-                    reading = self.data.store.read(one[1], self._modalities, groups=groups)
+                    reading = self.data.store.read(
+                        one[1], self._modalities, label=self.data.labelled, groups=groups
+                    )
                     ahead.append((one, reading))
                 if not ahead:
                     return
@@ -261,6 +269,9 @@ class Loader:
         positions, indices, counts = wanted
         image, observed = self._image(found)
         target = self._target(found)
+        groups = found.get(f"groups/{self.selection.grouping}")
+        if target is None and groups is not None:  # pixels of other parts are seen, and no target
+            observed &= self._tensor(self.selection.member(groups))[:, None]
         if augment is not None:
             image, observed, target = augment(image, observed, target, positions, self.seed)
         return Batch(
@@ -270,6 +281,7 @@ class Loader:
             positions=self._tensor(positions),
             indices=self._tensor(indices),
             seed=draw.key(self.seed, int(positions[0]), "model"),
+            keys=self._tensor(draw.keys(self.seed, positions, "task")),
             counts=counts,
         )
 

@@ -2,13 +2,13 @@
 
 A file here holds the settings of a network and how it meets its inputs and outputs; the layers
 are in ``swath.nn``, imported when a network is built, so that reading settings needs no torch. A
-family that has one sort of outputs says so by ``dense``, and begins ``build`` with
-:func:`check_outputs`; every network refuses images of other bands (:mod:`swath.nn.bands`).
+family says by ``dense`` and ``masked`` which sort of outputs it has, and begins ``build``
+with :func:`check_outputs`; every network refuses images of other bands (:mod:`swath.nn.bands`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from swath.config import Choice, ConfigError, kind_of, members
@@ -33,6 +33,9 @@ class Outputs:
 
     channels: int
     dense: bool
+    masked: bool = field(default=False, repr=False)
+    """Whether the network is shown some of the patches and asked for others, as
+    :class:`swath.nn.mae.MaskedAutoencoder` is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,8 @@ class Model(Choice):
     package: ClassVar[str] = "swath.models"
     dense: ClassVar[bool | None] = None
     """Whether it gives an output for every pixel, or one for each image; None: as is wanted."""
+    masked: ClassVar[bool] = False
+    """Whether it fills in patches that it was not shown."""
 
     def build(self, inputs: Inputs, outputs: Outputs) -> nn.Module:
         """Return the network, randomly initialised from torch's generator; ConfigError if the
@@ -52,11 +57,20 @@ class Model(Choice):
 
 def check_outputs(model: Model, outputs: Outputs) -> None:
     """Raise ConfigError, naming the families that fit, unless ``model`` has such outputs."""
-    if model.dense in (None, outputs.dense):
+
+    def fits(family: type[Model]) -> bool:
+        return family.masked == outputs.masked and family.dense in (None, outputs.dense)
+
+    if fits(type(model)):
         return
-    fitting = [kind for kind, cls in members(Model).items() if cls.dense in (None, outputs.dense)]
+    fitting = [kind for kind, cls in members(Model).items() if fits(cls)]
     each = {True: "an output for every pixel", False: "one output for each image"}
+    dense = not outputs.dense if model.dense is None else model.dense
+    gives, wants = each[dense], each[outputs.dense]
+    if model.masked != outputs.masked:
+        gives = "patches that it was not shown" if model.masked else "outputs of whole images"
+        wants = "hidden patches filled in" if outputs.masked else wants
     raise ConfigError(
-        f"{kind_of(type(model))} gives {each[not outputs.dense]}, and the task wants "
-        f"{each[outputs.dense]}; choose model.kind {' or '.join(fitting)}"
+        f"{kind_of(type(model))} gives {gives}, and the task wants {wants}; choose model.kind "
+        f"{' or '.join(fitting)}"
     )

@@ -1,4 +1,4 @@
-"""Self-attention: each token asks all tokens.
+"""Attention: each token asks all tokens, or all of another set.
 
 Queries, keys and values are layers of their own, so that a rank can hold some heads of each; timm
 keeps them in one, ``qkv``, and such weights load here too.
@@ -65,6 +65,37 @@ class Attention(nn.Module):
             for layer in (self.q, self.k, self.v)
         )
         return self.proj(self.mix(q, k, v).transpose(1, 2).flatten(2))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of tokens that ask others, and not themselves.
+
+    inputs: how many tensors of tokens it takes.
+    """
+
+    split: ClassVar = Attention.split
+    inputs: ClassVar = 2
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        assert width % heads == 0, f"width {width} is not a multiple of {heads} heads"
+        self.head_width = width // heads
+        self.q, self.k, self.v = (
+            nn.Linear(width, width),
+            Keys(width, width),
+            nn.Linear(width, width),
+        )
+        self.proj = nn.Linear(width, width)
+
+    def forward(
+        self, x: Float[Tensor, "b m d"], known: Float[Tensor, "b k d"]
+    ) -> Float[Tensor, "b m d"]:
+        q, k, v = (
+            layer(tokens).unflatten(2, (-1, self.head_width)).transpose(1, 2)
+            for layer, tokens in ((self.q, x), (self.k, known), (self.v, known))
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(mixed.transpose(1, 2).flatten(2))
 
 
 def _from_one_layer(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

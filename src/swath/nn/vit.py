@@ -62,7 +62,7 @@ class ViT(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, channels * (1 if pool else patch * patch))
         self._start()
-        self.register_load_state_dict_pre_hook(_without_leading_ones)
+        self.register_load_state_dict_pre_hook(without_leading_ones)
 
     def _start(self) -> None:
         for module in (*self.blocks.modules(), self.head):
@@ -138,8 +138,9 @@ class ViT(nn.Module):
         return patches.flatten(4, 5).flatten(2, 3)[..., :height, :width]
 
 
-def _without_leading_ones(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    for name in ("pos_embed", "cls_token"):
-        stored, own = state.get(prefix + name), getattr(module, name)
-        if stored is not None and own is not None and stored.shape == (1, 1, *own.shape)[-3:]:
+def without_leading_ones(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Take tokens and positions that are stored as (1, 1, d) and (1, n, d), as timm's are."""
+    for name, own in module.named_parameters(recurse=False):
+        stored = state.get(prefix + name)
+        if stored is not None and stored.shape == (1, 1, *own.shape)[-3:]:
             state[prefix + name] = stored.reshape(own.shape)

@@ -56,8 +56,9 @@ def split(model: nn.Module, mesh: Mesh, parallel: Parallel) -> None:
         _check(name, module, ranks)
     shared = _shared(model, ranks) if parallel.sequence else []
     group = mesh.devices["tensor"]
-    between = Shard(TOKENS) if parallel.sequence else Replicate()
+    sharing = {module for layers in shared for module in layers.modules()}
     for module in hinted.values():
+        between = Shard(TOKENS) if module in sharing else Replicate()
         parallelize_module(module, group, _plan(module, between), src_data_rank=None)
         _sum_over_ranks(module)
     for layers in shared:
@@ -103,8 +104,12 @@ def _check(name: str, module: nn.Module, ranks: int) -> None:
 def _plan(module: nn.Module, between: Placement) -> dict[str, ParallelStyle]:
     """Return the styles of ``module`` and its layers; ``between``: how tokens lie outside of it."""
     # One input for all columns: each would otherwise exchange its own gradient of it.
+    others = (Replicate(),) * (getattr(module, "inputs", 1) - 1)
     plan: dict[str, ParallelStyle] = {
-        "": PrepareModuleInput(input_layouts=between, desired_input_layouts=Replicate())
+        "": PrepareModuleInput(
+            input_layouts=(between, *others),
+            desired_input_layouts=(Replicate(), *others),
+        )
     }
     split: dict[str, str] = module.split  # type: ignore[assignment]
     for layer, way in split.items():

@@ -77,6 +77,12 @@ def check_mappable(label: Label, outputs: Outputs) -> None:
 
     What a map holds follows from the labels; a task of one's own may answer in another way.
     """
+    if outputs.masked:
+        raise ConfigError(
+            "the model was trained to fill in hidden patches of images, and there is nothing to map"
+            " from that: swath evaluate tells how well it does, swath report shows it; what it has "
+            "learned is of use to a model that learns labels"
+        )
     if label.kind == "none":
         raise ConfigError("the model learned from no labels, so there is nothing to map")
     wanted = Outputs(channels=len(label.classes) or 1, dense=label.per_pixel)

@@ -3,8 +3,9 @@
 Two rules make every task equal on any number of ranks: a loss is a (sum, weight), never a mean,
 and everything random is keyed by a sample's position, never by a rank.
 
-A task is a frozen dataclass with the kinds of ``labels`` that it learns, a field ``best``, which is
-a ``Literal`` of the figures that may choose the best checkpoint, and ``bind``. Its scores are a
+A task is a frozen dataclass with the kinds of ``labels`` that it learns (None: it needs none, and
+reads none), a field ``best``, which is a ``Literal`` of the figures that may choose the best
+checkpoint, and ``bind``. Its scores are a
 :class:`Tally`, sums that merge, frozen as well: one of those below, or one of its own.
 """
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from swath.config import Choice, ConfigError, kind_of, members
 from swath.data.chip import Batch, Label
-from swath.models import Outputs
+from swath.models import Inputs, Outputs
 from swath.tasks._figures import FIGURES as FIGURES
 from swath.tasks._figures import Figure as Figure
 from swath.tasks._figures import figure as figure
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 
 class Objective(Protocol):
-    """A task bound to the labels of one store; knows no ranks, optimiser, trainer or files."""
+    """A task bound to the labels and bands of one store; knows no ranks, optimiser, trainer or
+    files."""
 
     @property
     def outputs(self) -> Outputs:
@@ -66,24 +68,31 @@ class Task(Choice):
     """Settings of a task."""
 
     package: ClassVar[str] = "swath.tasks"
-    labels: ClassVar[tuple[str, ...]] = ()
-    """Kinds of labels that it learns; see Label."""
+    labels: ClassVar[tuple[str, ...] | None] = ()
+    """Kinds of labels that it learns; see Label. None: it learns from images alone, of any
+    store."""
 
-    def bind(self, label: Label, counts: np.ndarray | None) -> Objective:
+    def bind(
+        self, label: Label, counts: np.ndarray | None, inputs: Inputs | None = None
+    ) -> Objective:
         """Return the task on labels like ``label``; ConfigError if they cannot be learned so.
 
         counts: training samples (or pixels) of each class, for class weights; float64 (k,).
+        inputs: what the network is given; a run always says, and a task that learns labels need
+            not know.
         """
         raise TypeError(f"{type(self).__name__} has no bind()")
 
 
 def check_label(task: Task, label_kind: str) -> None:
     """Raise ConfigError, naming the tasks that fit, unless ``task`` learns labels of that kind."""
-    if label_kind in task.labels:
+    if task.labels is None or label_kind in task.labels:
         return
-    fitting = [kind for kind, cls in members(Task).items() if label_kind in cls.labels]
-    hint = f"use task.kind={' or '.join(fitting)}" if fitting else "there is no label"
+    every = members(Task).items()
+    fitting = [kind for kind, cls in every if label_kind in (cls.labels or ())]
+    without = [kind for kind, cls in every if cls.labels is None]
+    hint = f"use task.kind={' or '.join(fitting or without)}"
     raise ConfigError(
         f"task {kind_of(type(task))} learns labels of kind {' or '.join(task.labels)}; the store's "
-        f"are of kind {label_kind}: {hint}"
+        f"are of kind {label_kind}: {hint if fitting else f'to learn without labels, {hint}'}"
     )

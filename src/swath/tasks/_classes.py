@@ -13,7 +13,7 @@ import numpy as np
 
 from swath.config import ConfigError, kind_of
 from swath.data.chip import IGNORE, Batch, Label
-from swath.models import Outputs
+from swath.models import Inputs, Outputs
 from swath.tasks import Task, check_label
 from swath.tasks._figures import larger_is_better
 from swath.tasks._tally import Confusion
@@ -51,7 +51,9 @@ class ClassTask(Task):
     def __post_init__(self) -> None:
         check_exponent(self.class_weights)
 
-    def bind(self, label: Label, counts: np.ndarray | None) -> ClassObjective:
+    def bind(
+        self, label: Label, counts: np.ndarray | None, inputs: Inputs | None = None
+    ) -> ClassObjective:
         check_label(self, label.kind)
         check_class_settings(label.classes, kind_of(type(self)), self.smoothing)
         return ClassObjective(

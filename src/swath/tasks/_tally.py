@@ -39,7 +39,7 @@ class Tally:
         return {"loss": float(self.sums["loss"] / weight)} if weight else {}
 
 
-def _loss_sums(loss: float, weight: float) -> dict[str, np.ndarray]:
+def loss_sums(loss: float, weight: float) -> dict[str, np.ndarray]:
     return {"loss": np.float64(loss), "weight": np.float64(weight)}  # type: ignore[dict-item]
 
 
@@ -63,7 +63,7 @@ class Confusion(Tally):
     ) -> Self:
         """Return the tally of a confusion matrix (k, k): rows are true, columns predicted."""
         assert matrix.shape == (len(classes),) * 2, f"{matrix.shape} for {len(classes)} classes"
-        sums = {"confusion": matrix.astype(np.float64), **_loss_sums(loss, weight)}
+        sums = {"confusion": matrix.astype(np.float64), **loss_sums(loss, weight)}
         return cls(sums, classes, dense)
 
     @classmethod
@@ -142,7 +142,7 @@ class Flags(Tally):
         ``present`` and ``absent``, with ``exact`` of ``samples`` samples right in every flag."""
         sums = {"present": present.astype(np.float64), "absent": absent.astype(np.float64)}
         counts = {"exact": np.float64(exact), "samples": np.float64(samples)}
-        return cls({**sums, **counts, **_loss_sums(loss, weight)}, classes)  # type: ignore[dict-item]
+        return cls({**sums, **counts, **loss_sums(loss, weight)}, classes)  # type: ignore[dict-item]
 
     @classmethod
     def count(cls, true: np.ndarray, logits: np.ndarray, classes: tuple[str, ...]) -> Self:
@@ -217,7 +217,7 @@ class Moments(Tally):
             "target": centred.sum(0),
             "target_squared": (centred**2).sum(0),
         }
-        return cls({**sums, **_loss_sums(loss, weight)}, names)
+        return cls({**sums, **loss_sums(loss, weight)}, names)
 
     def finish(self) -> dict[str, float]:
         """Return loss, rmse, mae, bias (predicted less true), in the label's unit, and r2.

@@ -9,7 +9,7 @@ import numpy as np
 
 from swath.config import ConfigError
 from swath.data.chip import IGNORE, Batch, Label
-from swath.models import Outputs
+from swath.models import Inputs, Outputs
 from swath.tasks import Task, check_label
 from swath.tasks._classes import full
 from swath.tasks._figures import larger_is_better
@@ -36,7 +36,9 @@ class Multilabel(Task):
     def __post_init__(self) -> None:
         check_exponent(self.class_weights)
 
-    def bind(self, label: Label, counts: np.ndarray | None) -> FlagsObjective:
+    def bind(
+        self, label: Label, counts: np.ndarray | None, inputs: Inputs | None = None
+    ) -> FlagsObjective:
         check_label(self, label.kind)
         if not label.classes:
             raise ConfigError("task multilabel needs at least one class; the store has none")

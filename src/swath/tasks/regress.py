@@ -9,7 +9,7 @@ import numpy as np
 
 from swath.config import ConfigError
 from swath.data.chip import Batch, Label
-from swath.models import Outputs
+from swath.models import Inputs, Outputs
 from swath.tasks import Task, check_label
 from swath.tasks._classes import full
 from swath.tasks._figures import larger_is_better
@@ -54,7 +54,9 @@ class Regress(Task):
         if np.min(self.scale) <= 0:
             raise ConfigError(f"task.scale={self.scale} must be above 0")
 
-    def bind(self, label: Label, counts: np.ndarray | None) -> ValueObjective:
+    def bind(
+        self, label: Label, counts: np.ndarray | None, inputs: Inputs | None = None
+    ) -> ValueObjective:
         check_label(self, label.kind)
         return ValueObjective(
             outputs=Outputs(channels=len(label.classes) or 1, dense=label.kind == "raster"),

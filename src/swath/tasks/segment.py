@@ -9,6 +9,7 @@ import numpy as np
 
 from swath.config import ConfigError
 from swath.data.chip import IGNORE, Label
+from swath.models import Inputs
 from swath.tasks._classes import ClassFigure, ClassObjective, ClassTask
 
 
@@ -22,8 +23,10 @@ class Segment(ClassTask):
     best: ClassFigure = "miou"
     """Figure on the validation part that chooses the best checkpoint."""
 
-    def bind(self, label: Label, counts: np.ndarray | None) -> ClassObjective:
-        objective = super().bind(label, counts)
+    def bind(
+        self, label: Label, counts: np.ndarray | None, inputs: Inputs | None = None
+    ) -> ClassObjective:
+        objective = super().bind(label, counts, inputs)
         if len(label.classes) > IGNORE:
             raise ConfigError(
                 f"masks hold at most {IGNORE} classes ({IGNORE} itself means unlabelled); the "

@@ -65,7 +65,8 @@ def cost(
 def work(build: Callable[[], nn.Module], inputs: Inputs) -> tuple[int, int | None] | None:
     """Return FLOPs (forward and backward) and tokens of one sample; None if they defy counting.
 
-    The network is built and run on torch's meta device: shapes without values. Counted are matrix
+    The network is built and run on torch's meta device: shapes without values. One that training
+    gives more than an image says by ``usual`` what else. Counted are matrix
     products, convolutions and attention, which is all but a hundredth.
     """
     from torch.utils.flop_counter import FlopCounterMode
@@ -78,7 +79,7 @@ def work(build: Callable[[], nn.Module], inputs: Inputs) -> tuple[int, int | Non
         for layers in trunks(network)[:1]:
             layers[0].register_forward_pre_hook(lambda _, args: tokens.append(args[0].shape[1]))
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network(image)
+            network(*getattr(network, "usual", lambda *image: image)(image))
     except Exception as error:  # of a network that is not ours anything can come
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         log.info("the record has no mfu: this network cannot be run without values (%s)", reason)

@@ -75,7 +75,8 @@ def lay_out(job: TrainJob, contents: Contents, ranks: int, *, most: int | None =
     bands = tuple(m.sensor.bands[i] for m, i in channels)
     inputs = inputs_of(job, bands, image_grid(contents, channels))
     counts = np.ones(len(contents.label.classes))  # class weights are numbers like any other
-    subject = Rehearsal(job, inputs, job.task.bind(contents.label, counts), contents.label, degrees)
+    objective = job.task.bind(contents.label, counts, inputs)
+    subject = Rehearsal(job, inputs, objective, contents.label, degrees)
     with arithmetic(job.train.precision, job.compute):
         shares = [subject.share(rank, sizes[1], most) for rank in places(degrees)]
         whole = sum(p.numel() for p in hollow(subject.build).parameters())

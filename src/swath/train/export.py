@@ -60,8 +60,9 @@ class About:
     """Update of better weights of its run, which were damaged on disk; these stand in for them."""
 
     def bind(self) -> Objective:
-        """Return the task on the labels that the network was trained on."""
-        return self.task.bind(self.label, None if self.counts is None else np.array(self.counts))
+        """Return the task on the labels and bands that the network was trained on."""
+        counts = None if self.counts is None else np.array(self.counts)
+        return self.task.bind(self.label, counts, self.inputs)
 
 
 @dataclass(frozen=True)

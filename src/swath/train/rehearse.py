@@ -209,7 +209,7 @@ class Rehearsal:
             "raster": (micro, many, size, size),
         }
         kind = torch.float32 if self.label.has_quantities else torch.int64
-        target = targets.get(self.label.kind)
+        target = None if self.job.task.labels is None else targets.get(self.label.kind)
         for _ in range(number):
             yield Batch(
                 image=torch.zeros(shape),
@@ -218,6 +218,7 @@ class Rehearsal:
                 positions=self._positions,
                 indices=self._positions,
                 seed=0,
+                keys=self._positions,
             )
 
 

@@ -68,7 +68,7 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
         arithmetic(job.train.precision, job.compute),
         contextlib.ExitStack() as held,
     ):
-        data = job.data.open()
+        data = job.data.open(labels=job.task.labels is not None)
         about = describe(job, data)
         world.first_does(lambda: held.enter_context(lock(folder / ".lock", "swath train")))
         if job.init is not None:
@@ -204,11 +204,12 @@ def describe(job: TrainJob, data: Data) -> About:
     train_part = data.select("train")
     if not len(train_part.indices):
         raise ConfigError(f"{job.data.store}: no sample is in the training part of the split")
-    counts = train_part.counts if label.has_classes else None
+    counts = train_part.counts if label.has_classes and data.labelled else None
+    inputs = inputs_of(job, data.bands, data.grid)
     return About(
         model=job.model,
-        inputs=inputs_of(job, data.bands, data.grid),
-        outputs=job.task.bind(label, counts).outputs,
+        inputs=inputs,
+        outputs=job.task.bind(label, counts, inputs).outputs,
         task=job.task,
         label=label,
         counts=None if counts is None else tuple(counts.tolist()),

@@ -1,0 +1,104 @@
+"""Masked autoencoder: learns images without labels, by filling in patches that are hidden."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from swath.config import ConfigError
+from swath.models import Inputs, Outputs, check_outputs
+from swath.models._transformer import Transformer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class MAE(Transformer):
+    """Transformer over the patches shown, and a small one that fills in the others; its encoder is
+    a ``vit`` of the same settings."""
+
+    dense: ClassVar[bool | None] = True
+    masked: ClassVar[bool] = True
+
+    mask_ratio: float = 0.75
+    """Share of the patches that is hidden, 0..1. How many are shown is rounded: to the nearest
+    multiple of 16, else of 8, if that is off by an eighth at most (48 of 196, 16 of 64, 8 of 36),
+    else to a whole number (6 of 25). Ranks that share tokens, and GPUs, like such numbers."""
+    positions: Literal["learned", "waves"] = "waves"
+    """waves: fixed sines and cosines, continued to images of another size. learned: a vector for
+    each place, stretched to images of another size."""
+    class_token: bool = False
+    """Whether a token of no place goes along, as in the paper, for a ``vit`` that is to read its
+    output from one."""
+    decoder: Literal["full", "cross"] = "full"
+    """full: all tokens attend to all, and all hidden patches are filled in. cross: each hidden
+    patch attends to those shown, and a part of the hidden ones is filled in: much less work."""
+    predicted: float | None = None
+    """Only for decoder=cross: the share of the hidden patches that is filled in, above 0, up to 1;
+    None means a third. Others in every sample, and in every epoch."""
+    decoder_width: int | None = None
+    """Numbers in a token of the decoder; None: 512, or as in the encoder if that has less."""
+    decoder_depth: int = 8
+    """Blocks of the decoder. With eight it is most of the work for small encoders; two are less
+    than a third of that."""
+    decoder_heads: int | None = None
+    """Heads of attention in the decoder, which divide its width; None: one for each 32 numbers."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        width, depth, heads = self.decoder_shape
+        if min(width, depth, heads) < 1 or width % heads:
+            raise ConfigError(
+                f"decoder_width={width} must be a multiple of decoder_heads={heads}, and"
+                f" decoder_depth={depth} at least 1"
+            )
+        for name, each in (("width", self.shape[0]), ("decoder_width", width)):
+            if self.positions == "waves" and each % 4:
+                raise ConfigError(f"positions=waves needs a {name} that 4 divides, not {each}")
+        if not 0 < self.mask_ratio < 1:
+            raise ConfigError(f"mask_ratio={self.mask_ratio} must be above 0 and below 1")
+        if self.predicted is not None and self.decoder != "cross":
+            raise ConfigError(
+                f"predicted={self.predicted} has no effect with decoder={self.decoder}, which fills"
+                " in all hidden patches; leave it out or set decoder=cross"
+            )
+        if self.predicted is not None and not 0 < self.predicted <= 1:
+            raise ConfigError(f"predicted={self.predicted} must be above 0 and at most 1")
+
+    @property
+    def decoder_shape(self) -> tuple[int, int, int]:
+        """Width, depth and heads of the decoder."""
+        width = min(512, self.shape[0]) if self.decoder_width is None else self.decoder_width
+        heads = max(1, width // 32) if self.decoder_heads is None else self.decoder_heads
+        return width, self.decoder_depth, heads
+
+    def build(self, inputs: Inputs, outputs: Outputs) -> nn.Module:
+        from swath.nn.mae import MaskedAutoencoder
+
+        check_outputs(self, outputs)
+        if -(-inputs.size // self.patch) == 1:
+            raise ConfigError(
+                f"patch={self.patch} makes one patch of samples of {inputs.size} px, and nothing "
+                f"could be hidden; make it {max(1, inputs.size // 4)} or less"
+            )
+        share = 1.0 if self.decoder == "full" else self.predicted or 1 / 3
+        width, depth, heads = self.shape
+        decoder_width, decoder_depth, decoder_heads = self.decoder_shape
+        return MaskedAutoencoder(
+            self.embedding(inputs),
+            outputs.channels,
+            size=inputs.size,
+            patch=self.patch,
+            width=width,
+            depth=depth,
+            heads=heads,
+            class_token=self.class_token,
+            positions=self.positions,
+            mask_ratio=self.mask_ratio,
+            decoder=self.decoder,
+            decoder_width=decoder_width,
+            decoder_depth=decoder_depth,
+            decoder_heads=decoder_heads,
+            predicted=share,
+        )

@@ -1,0 +1,253 @@
+"""Masked autoencoder: shown some patches of an image, it fills in others.
+
+Only the patches that are shown are encoded. A smaller decoder then gets them and, for each patch
+asked for, one and the same learned token with the place of that patch. ``Decoder``: all tokens
+attend to all. ``CrossDecoder``: those asked for attend to the ones shown, and to nothing else; so
+each is filled in alone, and a part of them may be asked for.
+
+Tokens are kept in the order shown, then asked: attention knows no order but that of the places
+added to them, and no token has to be moved back into its row. Which patches are shown is for the
+caller to say.
+
+The encoder's layers are named as in :mod:`swath.nn.vit`, the decoder's as in the paper's code, and
+``decoder_pred`` writes a patch as there: row by row, all bands of a pixel together. Positions are
+stored without the leading 1.
+
+Sources: He et al. 2022, arXiv:2111.06377; the other decoder, Fu et al. 2024, arXiv:2401.14391
+(CrossMAE), here without its learned mixture of the encoder's layers: the decoder reads the last.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+
+from swath.nn.attention import CrossAttention
+from swath.nn.block import Block, Mlp
+from swath.nn.patch import PatchEmbed, SpectralPatchEmbed
+from swath.nn.position import kept_waves, resized
+from swath.nn.resize import pad_to_multiple
+from swath.nn.vit import without_leading_ones
+
+
+class MaskedAutoencoder(nn.Module):
+    """Encoder of the patches shown, and decoder of those asked for.
+
+    size: height and width in pixels of a training sample; fixes the grid of learned positions.
+    mask_ratio: share of the patches that is hidden. predicted: share of the hidden ones that is
+    asked for. Both only answer :meth:`numbers`. embeds: the layer whose features stand for an image.
+    """
+
+    embeds: ClassVar = "norm"
+
+    def __init__(
+        self,
+        patch_embed: PatchEmbed | SpectralPatchEmbed,
+        channels: int,
+        *,
+        size: int,
+        patch: int,
+        width: int,
+        depth: int,
+        heads: int,
+        class_token: bool,
+        positions: Literal["learned", "waves"],
+        mask_ratio: float,
+        decoder: Literal["full", "cross"],
+        decoder_width: int,
+        decoder_depth: int,
+        decoder_heads: int,
+        predicted: float,
+    ) -> None:
+        super().__init__()
+        self.patch, self.channels = patch, channels
+        self.mask_ratio, self.predicted, self.cross = mask_ratio, predicted, decoder == "cross"
+        # Tokens of the cross decoder look at others than themselves: they cannot be shared out.
+        self.trunk = ("blocks",) if self.cross else ("blocks", "decoder_blocks")
+        side = -(-size // patch)
+        self.grid = (side, side)
+        self.ahead = int(class_token)
+        learned, places = positions == "learned", self.ahead + side * side
+
+        self.patch_embed = patch_embed
+        self.cls_token = nn.Parameter(torch.empty(width)) if class_token else None
+        self.pos_embed = nn.Parameter(torch.empty(places, width)) if learned else None
+        self.blocks = nn.ModuleList(Block(width, heads, 4 * width) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+
+        self.decoder_embed = nn.Linear(width, decoder_width)
+        self.mask_token = nn.Parameter(torch.empty(decoder_width))
+        self.decoder_pos_embed = (
+            nn.Parameter(torch.empty(places, decoder_width)) if learned else None
+        )
+        kind = CrossBlock if self.cross else Block
+        self.decoder_blocks = nn.ModuleList(
+            kind(decoder_width, decoder_heads, 4 * decoder_width) for _ in range(decoder_depth)
+        )
+        self.decoder_norm = nn.LayerNorm(decoder_width, eps=1e-6)
+        self.decoder_pred = nn.Linear(decoder_width, patch * patch * channels)
+        self._start()
+        self.register_load_state_dict_pre_hook(without_leading_ones)
+
+    def _start(self) -> None:
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear) and not name.startswith("patch_embed"):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for token in (self.cls_token, self.mask_token, self.pos_embed, self.decoder_pos_embed):
+            if token is not None:
+                nn.init.normal_(token, std=0.02)
+
+    def numbers(self, height: int, width: int) -> tuple[int, int, int]:
+        """Return how many patches an image has, how many of them training shows, and how many it
+        asks for."""
+        patches = -(-height // self.patch) * -(-width // self.patch)
+        shown = shown_of(patches, self.mask_ratio)
+        return patches, shown, max(1, round(self.predicted * (patches - shown)))
+
+    def usual(self, image: Float[Tensor, "b c h w"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the arguments of a forward pass in training, with some patches of each image."""
+        patches, shown, asked = self.numbers(*image.shape[-2:])
+        order = torch.arange(patches, device=image.device).expand(len(image), -1)
+        return image, order[:, :shown], order[:, shown : shown + asked]
+
+    def forward(
+        self,
+        image: Float[Tensor, "b c h w"],
+        shown: Int[Tensor, "b k"] | None = None,
+        asked: Int[Tensor, "b m"] | None = None,
+    ) -> Float[Tensor, "b m q"] | Float[Tensor, "b k h w"]:
+        """Return the patches ``asked`` for, of q = patch² * channels numbers each.
+
+        shown, asked: numbers of patches, row by row; of the decoder ``full`` asked are all that are
+        not shown. Without them the whole image is shown, and a whole image comes back.
+        """
+        grid = self.grid_of(image)
+        tokens = self.norm(self._through(self.blocks, self._embedded(image, shown)))
+        found = self._decoded(self.decoder_embed(tokens), grid, shown, asked)
+        found = self.decoder_pred(self.decoder_norm(found))
+        if asked is not None:
+            return found
+        height, width = image.shape[-2:]
+        return joined(found, grid, self.channels)[..., :height, :width]
+
+    def tokens(
+        self, image: Float[Tensor, "b c h w"], wavelengths: Float[Tensor, " n"] | None = None
+    ) -> tuple[Float[Tensor, "b t d"], tuple[int, int]]:
+        """Return the encoder's tokens of all patches, the class token first, and the grid."""
+        embedded = self._embedded(image, None, wavelengths)
+        return self.norm(self._through(self.blocks, embedded)), self.grid_of(image)
+
+    def grid_of(self, image: Tensor) -> tuple[int, int]:
+        """Return rows and columns of the patches of ``image``."""
+        return -(-image.shape[-2] // self.patch), -(-image.shape[-1] // self.patch)
+
+    def _embedded(
+        self,
+        image: Tensor,
+        shown: Tensor | None,
+        wavelengths: Tensor | None = None,
+    ) -> Float[Tensor, "b t d"]:
+        """Return the tokens of the patches ``shown`` (None: of all) before the first block."""
+        image = pad_to_multiple(image, self.patch)
+        grid = self.grid_of(image)
+        if shown is not None:
+            image = side_by_side(image, shown, self.patch)
+        x = self.patch_embed(image, wavelengths).flatten(2).mT
+        own, places = self._places(self.pos_embed, grid, x)
+        x = x + (places if shown is None else places[shown])
+        if self.cls_token is None:
+            return x
+        return torch.cat([(self.cls_token + own).expand(len(x), 1, -1).to(x.dtype), x], 1)
+
+    def _decoded(
+        self, x: Tensor, grid: tuple[int, int], shown: Tensor | None, asked: Tensor | None
+    ) -> Float[Tensor, "b m e"]:
+        """Return what the decoder makes of the encoder's tokens (b, t, e), for those asked for."""
+        own, places = self._places(self.decoder_pos_embed, grid, x)
+        first, x = x.split([self.ahead, x.shape[1] - self.ahead], 1)
+        x = x + (places if shown is None else places[shown])
+        known = torch.cat([first + own, x], 1) if self.ahead else x
+        if not self.cross and asked is None:
+            return self._through(self.decoder_blocks, known)[:, self.ahead :]
+        hidden = self.mask_token.to(x.dtype) + (
+            places.expand(len(x), -1, -1) if asked is None else places[asked]
+        )
+        if self.cross:
+            for block in self.decoder_blocks:
+                hidden = block(hidden, known)
+            return hidden
+        every = torch.cat([known, hidden], 1)
+        return self._through(self.decoder_blocks, every)[:, known.shape[1] :]
+
+    @staticmethod
+    def _through(blocks: nn.ModuleList, x: Tensor) -> Tensor:
+        for block in blocks:
+            x = block(x)
+        return x
+
+    def _places(
+        self, learned: Tensor | None, grid: tuple[int, int], like: Tensor
+    ) -> tuple[Tensor | float, Float[Tensor, "n d"]]:
+        """Return what is added to the class token, and to the patches of ``grid``."""
+        if learned is None:
+            return 0.0, kept_waves(*grid, like.shape[-1], like.dtype, like.device)
+        own, places = learned.split([self.ahead, len(learned) - self.ahead])
+        return own if self.ahead else 0.0, resized(places, self.grid, grid)
+
+
+class CrossBlock(nn.Module):
+    """Tokens that ask those known, then a network on each; both add to what was there."""
+
+    unit = True
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.cross_attn = CrossAttention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = Mlp(width, hidden)
+
+    def forward(
+        self, x: Float[Tensor, "b m d"], known: Float[Tensor, "b k d"]
+    ) -> Float[Tensor, "b m d"]:
+        x = x + self.cross_attn(self.norm1(x), known)
+        return x + self.mlp(self.norm2(x))
+
+
+def shown_of(patches: int, mask_ratio: float) -> int:
+    """Return how many of so many patches are shown: (1 - mask_ratio) of them, brought to the
+    nearest multiple of 16, else of 8, if one is within an eighth of that; at least 1, and not all.
+    """
+    wanted = patches * (1 - mask_ratio)
+    near = (step * round(wanted / step) for step in (16, 8))
+    found = next((n for n in near if abs(n - wanted) <= wanted / 8), round(wanted))
+    return min(max(found, 1), max(patches - 1, 1))
+
+
+def side_by_side(
+    image: Float[Tensor, "b c h w"], shown: Int[Tensor, "b k"], patch: int
+) -> Float[Tensor, "b c p s"]:
+    """Return the patches ``shown`` as an image of one row of patches, s = k * patch."""
+    cut = image.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
+    row, col = shown // cut.shape[4], shown % cut.shape[4]
+    sample = torch.arange(len(image), device=image.device)[:, None]
+    found = cut[sample, :, row, :, col]  # (b, k, c, p, p)
+    return found.permute(0, 2, 3, 1, 4).flatten(3)
+
+
+def patches_of(image: Shaped[Tensor, "b c h w"], patch: int) -> Shaped[Tensor, "b n q"]:
+    """Return the patches of an image whose sides are multiples of ``patch``, row by row; in each
+    its pixels row by row, all bands of a pixel together: q = patch² * c."""
+    cut = image.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
+    return cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+
+
+def joined(
+    patches: Shaped[Tensor, "b n q"], grid: tuple[int, int], channels: int
+) -> Shaped[Tensor, "b c h w"]:
+    """Return the image whose patches :func:`patches_of` would return."""
+    side = round((patches.shape[2] // channels) ** 0.5)
+    cut = patches.unflatten(2, (side, side, channels)).unflatten(1, grid)
+    return cut.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
