@@ -25,6 +25,8 @@ check: .venv/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --disable-error-code=arg-type --disable-error-code=assignment \
+	  --disable-error-code=method-assign --disable-error-code=union-attr benchmarks docs  # scripts: calls
 	$(BIN)/lint-imports
 
 docs: .venv/ready-docs

@@ -17,6 +17,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,7 @@ def theirs(run: Run, folder: Path, behind: bool) -> Callable[[], tuple[float, fl
             wait = timed(lambda: torch_checkpoint.save(run.flat(), checkpoint_id=folder))
             return wait, wait, wait
         future = torch_checkpoint.async_save(run.flat(), checkpoint_id=folder)
+        assert isinstance(future, Future)
         lost = wait = time.perf_counter() - begun
         while world.any(not future.done()):
             lost += run.update() - usual

@@ -51,7 +51,7 @@ def pieces(shape: tuple[int, int, int]) -> Callable[[int], np.ndarray]:
         row = rng.integers(image.shape[1] - shape[1] + 1)
         col = rng.integers(image.shape[2] - shape[2] + 1)
         piece = image[:, row : row + shape[1], col : col + shape[2]]
-        return np.ascontiguousarray(np.rot90(piece, rng.integers(4), (1, 2)))
+        return np.ascontiguousarray(np.rot90(piece, int(rng.integers(4)), (1, 2)))
 
     return cut
 

@@ -54,9 +54,12 @@ SIZE, CLASSES, WARM = 32, 10, 5
 class Unwatched(Usage):
     """What the record had before: one division."""
 
+    _since: tuple[float, int, float, float]
+
     def figures(self, samples: int, data_waited: float) -> dict:
-        before, self._since = self._since, (time.perf_counter(), samples, data_waited, 0.0)
-        return {"samples_per_s": (samples - before[1]) / (self._since[0] - before[0])}
+        before, now = self._since, time.perf_counter()
+        self._since = (now, samples, data_waited, 0.0)
+        return {"samples_per_s": (samples - before[1]) / (now - before[0])}
 
 
 class InMemory:

@@ -30,6 +30,7 @@ from swath.data.chip import Label
 from swath.data.imagery import Imagery
 from swath.data.normalize import Normalizer
 from swath.data.sensor import load_sensor
+from swath.data.split import Split
 from swath.models import Inputs, Model
 from swath.models.unet import UNet
 from swath.models.vit import ViT
@@ -38,6 +39,7 @@ from swath.predict.mapping import Mapping
 from swath.predict.settings import Predict
 from swath.tasks.segment import Segment
 from swath.train.export import About, LoadedModel
+from swath.train.heldout import Trained
 
 SENSOR = "sentinel2_l2a"
 LABEL = Label(kind="mask", classes=tuple(f"class {i}" for i in range(8)))
@@ -91,10 +93,14 @@ def model_of(kind: str, tile: int) -> LoadedModel:
             shift=(2000.0,) * count,
             factor=(900.0,) * count,
             nodata=(0.0,) * count,
+            scale=(sensor.scale,) * count,
+            offset=(sensor.offset,) * count,
+            unit=(sensor.unit,) * count,
         ),
         seed=0,
         samples=0,
         update=0,
+        trained=Trained(store="", split=Split()),
     )
     network = about.model.build(about.inputs, about.outputs).eval().requires_grad_(False)
     return LoadedModel(network, objective, about)

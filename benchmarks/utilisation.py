@@ -94,7 +94,9 @@ def ours(model: nn.Module, batches: list[Batch], options: argparse.Namespace) ->
 
 def by_hand(model: nn.Module, batches: list[Batch], options: argparse.Namespace) -> Update:
     optimizer = AdamW(fused=options.fused).build(model)
-    for block in model.blocks:  # as ours: each block by itself
+    blocks = model.blocks
+    assert isinstance(blocks, nn.ModuleList)
+    for block in blocks:  # as ours: each block by itself
         block.forward = torch.compile(block.forward)
 
     def update() -> float:
