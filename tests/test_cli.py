@@ -23,6 +23,8 @@ VERBS = [
     ["evaluate"],
     ["predict"],
     ["embed"],
+    ["probe"],
+    ["similar"],
     ["baseline"],
     ["report"],
     ["show"],

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
         export,
         load,
         predict,
+        probe,
         report,
+        similar,
         train,
     )
 
@@ -45,7 +47,9 @@ __all__ = [
     "export",
     "load",
     "predict",
+    "probe",
     "report",
+    "similar",
     "train",
 ]
 

@@ -202,6 +202,46 @@ def embed(settings: Settings = None, ranks: Ranks = 1) -> None:
         print(f"{made.path}: {each} vectors of {made.width}")
 
 
+@app.command(short_help="Find places like a given one.")
+def similar(
+    settings: Settings = None,
+    sample: Annotated[str, typer.Option(help="name or number of a sample of the store")] = "",
+    at: Annotated[str, typer.Option(help="a place: longitude,latitude in degrees")] = "",
+    count: Annotated[int, typer.Option(help="places to find")] = 8,
+) -> None:
+    """Find the places of the store that are most like a sample, or like what lies at a place.
+
+    Prints a table, and leaves it in the run folder's embed/ as csv, as GeoJSON for QGIS, and as a
+    picture of the chips. None of them overlaps the query or a better one.
+    """
+    from swath import run
+    from swath.embed.similar import text
+
+    if bool(sample) == bool(at):
+        raise ConfigError(
+            "like what? Name one of both: --sample NAME, or --at LON,LAT, as --at 13.1,52.4"
+        )
+    if at:
+        from swath.embed.places import read_place
+
+        read_place(at)
+    matches, files = run.similar(_chosen("similar", settings), at or sample, count)
+    print(text(matches), *files, sep="\n")
+
+
+@app.command(short_help="Score the model's features as they are.")
+def probe(settings: Settings = None) -> None:
+    """Score the trained model's features without training it further.
+
+    k nearest neighbours and a linear layer learn from 1, 10 and 100 % of the training part's
+    labels (probe.shares) and are scored on the test part. Table (csv, md) and picture stand in the
+    run folder's embed/.
+    """
+    from swath import run
+
+    print(run.probe(_chosen("probe", settings)))
+
+
 @app.command(short_help="Score what the model must beat.")
 def baseline(settings: Settings = None) -> None:
     """Fit and score the recipe's baselines on the same training and held-out parts."""

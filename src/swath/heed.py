@@ -23,6 +23,8 @@ HEEDED = {
     "evaluate": ("data", "batch", "train.precision", "compute", "parallel"),
     "predict": ("predict", "build.dataset", "train.precision", "compute", *_RANKS),
     "embed": ("embed", "data", "predict", "train.precision", "compute", *_RANKS),
+    "similar": ("embed", "data", "predict", "train.precision", "compute"),
+    "probe": ("probe", "seed", "embed", "data", "predict", "train.precision", "compute"),
     "report": ("data", "predict.scene", "build.dataset", "train.precision", "compute"),
     "export": ("data.store",),
     "baseline": (*_STORE, "data.split", "data.bands", "seed", "compute.threads", "baselines"),
@@ -33,14 +35,19 @@ HEEDED = {
 """What each verb heeds, with all below it. Training heeds everything: it writes it to the run
 folder, for the other verbs."""
 
-_TRAINED = ("evaluate", "predict", "embed", "report", "export")
+_TRAINED = ("evaluate", "predict", "embed", "similar", "probe", "report", "export")
 """Verbs that take a trained model as it is and compare themselves what made it."""
 
 _INSTEAD = {
     ("evaluate", "build"): "the store is scored as it was built; another one is data.store",
     ("evaluate", "predict"): "it scores the maps that swath predict has made",
-    ("embed", "build"): "the store is taken as it was built; another one is data.store",
-    ("embed", "batch"): "predict.windows_at_once is how many samples go together",
+    **{
+        (verb, path): why
+        for verb in ("embed", "similar", "probe")
+        for path, why in (
+            ("build", "the store is taken as it was built; another one is data.store"),
+        )
+    },
     ("predict", "data.store"): "predict.scene is what is mapped",
     ("predict", "build"): "predict.scene is what is mapped",
     ("predict", "batch"): "predict.windows_at_once is how many windows go together",

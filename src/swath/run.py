@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import pathlib
@@ -20,6 +21,7 @@ from swath.train.job import MAPPED, check_trained, sorted_arguments
 if TYPE_CHECKING:
     from swath.data.imagery import Imagery
     from swath.data.store import Store
+    from swath.embed.similar import Match
     from swath.embed.table import Table
     from swath.report.compare import Row
     from swath.train.dry import Layout
@@ -294,6 +296,13 @@ def embed(run: Run, progress: bool = True) -> Table:
     ConfigError if the model has no such features, takes other bands than the store has, or the run
     folder belongs to a model of other settings. Ranks that the launcher started share its files.
     """
+    return _embedded(run, progress)
+
+
+def _embedded(run: Run, progress: bool, whole: bool = False) -> Table:
+    """Return the embeddings of the store of ``run``; whole: of samples, also where each pixel has a
+    label, unless patches are asked for."""
+    from swath.embed.embedder import Embedder
     from swath.embed.samples import embed_samples
     from swath.embed.settings import FOLDER
     from swath.parallel.world import pick_device
@@ -301,13 +310,16 @@ def embed(run: Run, progress: bool = True) -> Table:
     from swath.train.score import data_of
 
     job = run.job()
-    check_trained(run.place, job)
+    check_trained(run.place, job, (*MAPPED, "data.bands", "data.split"))
     model = load_model(run.place)
+    settings = run.embed
+    if whole:
+        settings = dataclasses.replace(settings, pool=Embedder.of(model, settings).pool)
     with counter(progress and not here.rank(), "samples") as told:
         return embed_samples(
             model,
             data_of(job, model),
-            run.embed,
+            settings,
             run.place / FOLDER,
             device=pick_device(run.compute.device),
             precision=run.train.precision,
@@ -315,6 +327,50 @@ def embed(run: Run, progress: bool = True) -> Table:
             windows_at_once=run.predict.windows_at_once,
             progress=told,
         )
+
+
+@_named
+def similar(
+    run: Run, query: str, count: int = 8, progress: bool = True
+) -> tuple[list[Match], list[pathlib.Path]]:
+    """Return the place that ``query`` names and the ``count`` places of the store most like it by
+    the cosine of their embeddings; and the files with them, csv, geojson and png.
+
+    query: name or number of a sample, or "longitude,latitude" of a place that a sample shows.
+    ConfigError as for :func:`embed`, if there is no such sample, or there are not so many places.
+    """
+    from swath.data.store import Store
+    from swath.embed.places import Places, read_place
+    from swath.embed.similar import similar as found
+    from swath.embed.similar import write
+
+    _one_process("similar")
+    places = Places(Store.open(run.data.store), _embedded(run, progress, whole=True))
+    named = query in places.store.column("name") or "," not in query
+    number = places.named(query) if named else places.at(*read_place(query))
+    matches = found(places, number, count)
+    return matches, write(places, matches, query)
+
+
+@_named
+def probe(run: Run, progress: bool = True) -> str:
+    """Score the model's features as they are, by k nearest neighbours and a linear layer that learn
+    from the training part; return the table, which is also written beside the embeddings.
+
+    ConfigError as for :func:`embed`, if some of the test part was trained on, or if there are no
+    classes to tell apart.
+    """
+    from swath.embed.probe import markdown, notes, write
+    from swath.embed.probe import probe as scored
+    from swath.train.export import read_about
+
+    _one_process("probe")
+    data = run.data.open()
+    told = notes(data.select("test"), read_about(run.place).trained)
+    table = _embedded(run, progress)
+    rows = scored(table, run.probe, run.seed, run.compute.threads or here.cores())
+    files = write(table, rows, told)
+    return "\n".join([markdown(rows), *told, *map(str, files)])
 
 
 def _scene(run: Run) -> Imagery | None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from swath.config import ConfigError
 from swath.data.chip import Label
-from swath.embed.settings import Embed
+from swath.embed.settings import Embed, Pool
 from swath.models import Outputs
 from swath.nn.features import cells, layers_of
 from swath.train.export import LoadedModel
@@ -21,14 +21,14 @@ class Embedder(LoadedModel):
     """A model of which only the features are asked; see :meth:`of`."""
 
     layer: str
-    pool: str
+    pool: Pool
     unit: int
     """Side in pixels of what a vector is of; 0: of the whole image."""
     width: int
     """Numbers in a vector."""
 
     @classmethod
-    def of(cls, model: LoadedModel, settings: Embed, pool: str | None = None) -> Embedder:
+    def of(cls, model: LoadedModel, settings: Embed, pool: Pool | None = None) -> Embedder:
         """Return ``model`` as one that answers with the features that ``settings`` ask for.
 
         pool: in place of that of the settings. ConfigError if the model has no such layer, or the

@@ -7,6 +7,7 @@ from typing import Literal
 
 from swath.config import ConfigError
 
+Pool = Literal["token", "mean", "patches"]
 FOLDER = "embed"
 """Folder of embeddings, and of what is made from them, in a run folder."""
 
@@ -18,7 +19,7 @@ class Embed:
     layer: str | None = None
     """Layer whose output is taken, as blocks.5, layer3 or encoder.levels.2. None: the last before
     the head (norm of a vit, layer4 of a resnet, decoder of a unet)."""
-    pool: Literal["token", "mean", "patches"] | None = None
+    pool: Pool | None = None
     """Of a sample: its class token, the mean over its patches (pixels of a unet), or each of these
     by itself. None: the class token if there is one, else the mean; patches where each pixel has a
     label. Of a scene it is always each patch."""

@@ -1,0 +1,34 @@
+"""The verbs, on a small run: what they print and leave, and what they refuse."""
+
+import pytest
+
+from swath.config import ConfigError
+from tests.lab import invoke
+
+
+def test_from_a_run_to_embeddings_scores_and_places_alike(trained):
+    folder = trained / "runs/small/embed"
+    layer = "embed.layer=encoder.levels.0"
+    told = invoke("embed", "runs/small", layer)
+    assert "runs/small/embed/small-encoder.levels.0.zarr: " in told and " x 16 x 16 vec" in told
+    told = invoke("probe", "runs/small", layer, "probe.shares=[0.5]", "probe.draws=2")
+    assert "| linear | 0.5 | " in told and "of the test windows touch training pixels" in told
+    assert (folder / "small-encoder.levels.0-probe.png").exists()
+    told = invoke("similar", "runs/small", layer, "--sample", "3", "--count", "2")
+    assert "runs/small/embed/small-encoder.levels.0-mean-like-3.geojson" in told
+    assert "  cosine  " in told and "\n   2  " in told
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["similar", "runs/small"], r"like what\? Name one of both"),
+        (["similar", "runs/small", "--at", "a,b"], "is no place"),
+        (["embed", "runs/small", "batch.micro=1"], r"batch.micro was 2 there and is 1 now"),
+        (["probe", "runs/small", "probe.draws=0"], "must be at least 1"),
+        (["embed", "runs/small", "data.bands=[red]"], "takes bands red, green, blue"),
+    ],
+)
+def test_mistakes_are_told(trained, words, message):
+    with pytest.raises(ConfigError, match=message):
+        invoke(*words)
