@@ -13,6 +13,7 @@ idle core that slows the bare update instead. "Data wait" is inside the Trainer'
 """
 
 import argparse
+import dataclasses
 import statistics
 import tempfile
 import time
@@ -90,7 +91,8 @@ def measure(model: Model, store: str, updates: int, threads: int, folder: Path) 
         trainer.validation = None
         first = next(trainer.loader.stream(0, BATCH.samples))
         images = torch.randn(BATCH.samples, *first.image.shape[1:])
-        bare = Bare(network(about, 1), images, first.target.repeat(BATCH.passes))
+        other = network(dataclasses.replace(job, seed=1), about)
+        bare = Bare(other, images, first.target.repeat(BATCH.passes))
         resumed = clocks()
 
         def record(figures: dict) -> None:

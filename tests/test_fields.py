@@ -36,7 +36,7 @@ def test_a_run_and_its_training_agree_on_what_changes_no_result():
     trained = {field.name for field in dataclasses.fields(TrainJob)}
     assert set(FREE) == {name for name in OF_THE_MACHINE if name.split(".")[0] in trained}
     assert (
-        *("seed", "data", "augment", "model", "task", "init"),
+        *("seed", "data", "augment", "model", "task", "init", "adapt"),
         *("batch", "optim", "schedule", "train"),
     ) == RESULT
 

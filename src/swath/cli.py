@@ -136,16 +136,25 @@ def train(
         print(run.after_training(chosen, figures))
 
 
-@app.command(short_help="Write the model of an unfinished run.")
-def export(settings: Settings = None) -> None:
+@app.command(short_help="Write the model of an unfinished run, or for other programs.")
+def export(
+    settings: Settings = None,
+    names: Annotated[
+        str | None, typer.Option(help="For other programs: timm, or hf (Hugging Face).")
+    ] = None,
+) -> None:
     """Write the model of a run that has not come to its end: the best so far.
 
     That is the model of the best evaluation, or of the newest checkpoint if nothing was evaluated.
     swath train still goes on with the run, and writes the model of the end in its place.
+
+    With --names the model that the run has is written by the names of other programs:
+    timm.safetensors, or the folder hf, which transformers opens.
     """
     from swath import run
 
-    print(run.export(_chosen("export", settings)))
+    chosen = _chosen("export", settings)
+    print(run.export(chosen) if names is None else run.export_for(chosen, names))
 
 
 @app.command(short_help="Score the model, and its map, on the held-out part.")

@@ -143,6 +143,19 @@ def export(run: Run) -> pathlib.Path:
     return exported(run.job())
 
 
+def export_for(run: Run, names: str) -> pathlib.Path:
+    """Write the model of a run by the ``names`` of other programs, "timm" or "hf"; return where.
+
+    ConfigError for other names, or a network that others do not have.
+    """
+    from swath.train.foreign import LAYOUTS, write_foreign
+
+    _one_process("export")
+    if names not in LAYOUTS:
+        raise ConfigError(f"--names={names}: there are {' and '.join(LAYOUTS)}")
+    return write_foreign(run.place, names)
+
+
 @_named
 def dry_run(run: Run, ranks: int) -> Layout:
     """Return how training would lie on ``ranks`` ranks: memory, exchanges, updates; starts none.

@@ -11,6 +11,7 @@ import pathlib
 import re
 from dataclasses import dataclass, field
 
+from swath.adapt import Adapt
 from swath.baselines import Baseline
 from swath.batch.schedule import Schedule
 from swath.batch.size import BatchSize
@@ -36,6 +37,7 @@ COLLECTIONS: dict[str, type[Choice]] = {
     "build.dataset": Dataset,
     "model": Model,
     "task": Task,
+    "adapt": Adapt,
     "optim": Optimizer,
     "baselines": Baseline,
 }
@@ -80,6 +82,8 @@ class Run:
     """What is learned; needed to train."""
     init: Init | None = None
     """Weights to begin with, as init: {from: runs/pretrained}; null: random ones."""
+    adapt: Adapt | None = None
+    """What of them learns, and how fast; null: all of it, alike."""
     batch: BatchSize = field(default_factory=BatchSize)
     """Samples of an update and of a microbatch."""
     optim: Optimizer = field(default_factory=AdamW)

@@ -70,7 +70,7 @@ def about_of(run: TrainJob):
 
 def begun(run: TrainJob) -> dict[str, torch.Tensor]:
     """Return the first weights of ``run``."""
-    model = network(about_of(run), run.seed)
+    model = network(run, about_of(run))
     begin(run.init, about_of(run), model, World.alone())
     return model.state_dict()
 
@@ -107,7 +107,7 @@ def test_places_and_patches_are_adapted_and_another_head_begins_anew(store, pret
     assert found.new == ["head.weight", "head.bias"]  # one output for each pixel of a patch
     assert sorted(found.left_out) == ["head.bias", "head.weight"]
     assert {n: v().shape for n, v in found.values.items()}.items() <= {
-        n: t.shape for n, t in network(about_of(run), 0).state_dict().items()
+        n: t.shape for n, t in network(run, about_of(run)).state_dict().items()
     }.items()
 
 

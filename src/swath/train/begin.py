@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from swath.parallel.fill import hand_out, hollow, shapes
 from swath.parallel.world import World
+from swath.train.adapted import heads
 from swath.train.export import About
 from swath.train.given import about_weights, read_weights
 from swath.train.init import Init
@@ -41,6 +42,11 @@ def begin(init: Init, about: About, model: nn.Module, world: World) -> None:
         log.info("begun with the weights of %s", init.from_)
         for line in found.table():
             log.info("%s", line)
+        if found.lacking:
+            log.warning(
+                "%s has no weights for %d tensors of this network, which begin at random: %s",
+                *(init.from_, len(found.lacking), ", ".join(found.lacking)),
+            )
 
 
 def matched(init: Init, about: About) -> Match:
@@ -56,25 +62,10 @@ def matched(init: Init, about: About) -> Match:
     return match(
         given,
         hollow(lambda: about.model.build(about.inputs, about.outputs)),
-        heads(about),
+        heads(about.model, about.inputs, about.outputs),
         Bands(names, wanted, init.missing),
         same_heads=source is None or source.label.classes == about.label.classes,
     )
-
-
-def heads(about: About) -> set[str]:
-    """Return the names of the tensors whose shape follows from the number of outputs."""
-    more = dataclasses.replace(about.outputs, channels=about.outputs.channels + 1)
-    here, there = (
-        {
-            n: t.shape
-            for n, t in hollow(lambda o=o: about.model.build(about.inputs, o))  # type: ignore[misc]
-            .state_dict()
-            .items()
-        }
-        for o in (about.outputs, more)
-    )
-    return {name for name, shape in here.items() if there.get(name) != shape}
 
 
 def share(init: Init, world: World) -> Init:

@@ -51,18 +51,23 @@ def cost(
     device: torch.device,
     precision: str,
     machine: str | None = None,
+    *,
+    passes: int = 3,
 ) -> Cost:
     """Return the cost of a sample for the network that ``build`` makes, and the rate of ``device``.
 
-    machine: whose stated peak rate is taken, a name or a file; None: the rate is measured.
+    machine: whose stated peak rate is taken, a name or a file; None: the rate is measured. passes:
+    forward passes that forward and backward cost; fewer where parameters are frozen.
     """
-    counted = work(build, inputs)
+    counted = work(build, inputs, passes)
     flops, tokens = counted if counted else (None, None)
     rate, source = peak(device, precision, machine)
     return Cost(flops=flops, tokens=tokens, peak=rate, peak_from=source)
 
 
-def work(build: Callable[[], nn.Module], inputs: Inputs) -> tuple[int, int | None] | None:
+def work(
+    build: Callable[[], nn.Module], inputs: Inputs, passes: int = 3
+) -> tuple[int, int | None] | None:
     """Return FLOPs (forward and backward) and tokens of one sample; None if they defy counting.
 
     The network is built and run on torch's meta device: shapes without values. One that training
@@ -84,7 +89,7 @@ def work(build: Callable[[], nn.Module], inputs: Inputs) -> tuple[int, int | Non
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         log.info("the record has no mfu: this network cannot be run without values (%s)", reason)
         return None
-    return 3 * counter.get_total_flops(), tokens[0] if tokens else None
+    return passes * counter.get_total_flops(), tokens[0] if tokens else None
 
 
 def peak(device: torch.device, precision: str, machine: str | None) -> tuple[float, str]:

@@ -26,6 +26,7 @@ from swath.data.chip import Label
 from swath.data.normalize import Normalizer
 from swath.files import check_folder, json_sum, read_json, write_file, write_json
 from swath.models import Inputs, Model, Outputs
+from swath.nn.lora import Merged
 from swath.tasks import Objective, Task
 from swath.train.heldout import Trained
 from swath.train.init import ABOUT, WEIGHTS
@@ -102,7 +103,9 @@ class LoadedModel:
         return self.about.normalize
 
 
-def save_model(folder: pathlib.Path, weights: Mapping[str, Tensor | Stored], about: About) -> None:
+def save_model(
+    folder: pathlib.Path, weights: Mapping[str, Tensor | Stored | Merged], about: About
+) -> None:
     """Write weights and what they mean below ``folder``, replacing older ones.
 
     weights: whole; those of a checkpoint are read one after the other, so that any model fits.

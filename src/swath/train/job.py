@@ -18,9 +18,10 @@ from typing import Any
 
 import yaml
 
+from swath.adapt import Adapt
 from swath.batch.schedule import Schedule
 from swath.batch.size import BatchSize
-from swath.config import ConfigError, build, dump, plain
+from swath.config import ConfigError, build, dump, kind_of, plain
 from swath.data.augment import Augment
 from swath.data.loader import DataSettings
 from swath.fields import default_of, free, free_fields
@@ -50,6 +51,7 @@ class TrainJob:
     model: Model
     task: Task
     init: Init | None = None
+    adapt: Adapt | None = None
     batch: BatchSize = field(default_factory=BatchSize)
     optim: Optimizer = field(default_factory=AdamW)
     schedule: Schedule = field(default_factory=Schedule)
@@ -63,6 +65,18 @@ class TrainJob:
             raise ConfigError(
                 f"train.samples={self.train.samples} is less than one update of"
                 f" batch.samples={self.batch.samples}; nothing would be learned"
+            )
+        if self.adapt is not None and self.adapt.freezes and self.init is None:
+            raise ConfigError(
+                f"adapt.kind={kind_of(type(self.adapt))} keeps the weights that the run begins"
+                " with, and these would be random: say whose they are by init.from, or leave"
+                " adapt out"
+            )
+        if self.adapt is not None and not self.adapt.cuts and self.parallel.pipeline > 1:
+            raise ConfigError(
+                f"parallel.pipeline={self.parallel.pipeline}: with adapt.kind="
+                f"{kind_of(type(self.adapt))} only the last piece would have something to learn;"
+                " set pipeline=1, and shard or replicate in its place"
             )
         try:
             self.schedule.check(self.train.samples)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from swath.config import ConfigError
 from swath.nn import transfer
+from swath.train import names
 from swath.train.given import Given
 
 LEAST = 0.25
@@ -37,6 +38,8 @@ class Match:
     """By the names that they have there."""
     new: list[str] = field(default_factory=list)
     """Of the network, begun at random."""
+    lacking: list[str] = field(default_factory=list)
+    """Those of them that are no heads."""
 
     def table(self) -> Iterator[str]:
         """Yield lines that say all of it."""
@@ -64,12 +67,11 @@ def match(
     bands: Bands,
     *,
     same_heads: bool = True,
-    added: Collection[str] = (),
 ) -> Match:
     """Return how ``given`` becomes the weights of ``network``, which may be hollow.
 
     heads: names of tensors whose shape follows from the outputs. same_heads: whether heads of the
-    same shape mean the same. added: names that no weights are expected to have.
+    same shape mean the same.
     ConfigError if hardly anything matches, or what has to fit does not, with the numbers.
     """
     wanted = {name: tuple(t.shape) for name, t in network.state_dict().items()}
@@ -87,7 +89,7 @@ def match(
         if name in heads and not (same_heads and tensor.shape == shape):
             found.new.append(name)
             continue
-        used.add(theirs)
+        used.update(theirs)
         how: str | None = None
         if name.rpartition(".")[2] == "pos_embed" and len(shape) == len(tensor.shape) == 2:
             tensor, how = _places(name, tensor, network, shape, "cls_token" in ours)
@@ -98,7 +100,7 @@ def match(
             how = "; ".join(filter(None, [how, bands_how])) or None
         if tensor.shape != shape:
             raise ConfigError(
-                f"init.from: {theirs} is {_by(tensor.shape)} there and {_by(shape)} in this"
+                f"init.from: {theirs[0]} is {_by(tensor.shape)} there and {_by(shape)} in this"
                 " network; set model to the width, depth and kind of the network that the weights"
                 " are of"
             )
@@ -108,7 +110,8 @@ def match(
         else:
             found.adapted[name] = how
     found.left_out = [name for name in given if name not in used]
-    _enough(found, given, [n for n in wanted if n not in heads and n not in added])
+    found.lacking = [name for name in found.new if name not in heads]
+    _enough(found, given, [n for n in wanted if n not in heads])
     return found
 
 
@@ -125,7 +128,7 @@ def _enough(found: Match, given: Mapping[str, Given], expected: list[str]) -> No
 
 def _renamed(
     given: Mapping[str, Given], wanted: Mapping[str, object]
-) -> dict[str, tuple[str, Given]]:
+) -> dict[str, tuple[tuple[str, ...], Given]]:
     """Return ``given`` by the network's names, each with its own: a prefix there (``encoder.``) is
     left out, or one here put before, whichever makes most names meet."""
 
@@ -133,13 +136,16 @@ def _renamed(
         parts = {tuple(name.split(".")[:-1][:n]) for name in names for n in range(deep + 1)}
         return sorted({".".join(part) + "." if part else "" for part in parts}, key=len)
 
-    def by(prefix: str, before: str) -> dict[str, str]:
-        stripped = {n.removeprefix(prefix): n for n in given if n.startswith(prefix)}
-        return {before + name: theirs for name, theirs in stripped.items()}
+    known = names.here(given)
 
-    pairs = itertools.product(prefixes(given, 2), prefixes(wanted, 1))
-    best = max((by(*pair) for pair in pairs), key=lambda names: len(names.keys() & wanted.keys()))
-    return {name: (theirs, given[theirs]) for name, theirs in best.items()}
+    def by(prefix: str, before: str) -> dict[str, str]:
+        others = {n: n for n in known if not n.startswith(prefix)}
+        stripped = {n.removeprefix(prefix): n for n in known if n.startswith(prefix)}
+        return {before + name: own for name, own in (others | stripped).items()}
+
+    pairs = itertools.product(prefixes(known, 2), prefixes(wanted, 1))
+    best = max((by(*pair) for pair in pairs), key=lambda found: len(found.keys() & wanted.keys()))
+    return {name: known[own] for name, own in best.items()}
 
 
 def _first_layer(wanted: Mapping[str, tuple[int, ...]], bands: int) -> str | None:

@@ -32,6 +32,7 @@ from swath.parallel.pipeline import Border, Pipeline
 from swath.parallel.replica import Replica
 from swath.parallel.settings import Degrees
 from swath.tasks import Objective
+from swath.train.adapted import build, factors, optimizer
 from swath.train.ema import Average
 from swath.train.job import TrainJob
 from swath.train.precision import AUTOCAST, DTYPES
@@ -96,7 +97,7 @@ class Rehearsal:
         self._positions.numpy = lambda **_: values.copy()  # type: ignore[method-assign]
 
     def build(self) -> nn.Module:
-        model = self.job.model.build(self.inputs, self.objective.outputs)
+        model = build(self.job, self.inputs, self.objective.outputs)
         return model.to(DTYPES[self.job.train.precision])
 
     def share(self, rank: int, microbatches: int, most: int | None) -> Share:
@@ -149,7 +150,7 @@ class Rehearsal:
             bucket = job.parallel.bucket << 20
             replica = Replica(model, mesh, autocast=self.autocast, bucket=bucket)
             replica.check(job.batch.passes)
-            optimizer = self._optimizer(model)
+            learner = self._optimizer(model)
             average = None if job.train.ema is None else Average(model, job.train.ema)
             if isinstance(model, Pipeline):
                 pipeline, (first,) = model, self._batches(1)
@@ -157,7 +158,7 @@ class Rehearsal:
                 replica.call(lambda _, batch: pipeline.know(batch.image, known), first)
                 del first
             live.name(PARAMETERS, [*model.parameters(), *model.buffers()])
-            live.name(OPTIMISER, _states(optimizer))
+            live.name(OPTIMISER, _states(learner))
             live.name(AVERAGE, [] if average is None else average.tensors.values())
             for number in numbers:
                 live.begin()
@@ -167,7 +168,7 @@ class Rehearsal:
                     norm = replica.norm()
                     if job.train.clip is not None:
                         replica.clip(norm, job.train.clip)
-                    optimizer.step()
+                    learner.step()
                     replica.settle()
                     if average is not None:
                         average.update(model, job.batch.samples)
@@ -176,15 +177,16 @@ class Rehearsal:
 
     def _optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """Return the optimiser with all that it remembers after an update."""
-        optimizer = self.job.optim.build(model)
-        for group in optimizer.param_groups:
+        rates = factors(self.job, self.inputs, self.objective.outputs)
+        made = optimizer(self.job, model, rates)
+        for group in made.param_groups:
             if self.device == "gpu" and not group.get("fused"):
                 group["foreach"] = True  # as torch chooses on GPUs
             for p in group["params"]:
                 p.grad = torch.zeros_like(p)
-        optimizer.step()
-        optimizer.zero_grad()
-        return optimizer
+        made.step()
+        made.zero_grad()
+        return made
 
     def _known_borders(self) -> list[Border]:
         if self._borders is None:

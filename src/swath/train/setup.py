@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from swath import units
+from swath.adapt import Adapt
 from swath.config import ConfigError, plain
 from swath.data.chip import Batch
 from swath.data.loader import Data
@@ -31,6 +32,7 @@ from swath.parallel.fill import spread_hollow
 from swath.parallel.mesh import Mesh
 from swath.parallel.replica import Replica
 from swath.parallel.world import World
+from swath.train.adapted import build, factors, optimizer
 from swath.train.begin import begin, share
 from swath.train.checkpoint import Checkpoints
 from swath.train.cost import Cost, cost
@@ -113,7 +115,7 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
 
         def export() -> None:
             data.store.check_same()
-            export_model(trainer.checkpoints, chosen, folder, about, lost=progress.lost)
+            export_model(trainer.checkpoints, chosen, folder, about, progress.lost, job.adapt)
 
         world.first_does(export)
     lines = (figures for figures in reversed(read(folder)) if figures["update"] == chosen)
@@ -231,10 +233,10 @@ def inputs_of(job: TrainJob, bands: tuple[Band, ...], grid: tuple[int, int]) -> 
     return Inputs(bands=bands, size=height)
 
 
-def network(about: About, seed: int) -> nn.Module:
-    """Return the network of ``about`` with the random first weights of ``seed``, on the CPU."""
-    torch.manual_seed(seed)
-    return about.model.build(about.inputs, about.outputs)
+def network(job: TrainJob, about: About) -> nn.Module:
+    """Return the network of ``job`` with the random first weights of its seed, on the CPU."""
+    torch.manual_seed(job.seed)
+    return build(job, about.inputs, about.outputs)
 
 
 def assemble(
@@ -243,7 +245,8 @@ def assemble(
     """Return the trainer of ``job``, where the newest checkpoint of its folder left it."""
     replica = _first_replica(about, job, world)
     # After the replica, which may put other parameters in place of the model's own.
-    state = TrainState(replica.model, job.optim.build(replica.model))
+    rates = factors(job, about.inputs, about.outputs)
+    state = TrainState(replica.model, optimizer(job, replica.model, rates))
     if job.train.ema is not None:
         state.average = Average(replica.model, job.train.ema)
     folder = pathlib.Path(job.folder) / "checkpoints"
@@ -300,6 +303,7 @@ def _cost(about: About, job: TrainJob, world: World) -> Cost:
         world.device,
         job.train.precision,
         job.compute.machine,
+        passes=3 if job.adapt is None else job.adapt.passes,
     )
 
 
@@ -316,13 +320,13 @@ def _first_replica(about: About, job: TrainJob, world: World) -> Replica:
     """Return the untrained network of ``about`` as the ranks of ``world`` hold it together."""
     mesh = Mesh.of(world, job.parallel)
 
-    def build() -> nn.Module:
-        return network(about, job.seed).to(DTYPES[job.train.precision])
+    def first() -> nn.Module:
+        return network(job, about).to(DTYPES[job.train.precision])
 
     degrees = mesh.degrees
     if degrees.shard * degrees.tensor * degrees.pipeline == 1:  # each rank has it whole anyway
-        return make_replica(build().to(world.device), job, world)
-    return _replica(spread_hollow(build, mesh, job.parallel, **_how(job)), mesh, job)
+        return make_replica(first().to(world.device), job, world)
+    return _replica(spread_hollow(first, mesh, job.parallel, **_how(job)), mesh, job)
 
 
 def _how(job: TrainJob) -> dict[str, Any]:
@@ -370,12 +374,16 @@ def export_model(
     folder: pathlib.Path,
     about: About,
     lost: int | None = None,
+    adapt: Adapt | None = None,
 ) -> pathlib.Path:
     """Write the model of the checkpoint after ``update`` to the run folder; return its weights.
+
+    What ``adapt`` put beside the network in order to learn is merged into it.
 
     lost: the update whose weights it stands in for, if those were lost.
     """
     samples = checkpoints.numbers(update)["samples"]
     reached = dataclasses.replace(about, samples=samples, update=update, lost=lost)
-    save_model(folder, weights_of(checkpoints.path(update)), reached)
+    weights = weights_of(checkpoints.path(update))
+    save_model(folder, weights if adapt is None else adapt.merged(weights), reached)
     return folder / WEIGHTS

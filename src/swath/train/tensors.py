@@ -30,6 +30,8 @@ from torch.distributed.checkpoint.metadata import (
 )
 from torch.futures import Future
 
+from swath.nn.lora import Merged
+
 INDEX = "index.json"
 TYPES = {
     "F64": torch.float64,
@@ -93,7 +95,7 @@ def file_name(part: str, rank: int, ranks: int) -> str:
 
 
 def pack(
-    tensors: Mapping[str, Tensor | Stored], about: Mapping[str, str] | None = None
+    tensors: Mapping[str, Tensor | Stored | Merged], about: Mapping[str, str] | None = None
 ) -> Iterator[bytes | memoryview]:
     """Yield the content of a safetensors file, one tensor at a time.
 
@@ -114,11 +116,11 @@ def pack(
     yield len(words).to_bytes(8, "little") + words
     for name in order:
         tensor = tensors[name]
-        value = tensor.read() if isinstance(tensor, Stored) else tensor.detach().cpu()
+        value = tensor.detach().cpu() if isinstance(tensor, Tensor) else tensor.read()
         yield value.contiguous().view(-1).view(torch.uint8).numpy().data
 
 
-def _bytes(tensor: Tensor | Stored) -> int:
+def _bytes(tensor: Tensor | Stored | Merged) -> int:
     return torch.Size(tensor.shape).numel() * tensor.dtype.itemsize
 
 

@@ -217,7 +217,7 @@ class Trainer:
         self._tick()
         self._recorded = self.state.progress.samples
         return {
-            "lr": self.state.optimizer.param_groups[0]["lr"],
+            "lr": max(group["lr"] for group in self.state.optimizer.param_groups),
             **self.usage.figures(self._recorded, self.loader.waited),
             "seconds": self.state.progress.seconds,
         }

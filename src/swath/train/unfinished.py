@@ -39,7 +39,7 @@ def export(job: TrainJob) -> pathlib.Path:
                 f"{there.path(update)}: was trained on another store than {job.data.store} is now; "
                 "set data.store to that one"
             )
-        return export_model(there, update, folder, about, numbers.get("lost"))
+        return export_model(there, update, folder, about, numbers.get("lost"), job.adapt)
 
 
 def how_far(folder: pathlib.Path) -> tuple[int, int] | None:

@@ -1,0 +1,62 @@
+"""The encoder stays as it was begun; what reads its features out learns.
+
+A linear probe (Alain & Bengio 2016, arXiv:1610.01644) tells how good features are; with a decoder
+it is the cheapest way to a map.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from swath.adapt import Adapt
+from swath.config import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(Adapt):
+    """Frozen encoder: the head alone learns, or a decoder with it."""
+
+    freezes: ClassVar[bool] = True
+    cuts: ClassVar[bool] = False
+    passes: ClassVar[int] = 1
+
+    decoder: bool = False
+    """Let the decoder between encoder and head learn, too, as a unet has one."""
+
+    def fit(self, network: nn.Module, heads: Collection[str]) -> None:
+        names = [name for name, _ in network.named_parameters()]
+        between = [n for n in names if any(part.startswith("decoder") for part in n.split("."))]
+        if self.decoder and not between:
+            raise ConfigError(
+                f"adapt.decoder=true has no effect: {type(network).__name__} has no decoder, its"
+                " head reads the encoder itself; leave it out"
+            )
+        learning = {*heads, *(between if self.decoder else ())}
+        if not learning.intersection(names):
+            raise ConfigError(
+                f"adapt.kind=probe: {type(network).__name__} has no head that depends on what is to"
+                " be told, so nothing would learn; choose kind full or lora"
+            )
+        freeze(network, learning)
+
+
+def freeze(network: nn.Module, learning: Collection[str]) -> None:
+    """Let only the parameters called ``learning`` learn. Modules that have parameters of which none
+    does stay in eval mode."""
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name in learning and parameter.requires_grad)
+    for module in network.modules():
+        own = list(module.parameters())
+        if own and not any(p.requires_grad for p in own):
+            module.eval()
+            module.train = types.MethodType(_stay, module)  # type: ignore[method-assign]
+
+
+def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
+    return type(module).train(module, False)
