@@ -323,6 +323,24 @@ def data_build(settings: Settings = None) -> None:
     print(run.build(_chosen("data build", settings)).path)
 
 
+@data.command("find", short_help="List what a STAC catalogue has.")
+def data_find(settings: Settings = None) -> None:
+    """List the items of a STAC catalogue that the settings ask for: name, date, cloud, size."""
+    from swath import run
+
+    for line in run.find(_chosen("data find", settings)):
+        print(line)
+
+
+@data.command("fetch", short_help="Fetch what a STAC catalogue has.")
+def data_fetch(settings: Settings = None) -> None:
+    """Fetch the files of those items to a folder, as `swath data build` does before it cuts them;
+    what is there already is left."""
+    from swath import run
+
+    print(run.fetch(_chosen("data fetch", settings)))
+
+
 @data.command("show", short_help="Draw chips and the split.")
 def data_show(
     settings: Settings = None,

@@ -29,6 +29,8 @@ HEEDED = {
     "export": ("data.store",),
     "baseline": (*_STORE, "data.split", "data.bands", "seed", "compute.threads", "baselines"),
     "data build": _STORE,
+    "data find": ("build.dataset",),
+    "data fetch": ("build.dataset",),
     "data show": (*_STORE, "data.split"),
     "data stats": (*_STORE, "data.split"),
 }

@@ -13,6 +13,7 @@ from swath import config, here
 from swath.config import ConfigError, NoSuch, kind_of, place_of
 from swath.data.files import check_assumed
 from swath.data.split import Part
+from swath.datasets import stac
 from swath.log import counter
 from swath.predict.settings import FOLDER as MAPS
 from swath.settings import Run
@@ -70,6 +71,30 @@ def build(run: Run, progress: bool = True) -> Store:
         threads=run.build.threads,
         compress=run.build.compress,
         progress=progress,
+    )
+
+
+def find(run: Run) -> list[str]:
+    """Return a line on each item that a STAC catalogue has for ``run.build.dataset``."""
+    return stac.about(_catalogue(run).find())
+
+
+def fetch(run: Run, progress: bool = True) -> pathlib.Path:
+    """Fetch the files of what :func:`find` tells; return the folder that they are in."""
+    dataset = _catalogue(run)
+    _one_process("data fetch")
+    dataset.fetch(dataset.find(), progress)
+    return pathlib.Path(dataset.folder) / dataset.collection
+
+
+def _catalogue(run: Run) -> stac.Stac:
+    dataset = None if run.build is None else run.build.dataset
+    if isinstance(dataset, stac.Stac):
+        return dataset
+    kind = "not there" if dataset is None else f"of kind {kind_of(type(dataset))}"
+    raise ConfigError(
+        f"this verb looks into a STAC catalogue, and build.dataset is {kind}; set it, as "
+        "build.dataset={kind: stac, catalogue: URL, collection: sentinel-2-l2a, ...}"
     )
 
 

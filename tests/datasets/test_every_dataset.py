@@ -1,5 +1,6 @@
 """Every file of datasets/ goes through the same claims; a new one needs an input made up here."""
 
+import datetime
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from swath.datasets.cube import Cube
 from swath.datasets.folder import Folder
 from swath.datasets.masks import Masks
 from swath.datasets.scenes import Scenes
+from swath.datasets.stac import Stac
 from swath.datasets.synthetic import Synthetic
 from tests.datasets.test_bigearthnet import pixels, version_1
 from tests.datasets.test_cube import small
@@ -65,6 +67,22 @@ def many_scenes(folder) -> Scenes:
     return Scenes(scenes=(one,), chip=20, stride=15)
 
 
+def static_catalogue(folder) -> Stac:
+    pystac = pytest.importorskip("pystac")
+    item = pystac.Item("one", None, None, datetime.datetime(2020, 5, 1), {})
+    item.add_asset("B02", pystac.Asset(str(write(folder / "one.tif", PIXELS))))
+    extent = pystac.Extent(
+        pystac.SpatialExtent([[0, 0, 1, 1]]), pystac.TemporalExtent([[None, None]])
+    )
+    collection = pystac.Collection("all", "scenes", extent)
+    collection.add_item(item)
+    top = pystac.Catalog("top", "made for a test")
+    top.add_child(collection)
+    top.normalize_and_save(str(folder / "c"), pystac.CatalogType.SELF_CONTAINED)
+    where = {"catalogue": str(folder / "c/catalog.json"), "collection": "all"}
+    return Stac(**where, sensor="sentinel2_l1c", bands=("B02",), chip=20)
+
+
 MADE = {
     "bigearthnet": bigearthnet,
     "cube": cube,
@@ -72,6 +90,7 @@ MADE = {
     "masks": masks,
     "scene": whole_scene,
     "scenes": many_scenes,
+    "stac": static_catalogue,
     "synthetic": lambda folder: Synthetic(samples=6, size=16),
 }
 """What writes a small input to a folder and returns the settings that read it."""

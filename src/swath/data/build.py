@@ -42,6 +42,7 @@ from swath.data.fold import fit
 from swath.data.shards import is_address, nearby
 from swath.data.split import Split, select
 from swath.data.store import Store
+from swath.fields import free_fields
 from swath.lock import lock
 from swath.log import bar
 
@@ -191,10 +192,16 @@ def differing(store: Store, dataset: Dataset, split: Split) -> str | None:
     """Return the first setting that ``store`` was not built with, in words; None if it was built
     with all of them. No file of the dataset is looked at."""
     asked = {"dataset": plain(dataset)}
+    there = dict(store.attributes)
+    free = free_fields(type(dataset))  # such as how many files are fetched at a time
+    for tree in (asked["dataset"], found := dict(there.get("dataset") or {})):
+        for name in free:
+            tree.pop(name, None)
+    there["dataset"] = found
     if store.done:  # an unfinished store holds pixels only, which do not depend on the split
         asked["split"] = plain(split)
-    found = (_differing(store.attributes.get(name), value, name) for name, value in asked.items())
-    return next(filter(None, found), None)
+    told = (_differing(there.get(name), value, name) for name, value in asked.items())
+    return next(filter(None, told), None)
 
 
 def _differing(there: Any, asked: Any, path: str) -> str | None:

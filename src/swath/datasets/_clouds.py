@@ -64,10 +64,10 @@ class Clouds:
         if (self.values, self.bits) in (((), None), (None, ())):
             raise ConfigError("clouds: name at least one of values, or of bits")
 
-    def of(self, imagery: Imagery, channel: int | None = None) -> Mask:
+    def of(self, imagery: Imagery, channel: int | None = None, mask: str | None = None) -> Mask:
         """Return the clouds of the scene ``imagery``; ConfigError if nothing tells them.
 
-        channel: of a series, the one of the scene's date.
+        channel: of a series, the one of the scene's date. mask: the file, where it is known.
         """
         name = imagery.known_sensor
         known = KNOWN.get(name)
@@ -81,9 +81,10 @@ class Clouds:
             )
         values, bits = (self.values or (), self.bits or ()) if told else known[1:]  # type: ignore[index]
         sensor = Sensor(name=name, bands=(Band(name=band, gsd_m=_GSD_M.get(band)),))
-        if self.file is None and not pathlib.Path(imagery.path).is_dir():
+        file = mask or self.file
+        if file is None and not pathlib.Path(imagery.path).is_dir():
             return Mask(_described(imagery, band), values, bits)
-        written = None if self.file is None else _written(self.file, imagery, channel)
+        written = None if file is None else _written(file, imagery, channel)
         only = replace(
             imagery,
             bands=(band,),
@@ -118,7 +119,7 @@ def _described(imagery: Imagery, band: str) -> Channel:
 def _written(file: str, imagery: Imagery, channel: int | None) -> str:
     name = file.replace("{path}", imagery.path).replace("{scene}", str(imagery.name))
     if not is_gdal_name(name):
-        if name == file:
+        if name == file and not pathlib.Path(name).is_absolute():
             found = sorted(pathlib.Path(imagery.path).glob(name))
             if len(found) != 1:
                 raise ConfigError(

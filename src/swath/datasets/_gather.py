@@ -24,7 +24,7 @@ from swath.datasets._clouds import Clouds
 from swath.datasets._footprints import same_place
 from swath.datasets._labels import Burn, Labels, Raster
 from swath.datasets._listed import Listed
-from swath.datasets._survey import CLOUDY, UNSEEN, Survey, opened, survey
+from swath.datasets._survey import CLOUDY, OUTSIDE_AREA, UNSEEN, Survey, opened, survey
 from swath.log import bar
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,9 @@ class Gather(Dataset):
     clouds: Clouds | None = None
     """Leave out cloudy chips; None: no cloud is looked for."""
 
+    area: tuple[float, ...] | None = None
+    """West, south, east and north in degrees: chips whose middle lies elsewhere are left out."""
+
     after: str | None = None
     """First date taken, such as 2018-06-01; None: any."""
 
@@ -83,6 +86,8 @@ class Gather(Dataset):
             raise ConfigError(f"observed={self.observed:g} is not a share, 0..1")
         if self.block_m is not None and self.block_m <= 0:
             raise ConfigError(f"block_m={self.block_m:g} is not a size in m")
+        if self.area is not None:
+            _check_area(self.area)
         for name in ("after", "before"):
             _day(name, getattr(self, name))
         if self.after and self.before and self.after >= self.before:
@@ -90,7 +95,7 @@ class Gather(Dataset):
 
     def surveyed(self) -> dict[str, Any]:
         """Return the settings that a survey of a scene depends on."""
-        names = ("labels", "chip", "stride", "block_m", "observed", "clouds")
+        names = ("labels", "chip", "stride", "block_m", "observed", "clouds", "area")
         return {name: plain(getattr(self, name)) for name in names}
 
     def marks(self, image: Scene) -> Burn | Raster | None:
@@ -117,6 +122,14 @@ class Gather(Dataset):
         first, end = self.after or "0", self.before or "9999"
         kept = [one for one in found if first <= str(one.imagery.when) < end]
         return kept, len(found) - len(kept)
+
+
+def _check_area(area: tuple[float, ...]) -> None:
+    if len(area) != 4 or not (-180 <= area[0] < area[2] <= 180 and -90 <= area[1] < area[3] <= 90):
+        raise ConfigError(
+            f"area={list(area)} is not west, south, east and north in degrees, such as "
+            "[12.4, 52.4, 12.8, 52.6]"
+        )
 
 
 def _day(name: str, text: str | None) -> None:
@@ -283,6 +296,8 @@ def _nothing(how: Gather, scenes: int, told: Counter[str]) -> str:
     mend = []
     if told[CLOUDY] and how.clouds is not None:
         mend.append(f"allow more cloud than clouds.most={how.clouds.most:g}")
+    if told[OUTSIDE_AREA]:
+        mend.append("correct area, which is west, south, east, north")
     if told[UNSEEN]:
         mend.append(f"ask for less than observed={how.observed:g}")
     mend.append("make chip smaller" if not mend else "take other dates")

@@ -31,6 +31,8 @@ class Listed:
     """With its name, and ``when`` if that is known."""
     channel: int | None = None
     """Of a series, the channel of this date."""
+    mask: str | None = None
+    """The file of the classification that tells clouds; None: as the settings say."""
 
 
 def listed(patterns: Iterable[Imagery], series: bool) -> list[Listed]:

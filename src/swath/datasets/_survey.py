@@ -32,12 +32,13 @@ from swath.geo.window import Window, windows
 if TYPE_CHECKING:
     from swath.datasets._gather import Gather
 
-SMALL, EMPTY, CLOUDY, UNSEEN, UNLABELLED = (
+SMALL, EMPTY, CLOUDY, UNSEEN, UNLABELLED, OUTSIDE_AREA = (
     "scenes smaller than a chip",
     "scenes without data",
     "chips with too much cloud",
     "chips observed too little",
     "scenes without a label",
+    "chips outside the area",
 )
 """Why scenes and chips are left out."""
 
@@ -196,11 +197,14 @@ def _choose(
     image: Scene, places: list[tuple[Window, int]], one: Listed, how: Gather
 ) -> tuple[list[list[int]], dict[str, int]]:
     """Return the chips that are clear and observed enough, and why others are not taken."""
-    mask = how.clouds.of(one.imagery, one.channel) if how.clouds is not None else None
+    mask = how.clouds.of(one.imagery, one.channel, one.mask) if how.clouds is not None else None
     dropped: Counter[str] = Counter()
     kept = []
-    for window, square in places:
-        if mask is not None and how.clouds and mask.share(image, window) > how.clouds.most:
+    inside = _inside(image, [window for window, _ in places], how.area)
+    for (window, square), here in zip(places, inside, strict=True):
+        if not here:
+            dropped[OUTSIDE_AREA] += 1
+        elif mask is not None and how.clouds and mask.share(image, window) > how.clouds.most:
             dropped[CLOUDY] += 1
         elif how.observed > 0 and image.valid(window).mean() < how.observed:
             dropped[UNSEEN] += 1
@@ -209,6 +213,20 @@ def _choose(
     if mask is not None:
         mask.close()
     return kept, dict(dropped)
+
+
+def _inside(image: Scene, places: list[Window], area: tuple[float, ...] | None) -> list[bool]:
+    """Return which windows have their middle in ``area``."""
+    import rasterio.warp
+
+    if area is None:
+        return [True] * len(places)
+    west, south, east, north = area
+    middles = [image.grid.affine @ (w.col + w.width / 2, w.row + w.height / 2) for w in places]
+    x, y = [m[0] for m in middles], [m[1] for m in middles]
+    found = rasterio.warp.transform(str(image.grid.crs), "EPSG:4326", x, y)
+    pairs = zip(found[0], found[1], strict=True)
+    return [west <= lon < east and south <= lat < north for lon, lat in pairs]
 
 
 def opened(one: Listed, how: Gather) -> tuple[Scene, Burn | Raster | None]:
