@@ -16,11 +16,14 @@ from swath.data.build import build
 from swath.data.loader import DataSettings
 from swath.data.split import Split
 from swath.datasets.synthetic import Synthetic
+from swath.models.mae import MAE
 from swath.models.vit import ViT
 from swath.optimizers.adamw import AdamW
 from swath.parallel.settings import Parallel
 from swath.parallel.world import World
 from swath.settings import Run
+from swath.tasks.classify import Classify
+from swath.tasks.pretrain import Pretrain
 from swath.tasks.segment import Segment
 from swath.train.begin import begin, matched
 from swath.train.export import load_model
@@ -259,3 +262,47 @@ def test_damaged_weights_of_a_run_are_refused(store, pretrained, tmp_path):
     file.write_bytes(content)
     with pytest.raises(ConfigError, match=r"does not match the checksum in model.json"):
         train(job(store, tmp_path / "run", init=Init(from_=str(tmp_path / "there"))))
+
+
+@pytest.fixture(scope="module")
+def filled_in(store, tmp_path_factory):
+    """A masked autoencoder of three bands, pretrained without labels."""
+    folder = tmp_path_factory.mktemp("mae") / "run"
+    model = MAE(width=16, depth=2, heads=2, patch=4, decoder_depth=1, decoder_heads=2)
+    bands = DataSettings(store=store, bands=("F0", "F1", "F2"))
+    train(job(store, folder, data=bands, model=model, task=Pretrain()))
+    return folder
+
+
+def test_a_network_begins_with_the_encoder_of_a_masked_autoencoder(store, filled_in, caplog):
+    """Its tokens are those of the encoder, whose fixed positions become learned ones."""
+    caplog.set_level(logging.INFO)
+    data = DataSettings(store=store, bands=("F0", "F1", "F2"))
+    for changes in ({}, {"positions": "waves"}):
+        model = dataclasses.replace(SMALL, **changes)
+        init = Init(from_=str(filled_in), sha256=sha(filled_in))
+        run = job(store, "none", data=data, model=model, init=init)
+        network_ = network(run, about_of(run)).float().eval()
+        network_.load_state_dict(begun(run))
+        image = torch.randn(2, 3, 16, 16)
+        mae = load_model(filled_in).network
+        with torch.no_grad():
+            expected = mae.norm(mae._through(mae.blocks, mae._embedded(image, None)))
+            torch.testing.assert_close(network_.tokens(image)[0], expected)
+    assert "pos_embed: the sines and cosines that the weights go by" in caplog.text
+    assert "decoder_blocks.* (16), decoder_embed.bias" in caplog.text
+    assert "begins at random" not in caplog.text  # but for the head, of course
+
+
+def test_a_class_token_that_the_weights_lack_is_told(store, filled_in, tmp_path, caplog):
+    build(Synthetic(samples=8, size=16, label="class"), tmp_path / "s", Split(by="random"))
+    init = Init(from_=str(filled_in), sha256=sha(filled_in))
+    begun(job(str(tmp_path / "s"), "none", task=Classify(), init=init))
+    assert "begins at random in part, for which there are no weights: cls_token" in caplog.text
+
+
+def test_learned_positions_that_are_left_out_are_told(store, pretrained, caplog):
+    init = Init(from_=str(pretrained), sha256=sha(pretrained))
+    begun(job(store, "none", model=dataclasses.replace(SMALL, positions="waves"), init=init))
+    assert "its learned positions are left out" in caplog.text
+    assert "model.positions=learned takes them" in caplog.text

@@ -42,10 +42,16 @@ def begin(init: Init, about: About, model: nn.Module, world: World) -> None:
         log.info("begun with the weights of %s", init.from_)
         for line in found.table():
             log.info("%s", line)
+        if "pos_embed" in found.left_out:
+            log.warning(
+                "%s: its learned positions are left out, and the network was not trained with the"
+                " sines and cosines that take their place; model.positions=learned takes them",
+                init.from_,
+            )
         if found.lacking:
             log.warning(
-                "%s has no weights for %d tensors of this network, which begin at random: %s",
-                *(init.from_, len(found.lacking), ", ".join(found.lacking)),
+                "%s: the encoder begins at random in part, for which there are no weights: %s",
+                *(init.from_, ", ".join(found.lacking)),
             )
 
 
@@ -65,6 +71,7 @@ def matched(init: Init, about: About) -> Match:
         heads(about.model, about.inputs, about.outputs),
         Bands(names, wanted, init.missing),
         same_heads=source is None or source.label.classes == about.label.classes,
+        waves=source is not None and getattr(source.model, "positions", None) == "waves",
     )
 
 

@@ -14,10 +14,11 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from swath.config import ConfigError
-from swath.nn import transfer
+from swath.nn import position, transfer
 from swath.train import names
 from swath.train.given import Given
 
@@ -67,11 +68,12 @@ def match(
     bands: Bands,
     *,
     same_heads: bool = True,
+    waves: bool = False,
 ) -> Match:
     """Return how ``given`` becomes the weights of ``network``, which may be hollow.
 
     heads: names of tensors whose shape follows from the outputs. same_heads: whether heads of the
-    same shape mean the same.
+    same shape mean the same. waves: whether positions there are fixed waves, which no file holds.
     ConfigError if hardly anything matches, or what has to fit does not, with the numbers.
     """
     wanted = {name: tuple(t.shape) for name, t in network.state_dict().items()}
@@ -81,6 +83,10 @@ def match(
     used: set[str] = set()
     for name, shape in wanted.items():
         there = ours.get(name)
+        if there is None and waves and name == "pos_embed":
+            found.values[name] = _waves(network, shape)
+            found.adapted[name] = "the sines and cosines that the weights go by"
+            continue
         if there is None:
             found.new.append(name)
             continue
@@ -182,6 +188,13 @@ def _places(
     return Given(
         shape, lambda: transfer.places(tensor.read(), (side, side), grid, (there, here))
     ), "; ".join(words)
+
+
+def _waves(network: nn.Module, shape: tuple[int, ...]) -> Callable[[], Tensor]:
+    """Return what gives the fixed positions of the network's own grid, as learned ones."""
+    rows, cols = network.grid  # type: ignore[misc]
+    ahead = torch.zeros(shape[0] - rows * cols, shape[1])
+    return lambda: torch.cat([ahead, position.waves(rows, cols, shape[1])])
 
 
 def _root(number: int) -> int:

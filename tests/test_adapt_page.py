@@ -1,0 +1,41 @@
+"""The commands of docs/howto/adapt.md run as the page shows them."""
+
+import json
+import pathlib
+import re
+import shlex
+
+from swath.config import load
+from swath.settings import Run
+from tests.lab import RECIPE, invoke
+
+PAGE = pathlib.Path(__file__).parents[1] / "docs/howto/adapt.md"
+
+
+def test_the_example_runs_and_its_runs_began_with_the_pretrained_weights(inside):
+    """From images alone to a score; the vit takes all of the encoder."""
+    small = "width: 16, depth: 2, heads: 2"
+    model = f"model: {{kind: vit, {small}}}"
+    recipe = RECIPE.replace("model: {kind: unet, width: 8, depth: 1, dropout: 0}", model)
+    (inside / "mine.yaml").write_text(
+        recipe.replace("samples: 40, evaluate_every: 20", "samples: 8")
+    )
+    (block,) = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    for line in block.splitlines():
+        line = line.replace("width: 96, depth: 4, heads: 3", small)
+        invoke(*shlex.split(line)[1:])
+    pretrained = json.loads(pathlib.Path("runs/pretrained/model.json").read_text())["sha256"]
+    for name in ("probe", "lora", "fine"):
+        settings = load(Run, [pathlib.Path(f"runs/{name}/settings.yaml")])
+        assert settings.init is not None and settings.init.sha256 == pretrained
+    assert json.loads(pathlib.Path("runs/fine/scores.json").read_text())["model"]["samples"] > 0
+
+
+def test_the_settings_of_the_page_are_settings():
+    """Each block of YAML that shows ways to adapt, line by line."""
+    (block,) = (
+        b for b in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL) if "probe" in b
+    )
+    for line in block.splitlines():
+        given = line.split("#")[0].split(":", 1)[1].strip()
+        load(Run, [], ["data.store=s", f"adapt={given}"])
