@@ -36,7 +36,8 @@ class MaskedAutoencoder(nn.Module):
 
     size: height and width in pixels of a training sample; fixes the grid of learned positions.
     mask_ratio: share of the patches that is hidden. predicted: share of the hidden ones that is
-    asked for. Both only answer :meth:`numbers`. embeds: the layer whose features stand for an image.
+    asked for. Both only answer :meth:`numbers`. embeds: the layer whose features stand for an
+    image.
     """
 
     embeds: ClassVar = "norm"

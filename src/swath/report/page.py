@@ -25,6 +25,7 @@ from swath.report.classes import accuracy
 from swath.report.compare import comparison, headline
 from swath.report.curves import course, curves
 from swath.report.examples import examples
+from swath.report.filled import filled_in
 from swath.report.maps import map_sections
 from swath.report.speed import profiles, use
 from swath.report.words import whole
@@ -76,10 +77,13 @@ def write(
             folder / FOLDER, about.label, fingerprint(model), imagery, store, data.split
         )
         if store is not None:
-            content["examples"] = examples(model, data, precision, compute)
+            pictures = filled_in if model.outputs.masked else examples
+            content["examples"] = pictures(model, data, precision, compute)
     if far := how_far(folder):
         content["unfinished"] = f"{whole(far[0])} of {whole(far[1])} samples, unfinished."
     mappable = about is not None and about.label.kind == "mask" and imagery is not None
+    if about is not None and about.outputs.masked:
+        mappable = False
     missing = {
         "export": ("the model as it stands", about is None and far is not None),
         "predict": ("the map", mappable and not content["maps"]),
@@ -158,10 +162,11 @@ def _summary(about: About | None, store: Store | None) -> str:
     words = []
     if about is not None:
         kind = {"segment": "A class for each pixel", "classify": "A class for each sample"}
+        kind["pretrain"] = "Hidden patches filled in"
         task = plain(about.task)["kind"]
         words.append(f"{kind.get(task, task.capitalize())} by {plain(about.model)['kind']}")
         words.append(f"{len(about.inputs.bands)} bands")
-        if about.label.has_classes:
+        if about.label.has_classes and about.task.labels is not None:
             words.append(f"{len(about.label.classes)} classes")
     if store is not None:
         grounds = [ground.name for ground in store.contents.grounds]

@@ -98,14 +98,38 @@ class FillObjective:
         observed = torch.ones_like(image[:, 0], dtype=torch.bool)
         return self._in_units(full(model(image)), image, observed, model)
 
+    def filled(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the images (b, c, h, w) with all hidden patches filled in, and which pixels were
+        hidden (b, h, w); with ``normalise``, of a patch's own mean and deviation."""
+        from swath.data.draw_tensor import orders
+        from swath.nn.mae import joined
+
+        patches, count, _ = model.numbers(*batch.image.shape[-2:])  # type: ignore[operator]
+        shown, hidden = orders(self._keys(batch), patches).tensor_split([count], 1)
+        found = full(model(batch.image, shown, hidden)).unflatten(2, (-1, len(self.bands)))
+        every, observed = _cut(full(batch.image), batch.valid, model)
+        places = hidden[:, :, None, None].expand_as(found)
+        if self.normalise:
+            mean, deviation = moments(every, observed)
+            here = hidden[:, :, None, None]
+            found = found * deviation.gather(1, here) + mean.gather(1, here)
+        where = observed.new_zeros(observed.shape).scatter(1, places[..., 0], True)
+        (height, width), grid = batch.image.shape[-2:], model.grid_of(batch.image)  # type: ignore[operator]
+        image = joined(every.scatter(1, places, found.to(every)).flatten(2), grid, len(self.bands))
+        return image[..., :height, :width], joined(where, grid, 1)[:, 0, :height, :width]
+
     def drawn(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the numbers of the patches shown (b, k) and asked for (b, m) of each sample."""
         from swath.data.draw_tensor import orders
 
-        assert batch.keys is not None, "the batch has no keys to draw by"
         patches, shown, asked = model.numbers(*batch.image.shape[-2:])  # type: ignore[operator]
-        order = orders(batch.keys, patches)
+        order = orders(self._keys(batch), patches)
         return order[:, :shown], order[:, shown : shown + asked]
+
+    @staticmethod
+    def _keys(batch: Batch) -> Tensor:
+        assert batch.keys is not None, "the batch has no keys to draw by"
+        return batch.keys
 
     def _errors(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return errors and targets (b, m, p², c) of the patches asked for, 0 where not observed,

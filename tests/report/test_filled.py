@@ -1,0 +1,67 @@
+"""The page of a masked autoencoder shows what was hidden and what was made of it."""
+
+import base64
+import re
+
+import numpy as np
+import pytest
+import torch
+
+import swath
+from tests import laws
+
+RECIPE = """\
+name: filled
+build:
+  dataset: {kind: synthetic, samples: 30, size: 16, bands: 4, label: none, nodata: 0.2}
+  split: {by: random, val: 0.2, test: 0.3}
+data: {store: store}
+model: {kind: mae, patch: 4, width: 16, depth: 1, heads: 2, decoder_depth: 1, decoder: cross}
+task: {kind: pretrain}
+batch: {samples: 8, micro: 4}
+train: {samples: 16, evaluate_every: 8}
+"""
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+@torch.no_grad()
+def test_patches_shown_stand_as_they_are_and_hidden_ones_as_the_network_says(normalise):
+    (case,) = (case for case in laws.cases() if case.label.kind == "none")
+    task = type(case.task)(normalise=normalise).bind(case.label, None, laws.INPUTS)
+    model, batch = case.model(0.0), case.batch(range(3))
+    batch.valid[:] = True
+    image, hidden = task.filled(model, batch)
+    _, asked = task.drawn(model, batch)
+    assert (hidden.sum((1, 2)) == 4 * asked.shape[1]).all()
+    there = ~hidden[:, None].expand_as(image)
+    assert torch.equal(image[there], batch.image[there]) and not there.all()
+    told = ((image - batch.image)[~there] ** 2).mean()
+    if not normalise:
+        loss, weight = task.loss(model, batch)
+        assert told.item() == pytest.approx((loss / weight).item(), rel=1e-9)
+
+
+def test_a_run_without_labels_is_scored_and_shown_and_not_mapped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    run = swath.load("recipe.yaml")
+    swath.train(run)
+    scores = swath.evaluate(run)["model"]
+    assert scores["loss"] > 0 and {"r2", "r2/F0", "share_touching"} <= scores.keys()
+    assert swath.evaluate(run)["model"] == scores
+    page = swath.report(run).read_text()
+    pictures = re.findall(r"data:image/png;base64,([^\"']+)", page)
+    assert len(pictures) >= 18 and len({*pictures[:3]}) == 3
+    grey = [_share_of_grey(picture) for picture in pictures[:3]]
+    assert grey[1] > 0.7 > grey[0] + 0.2
+    assert "swath predict" not in page
+
+
+def _share_of_grey(picture: str) -> float:
+    from rasterio.io import MemoryFile
+
+    with MemoryFile(base64.b64decode(picture)) as memory, memory.open() as file:
+        pixels = file.read()
+    values, counts = np.unique(pixels.reshape(len(pixels), -1), axis=1, return_counts=True)
+    alike = (values == values[:1]).all(0)
+    return counts[alike].max(initial=0) / counts.sum()

@@ -1,0 +1,175 @@
+"""What pretraining hides, and what of it counts."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from swath.config import ConfigError
+from swath.data import draw
+from swath.data.build import build
+from swath.data.chip import Batch, Label
+from swath.data.draw_tensor import orders
+from swath.data.loader import DataSettings
+from swath.data.split import Split
+from swath.datasets.synthetic import Synthetic
+from swath.models import Outputs
+from swath.models.mae import MAE
+from swath.models.unet import UNet
+from swath.models.vit import ViT
+from swath.predict.layers import check_mappable
+from swath.tasks.pretrain import Pretrain, moments
+from tests import laws
+
+(CASE,) = (case for case in laws.cases() if case.label.kind == "none")
+TASK = CASE.objective()
+
+
+def test_masks_keyed_by_the_place_in_the_microbatch_break_the_law(monkeypatch):
+    """The control: the first of each microbatch would always be hidden alike."""
+    plain = laws.Case.batch
+
+    def by_place(case, positions):
+        batch = plain(case, positions)
+        return dataclasses.replace(batch, keys=torch.arange(len(positions)))
+
+    monkeypatch.setattr(laws.Case, "batch", by_place)
+    with pytest.raises(AssertionError, match="not close"):
+        laws.accumulation_changes_nothing(CASE)
+
+
+def test_masks_are_drawn_evenly_and_apart():
+    """Every patch is as often in every place of the order, and samples have orders of their own."""
+    keys = torch.from_numpy(draw.keys(1, np.arange(4000), "task"))
+    found = orders(keys, 9)
+    assert torch.equal(found.sort(1).values, torch.arange(9).expand(4000, -1))
+    counts = torch.stack([torch.bincount(column, minlength=9) for column in found.T])
+    assert (counts - 4000 / 9).abs().max() < 5 * (4000 / 9) ** 0.5
+    assert len({tuple(row) for row in found.tolist()}) > 3900
+    assert not torch.equal(
+        found, orders(torch.from_numpy(draw.keys(2, np.arange(4000), "task")), 9)
+    )
+
+
+def test_evaluation_hides_the_same_whatever_the_runs_seed(tmp_path):
+    """A sample's index alone decides, in sweeps; in training the seed and the position do."""
+    store = tmp_path / "store"
+    build(Synthetic(samples=20, size=4), store, Split(by="random"), progress=False)
+    data = DataSettings(store=str(store)).open(labels=False)
+
+    def keys(seed: int, micro: int, **sweep) -> list[int]:
+        loader = data.loader("train", micro=micro, seed=seed)
+        batches = loader.sweep() if sweep else loader.stream(0, 8)
+        found = [next(batches) for _ in range(8 // micro)]
+        assert all(batch.target is None for batch in found)
+        return torch.cat([batch.keys for batch in found]).tolist()
+
+    assert keys(0, 4, sweep=True) == keys(0, 2, sweep=True)
+    assert keys(3, 4) == keys(3, 2) != keys(4, 4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("normalise", [True, False])
+def test_what_was_not_observed_is_no_target(normalise):
+    """Whatever stands there: it counts in no loss, no score and no mean of its patch."""
+    task = Pretrain(normalise=normalise).bind(CASE.label, None, laws.INPUTS)
+    model, batch = CASE.model(0.0), CASE.batch(range(6))
+    shown, _ = task.drawn(model, batch)
+    told, weight = task.loss(model, batch)
+    # Only where it is hidden: what is shown reaches the network, as 0 from the loader.
+    side = laws.SIZE // 2
+    hidden = torch.ones(6, side * side).scatter(1, shown, 0.0).view(6, 1, side, side)
+    hidden = hidden.repeat_interleave(2, 2).repeat_interleave(2, 3).bool()
+    image = torch.where(hidden & ~batch.valid[:, None], 1e3, batch.image)
+    assert not torch.equal(image, batch.image)
+    other = dataclasses.replace(batch, image=image)
+    assert task.loss(model, other)[0] == told
+    assert weight == (hidden[:, 0] & batch.valid).sum() > 0
+    assert task.score(model, other).finish() == task.score(model, batch).finish()
+
+
+def test_nothing_observed_gives_a_sum_of_0_with_a_graph():
+    batch = CASE.batch(range(2))
+    nothing = dataclasses.replace(batch, valid=torch.zeros_like(batch.valid))
+    loss, weight = TASK.loss(CASE.model(0.0), nothing)
+    loss.backward()
+    assert loss == 0 and weight == 0
+
+
+def test_moments_are_those_of_the_observed_values():
+    patches = torch.randn(1, 2, 4, 3, dtype=torch.float64)
+    observed = torch.tensor([[[True, True, False, True], [True, True, True, True]]])
+    mean, deviation = moments(patches, observed)
+    for i in range(2):
+        values = patches[0, i][observed[0, i]]
+        assert mean[0, i].item() == pytest.approx(values.mean().item())
+        assert deviation[0, i].item() == pytest.approx((values.var() + 1e-6).sqrt().item())
+
+
+def test_the_loss_of_knowing_nothing_is_the_spread_of_the_targets():
+    """Patches in units of their own deviation, told as their mean: an error of 1, r2 of 0."""
+
+    class Knows(torch.nn.Module):
+        patch = 4
+
+        def numbers(self, height, width):
+            return 64, 16, 48
+
+        def forward(self, image, shown, asked):
+            return torch.zeros(*asked.shape, 3 * 16)
+
+    image = torch.randn(64, 3, 32, 32)
+    at = torch.arange(64)
+    batch = Batch(
+        image=image,
+        valid=torch.ones(64, 32, 32, dtype=torch.bool),
+        target=None,
+        positions=at,
+        indices=at,
+        seed=0,
+        keys=at,
+    )
+    figures = TASK.score(Knows(), batch).finish()
+    assert figures["loss"] == pytest.approx(1 - 1 / 48, rel=1e-4)  # variances are of n - 1
+    assert figures["r2"] == pytest.approx(0, abs=1e-3)
+
+
+def made(model, outputs=None):
+    return model.build(laws.INPUTS, outputs or TASK.outputs)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: made(UNet()), "unet gives outputs of whole images.*choose model.kind mae$"),
+        (lambda: made(ViT(patch=2)), "vit gives outputs of whole images.*model.kind mae$"),
+        (
+            lambda: made(MAE(patch=2), Outputs(channels=3, dense=True)),
+            "mae gives patches that it was not shown, and the task wants an output for every pixel",
+        ),
+        (lambda: made(MAE(patch=6)), "one patch of samples of 6 px.*make it 1 or less"),
+        (lambda: made(MAE(patch=8)), "one patch of samples of 6 px"),
+        (lambda: MAE(mask_ratio=1.0), "mask_ratio=1.0 must be above 0 and below 1"),
+        (lambda: MAE(predicted=0.5), "predicted=0.5 has no effect with decoder=full"),
+        (lambda: MAE(predicted=1.5, decoder="cross"), "predicted=1.5 must be above 0"),
+        (lambda: MAE(decoder_width=100, decoder_heads=3), "decoder_width=100 must be a multiple"),
+        (lambda: MAE(decoder_width=30, decoder_heads=3), "a decoder_width that 4 divides, not 30"),
+        (lambda: MAE(width=30, heads=3), "positions=waves needs a width that 4 divides, not 30"),
+        (lambda: Pretrain().bind(CASE.label, None), "bind.. needs inputs"),
+        (
+            lambda: check_mappable(Label(kind="mask", classes=("a", "b")), TASK.outputs),
+            "trained to fill in hidden patches.*nothing to map.*swath evaluate",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told(call, message):
+    with pytest.raises(ConfigError, match=message):
+        call()
+
+
+def test_any_store_will_do():
+    """Labels of every kind, and none."""
+    for kind in ("class", "flags", "mask", "value", "raster", "none"):
+        bound = Pretrain().bind(Label(kind=kind), None, laws.INPUTS)
+        assert bound.outputs == Outputs(channels=laws.BANDS, dense=True, masked=True)
