@@ -63,9 +63,10 @@ LAYOUTS = [
     (2, Parallel()),
     (2, Parallel(shard=2)),
     (2, Parallel(tensor=2)),
+    (2, Parallel(pipeline=2)),
     (4, Parallel(tensor=2, shard=2, recompute="full")),
 ]
-CASES = [(way, *layout) for way in WAYS for layout in LAYOUTS[: 4 if way == "lora" else 3]]
+CASES = [(way, *layout) for way in WAYS for layout in LAYOUTS[: 5 if way == "lora" else 3]]
 
 
 @pytest.mark.parametrize(("way", "number", "parallel"), CASES)
