@@ -26,6 +26,7 @@ from swath.data.augment import Augment
 from swath.data.build import build
 from swath.data.chip import Batch
 from swath.data.loader import DataSettings
+from swath.data.mix import Also
 from swath.data.split import Split
 from swath.datasets.synthetic import Synthetic
 from swath.models import Model
@@ -297,3 +298,16 @@ def test_read_ahead_by_more_or_less(prefetch, store, unbroken, tmp_path):
     compute = Compute(device="cpu", threads=1, prefetch=prefetch)
     train(job(store, tmp_path, compute=compute), world=World.alone())
     assert_same(outcome(tmp_path), unbroken(), 0.0)
+
+
+def test_several_stores_spread_over_ranks_and_resumed(ranks, store, tmp_path):
+    """Each microbatch is of one of two stores; which one, and what of it, no rank decides."""
+    second = Synthetic(samples=24, size=16, bands=3, unlabelled=0.4, nodata=0.2, seed=1)
+    build(second, tmp_path / "second", Split(by="random", val=0.2, test=0.1), progress=False)
+    also = (Also(store=str(tmp_path / "second"), weight=0.5),)
+    data = DataSettings(store=str(store), balance=0.5, also=also)
+    train(job(store, tmp_path / "alone", data=data), world=World.alone())
+    spread = job(store, tmp_path / "spread", data=data)
+    assert ranks(3, stopped_after, spread, 5) == [exits.LEFT] * 3
+    ranks(2, train, spread)
+    assert_same(outcome(tmp_path / "spread"), outcome(tmp_path / "alone"), 1e-9)

@@ -9,9 +9,10 @@ import torch
 
 from swath.config import ConfigError, load
 from swath.data.augment import Augment
+from swath.data.bands import find_bands
 from swath.data.build import build
 from swath.data.chip import IGNORE
-from swath.data.loader import DataSettings, find_bands
+from swath.data.loader import DataSettings
 from swath.data.normalize import Normalize
 from swath.data.split import Split
 from swath.datasets.synthetic import Synthetic

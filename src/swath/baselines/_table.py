@@ -16,9 +16,9 @@ import numpy as np
 from swath.baselines import Features, Problem
 from swath.baselines._features import MARGIN, columns, of_pixels, of_samples
 from swath.config import ConfigError
+from swath.data.bands import find_bands
 from swath.data.chip import IGNORE, Modality
 from swath.data.draw import bits
-from swath.data.loader import find_bands
 from swath.data.mosaic import mosaic
 from swath.data.split import Selection
 from swath.data.store import Store

@@ -8,21 +8,24 @@ resampling and augmenting happen for a microbatch at once, on the device.
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
+import functools
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
 from swath.config import ConfigError
-from swath.data import draw, layout
+from swath.data import draw
 from swath.data.augment import Augment
 from swath.data.balance import repeats
-from swath.data.chip import Batch, Contents, Modality
+from swath.data.bands import Channel, find_bands, image_grid
+from swath.data.chip import Batch, Modality
+from swath.data.mix import Also, Mixed, check_alike
 from swath.data.normalize import Normalize, Normalizer, normalizer
 from swath.data.order import Order
 from swath.data.resample import resized
@@ -37,10 +40,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from swath.data.store import Store
-
-
-Channel: TypeAlias = tuple[Modality, int]
-"""A modality, and the place of a band in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +60,12 @@ class DataSettings:
     """How pixel values become inputs."""
     resample: Literal["nearest", "bilinear"] = "bilinear"
     """How coarse bands are brought to the pixels of the finest; matters for several resolutions."""
+    also: tuple[Also, ...] = ()
+    """Further stores that are trained on, with the same bands, pixels and labels. Each microbatch
+    is of one store, and normalised by that store's statistics; ``store`` alone is validated and
+    scored on."""
+    weight: float = 1.0
+    """The share of ``store`` in the microbatches, relative to the weights in ``also``."""
     stage: Stage | None = free(None)
     """Copies of shards on a disk of each node; None: every node reads the store itself."""
 
@@ -69,6 +74,13 @@ class DataSettings:
             raise ConfigError(f"balance={self.balance} must be in 0..1")
         if self.bands is not None and not self.bands:
             raise ConfigError("bands is empty; name some, or leave it out for all of them")
+        if not self.weight > 0:
+            raise ConfigError(f"weight={self.weight:g} must be above 0")
+        if not self.also and self.weight != 1:
+            raise ConfigError(f"weight={self.weight:g} has no effect without also; leave it out")
+        stores = [self.store, *(one.store for one in self.also)]
+        if len(set(stores)) < len(stores):
+            raise ConfigError(f"also: a store is there twice, of {', '.join(stores)}")
 
     def open(self, labels: bool = True) -> Data:
         """Return the data these settings mean; ConfigError if the store does not have it.
@@ -88,7 +100,14 @@ class DataSettings:
             stats = [known[m.name][i] for m, i in channels]
         normalize = normalizer(self.normalize, [(m.sensor, i) for m, i in channels], stats)
         labelled = labels and store.contents.label.kind != "none"
-        return Data(self, store, tuple(channels), normalize, labelled)
+        also = tuple(self._other(one).open(labels) for one in self.also)
+        found = Data(self, store, tuple(channels), normalize, labelled, also)
+        check_alike((found, *also))
+        return found
+
+    def _other(self, one: Also) -> DataSettings:
+        """Return what is read of a further store."""
+        return dataclasses.replace(self, store=one.store, split=one.split, also=(), weight=1.0)
 
 
 @dataclass(frozen=True)
@@ -102,6 +121,13 @@ class Data:
     normalize: Normalizer
     labelled: bool = True
     """Whether labels are read."""
+    also: tuple[Data, ...] = ()
+    """Further stores that are trained on."""
+
+    def check_same(self) -> None:
+        """Raise ConfigError if a store was replaced since it was opened."""
+        for data in (self, *self.also):
+            data.store.check_same()
 
     @property
     def bands(self) -> tuple[Band, ...]:
@@ -119,6 +145,8 @@ class Data:
         settings = self.settings.stage
         if settings is None:
             return None
+        for data in self.also:
+            data.stage()
         self.store.staging = Staging(settings, self.store)
         if settings.mode == "copy":
             self.store.staging.fill(self.arrays())
@@ -146,7 +174,7 @@ class Data:
         prefetch: int = 4,
         device: str | torch.device = "cpu",
     ) -> Loader:
-        """Return a loader of one part; see :class:`Loader`."""
+        """Return a loader of one part of the store; see :class:`Loader`."""
         return Loader(
             self,
             self.select(part),
@@ -156,6 +184,15 @@ class Data:
             prefetch=prefetch,
             device=device,
         )
+
+    def training(self, **how: Any) -> Loader | Mixed:
+        """Return a loader of what is trained on, of this store and of ``also``; ``how`` is as in
+        :meth:`loader`."""
+        if not self.also:
+            return self.loader("train", **how)
+        loaders = [data.loader("train", **how) for data in (self, *self.also)]
+        weights = [self.settings.weight, *(one.weight for one in self.settings.also)]
+        return Mixed(loaders, weights)
 
 
 Wanted: TypeAlias = "tuple[np.ndarray, np.ndarray, bool]"
@@ -199,17 +236,34 @@ class Loader:
         every update belongs to part ``i % ranks``. even: every part gets as many in each update;
         what is too much is the update's first microbatch again, and does not count.
         """
-        if batch % self.micro:
-            raise ConfigError(f"batch={batch} is not a multiple of micro={self.micro}")
-        order = Order(len(self.selection.indices), self.seed, self._repeats())
+        order = self.order
 
         def wanted() -> Iterator[Wanted]:
-            for update in itertools.count(start, batch):
-                for first, counts in _dealt(batch, self.micro, rank, ranks, even):
-                    positions = np.arange(update + first, update + first + self.micro)
-                    yield positions, self.selection.indices[order.index(positions)], counts
+            for first, counts in self.turns(start, batch, rank, ranks, even):
+                positions = np.arange(first, first + self.micro)
+                yield positions, self.selection.indices[order.index(positions)], counts
 
-        return self._batches(wanted(), self.augment)
+        return self.augmented(wanted())
+
+    @functools.cached_property
+    def order(self) -> Order:
+        """The order in which training samples are shown."""
+        return Order(len(self.selection.indices), self.seed, self._repeats())
+
+    def turns(
+        self, start: int, batch: int, rank: int, ranks: int, even: bool
+    ) -> Iterator[tuple[int, bool]]:
+        """Yield, without end, the first position of each microbatch of part ``rank``, and whether
+        it counts; see :meth:`stream`."""
+        if batch % self.micro:
+            raise ConfigError(f"batch={batch} is not a multiple of micro={self.micro}")
+        for update in itertools.count(start, batch):
+            for first, counts in _dealt(batch, self.micro, rank, ranks, even):
+                yield update + first, counts
+
+    def augmented(self, wanted: Iterable[Wanted]) -> Iterator[Batch]:
+        """Yield the microbatches that are ``wanted``, augmented, read ahead."""
+        return self._batches(wanted, self.augment)
 
     def sweep(
         self,
@@ -328,48 +382,3 @@ def _dealt(
             yield first, True
         elif even:
             yield 0, False
-
-
-def image_grid(contents: Contents, channels: Sequence[Channel]) -> tuple[int, int]:
-    """Return height and width of images: of the label if it is a map, else of the finest band."""
-    if contents.label.per_pixel:
-        return layout.grid(contents)
-    finest = max((m for m, _ in channels), key=lambda m: m.height * m.width)
-    return finest.height, finest.width
-
-
-def find_bands(contents: Contents, names: Sequence[str] | None, where: str) -> list[Channel]:
-    """Return the modality and the place in it of each band named, or of all bands.
-
-    where: the store that has such contents.
-    ConfigError if there is no such band, or several: then B02 is written as s2/B02.
-    """
-    there = [(m, i) for m in contents.modalities for i in range(len(m.sensor.bands))]
-    if names is None:
-        return there
-    by_name: dict[str, list[tuple[Modality, int]]] = {}
-    for m, i in there:
-        for name in (m.sensor.bands[i].name, f"{m.name}/{m.sensor.bands[i].name}"):
-            by_name.setdefault(name, []).append((m, i))
-    found = []
-    for name in names:
-        fitting = by_name.get(name, [])
-        if len(fitting) > 1:
-            several = ", ".join(f"{m.name}/{name}" for m, _ in fitting)
-            raise ConfigError(f"data.bands: {name!r} is in several images; write one of {several}")
-        if not fitting:
-            near = difflib.get_close_matches(name, by_name, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {_listed(by_name)}"
-            raise ConfigError(f"data.bands: {where} has no band {name!r}; {hint}")
-        if fitting[0] in found:
-            raise ConfigError(f"data.bands: {name!r} is named twice")
-        found.append(fitting[0])
-    return found
-
-
-def _listed(by_name: Mapping[str, Sequence[tuple[Modality, int]]]) -> str:
-    """Return the first 20 bands in words, each once: by its own name, or as s2/B02 if several
-    images have one of that name."""
-    shared = {name for name, fitting in by_name.items() if len(fitting) > 1}
-    once = [n for n in by_name if n not in shared and ("/" not in n or n.split("/")[1] in shared)]
-    return ", ".join(once[:20]) + (f" and {len(once) - 20} more" if len(once) > 20 else "")

@@ -39,7 +39,7 @@ class Scenes(Gather):
         if len(sensors) > 1:
             raise ConfigError(
                 f"scenes are of several sensors ({', '.join(sorted(sensors))}); a store has one: "
-                "build a store for each, and train on all of them with data.stores"
+                "build a store for each"
             )
 
     def open(self) -> Gathered:

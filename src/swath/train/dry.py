@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from swath.config import ConfigError
+from swath.data.bands import find_bands, image_grid
 from swath.data.chip import Contents
-from swath.data.loader import find_bands, image_grid
 from swath.parallel.dry import places
 from swath.parallel.fill import hollow
 from swath.parallel.settings import Degrees

@@ -114,7 +114,7 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
         chosen = _chosen(trainer)
 
         def export() -> None:
-            data.store.check_same()
+            data.check_same()
             export_model(trainer.checkpoints, chosen, folder, about, progress.lost, job.adapt)
 
         world.first_does(export)
@@ -258,7 +258,7 @@ def assemble(
         facts,
         job,
         behind=job.train.checkpoint_async,
-        check=data.store.check_same,
+        check=data.check_same,
     )
     if not checkpoints.restore(state) and job.init is not None:
         begin(job.init, about, replica.model, world)
@@ -269,8 +269,7 @@ def assemble(
         state=state,
         replica=replica,
         objective=about.bind(),
-        loader=data.loader(
-            "train",
+        loader=data.training(
             micro=job.batch.micro,
             seed=job.seed,
             augment=job.augment,
@@ -344,7 +343,8 @@ def fingerprint(data: Data) -> str:
     known = {name: store.attributes.get(name) for name in ("census", "stats", "checksum")}
     contents = plain(store.contents, defaults=False)
     told = json.dumps([contents, store.samples, known], sort_keys=True).encode()
-    return hashlib.sha256(told + part.parts.tobytes()).hexdigest()[:16]
+    told += part.parts.tobytes() + b"".join(fingerprint(one).encode() for one in data.also)
+    return hashlib.sha256(told).hexdigest()[:16]
 
 
 def _validation(job: TrainJob, data: Data, replica: Replica) -> Any:

@@ -33,8 +33,9 @@ Figures = dict[str, Any]
 class Stream(Protocol):
     """What the loop wants of a loader."""
 
-    waited: float
-    """Seconds for which it kept its consumer waiting."""
+    @property
+    def waited(self) -> float:
+        """Seconds for which it kept its consumer waiting."""
 
     def stream(
         self, start: int, batch: int, rank: int = 0, ranks: int = 1, *, even: bool = False
