@@ -194,17 +194,29 @@ def predict(settings: Settings = None, ranks: Ranks = 1) -> None:
 
 
 @app.command(short_help="Take the model's features of samples.")
-def embed(settings: Settings = None, ranks: Ranks = 1) -> None:
+def embed(
+    settings: Settings = None,
+    ranks: Ranks = 1,
+    scene: Annotated[
+        bool, typer.Option("--scene", help="of a whole scene, as swath predict maps it: GeoTIFF")
+    ] = False,
+) -> None:
     """Take the trained model's features of every sample of the store: Zarr in the run folder.
 
     They stand in embed/, with part, class, place and name of each sample; xarray opens them. Which
-    features is said by embed.layer and embed.pool. Interrupted, the same command goes on.
+    features is said by embed.layer and embed.pool. Interrupted, the same command goes on. With
+    --scene: a GeoTIFF with a vector for each patch, and one of its principal components in colours.
     """
     from swath import run
 
     chosen = _chosen("embed", settings)
     if ranks != 1:
-        _ranks("embed", settings, ranks, chosen)
+        _ranks("embed", [*(settings or []), *["--scene"] * scene], ranks, chosen)
+    if scene:
+        path = run.embed_scene(chosen)
+        if not here.rank():
+            print(path)
+        return
     made = run.embed(chosen)
     if not here.rank():
         each = " x ".join(map(str, (made.samples, *made.grid)))

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_NO_SCENE = (
+    "there is no scene to map: the store was not built from one; set predict.scene, such as "
+    "predict.scene={path: FOLDER, sensor: sentinel2_l2a}"
+)
+
 BY_CHIP, ONCE = "a pixel counts in every chip that shows it", "every pixel counts once"
 """How figures of the model, chip by chip, and of its map count what they are made from."""
 
@@ -306,10 +311,7 @@ def predict(run: Run, progress: bool = True) -> pathlib.Path:
 
     imagery = _scene(run)
     if imagery is None:
-        raise ConfigError(
-            "there is no scene to map: the store was not built from one; set predict.scene, such "
-            "as predict.scene={path: FOLDER, sensor: sentinel2_l2a}"
-        )
+        raise ConfigError(_NO_SCENE)
     if run.model is not None:
         check_trained(run.place, run, MAPPED)
     with counter(progress and not here.rank(), "strips") as told:
@@ -365,6 +367,41 @@ def _embedded(run: Run, progress: bool, whole: bool = False) -> Table:
             windows_at_once=run.predict.windows_at_once,
             progress=told,
         )
+
+
+@_named
+def embed_scene(run: Run, progress: bool = True) -> pathlib.Path:
+    """Return a GeoTIFF in the run folder's embed/ with the model's features of each patch of
+    ``predict.scene``, or of the scene that the store was built from; beside it a picture.
+
+    ConfigError as for :func:`embed` and :func:`predict`. Ranks share its strips.
+    """
+    from swath.embed.scene import embed_scene as made
+    from swath.embed.scene import picture
+    from swath.embed.settings import FOLDER
+    from swath.parallel.world import pick_device
+    from swath.train.export import load_model
+
+    imagery = _scene(run)
+    if imagery is None:
+        raise ConfigError(_NO_SCENE)
+    if run.model is not None:
+        check_trained(run.place, run, MAPPED)
+    with counter(progress and not here.rank(), "strips") as told:
+        path = made(
+            load_model(run.place),
+            imagery.open(),
+            run.embed,
+            run.predict,
+            run.place / FOLDER,
+            device=pick_device(run.compute.device),
+            precision=run.train.precision,
+            compute=run.compute,
+            progress=told,
+        )
+    if not here.rank():
+        picture(path)
+    return path
 
 
 @_named

@@ -42,6 +42,8 @@ class Files:
     origin: Origin
     tiling: Tiling
     plan: dict[str, Any]
+    unit: int = 1
+    """Pixels of the scene to a side of the map's."""
 
     @property
     def paths(self) -> dict[str, pathlib.Path]:
@@ -121,15 +123,23 @@ class Files:
             for writer in writers:
                 writer.close()
 
+    def _transform(self) -> tuple[float, ...] | None:
+        whole = self.scene.ground.transform
+        if whole is None:
+            return None
+        a, b, c, d, e, f = tuple(whole)[:6]
+        unit = self.unit
+        return a * unit, b * unit, c, d * unit, e * unit, f
+
     def _writer(self, layer: Layer, **how: bool) -> CogWriter:
         scene = self.scene
         return CogWriter(
             self.paths[layer.name],
             count=layer.count,
-            height=scene.height,
-            width=scene.width,
+            height=self.tiling.height,
+            width=self.tiling.width,
             dtype=layer.dtype,
-            transform=scene.ground.transform,
+            transform=self._transform(),
             crs=scene.ground.crs,
             nodata=IGNORE if layer.dtype == "uint8" else float("nan"),
             descriptions=layer.descriptions,

@@ -24,7 +24,7 @@ from swath.predict.settings import Predict
 class Layer:
     """One file of a map."""
 
-    name: Literal["classes", "flags", "values", "probabilities", "uncertainty"]
+    name: Literal["classes", "flags", "values", "probabilities", "uncertainty", "embedding"]
     count: int
     dtype: Literal["uint8", "float32"]
     descriptions: tuple[str, ...]

@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable
+from collections.abc import Mapping as Facts
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 
@@ -29,7 +31,7 @@ from swath.data.imagery import Scene
 from swath.lock import lock
 from swath.parallel.world import World
 from swath.predict.files import Files
-from swath.predict.layers import layers_of, pixels_of
+from swath.predict.layers import Layer, layers_of, pixels_of
 from swath.predict.ledger import checksum
 from swath.predict.mapping import Mapping
 from swath.predict.origin import Origin, apart_name, name_for, stands
@@ -55,6 +57,9 @@ def predict(
     compute: Compute = Compute(),  # noqa: B008  (frozen)
     progress: Progress = lambda done, strips: None,
     world: World | None = None,
+    layers: list[Layer] | None = None,
+    unit: int = 1,
+    made_of: Facts[str, Any] = {},
 ) -> dict[str, pathlib.Path]:
     """Map ``scene`` and return the files written below ``folder``, by what they hold.
 
@@ -66,6 +71,8 @@ def predict(
 
     precision: as in train.precision; give the one that the model was trained in.
     compute: its threads and compile are used.
+    layers: the files in place of those that the model's labels ask for. unit: pixels of the scene
+        to a side of the map's. made_of: what the pixels depend on beside model, scene and settings.
     world: the ranks, each of which has a device; None: those that the launcher started.
 
     Raises ConfigError if the scene lacks a band of the model, settings do not fit the model, a
@@ -84,6 +91,9 @@ def predict(
                 compute=compute,
                 progress=progress,
                 world=world,
+                layers=layers,
+                unit=unit,
+                made_of=made_of,
             )
     folder = pathlib.Path(folder)
     with ExitStack() as held, arithmetic(precision, compute), patient(world) as ranks:
@@ -96,13 +106,13 @@ def predict(
             # as many windows go side by side: the map is the same on any number of cores.
             torch.set_num_threads(1)
             abreast = threads
-        mapping = Mapping(model, scene, settings, where, precision, compute.compile, abreast)
-        layers = layers_of(model.label, model.outputs, settings)
-        plan = mapping.plan(layers)
+        mapping = Mapping(model, scene, settings, where, precision, compute.compile, abreast, unit)
+        layers = layers or layers_of(model.label, model.outputs, settings)
+        plan = {**mapping.plan(layers), **made_of}
         origin = Origin.of(scene, mapping.fingerprint, plan)
 
         def files_of(name: str) -> Files:
-            return Files(layers, folder, name, scene, origin, mapping.tiling, plan)
+            return Files(layers, folder, name, scene, origin, mapping.tiling, plan, unit)
 
         chosen = torch.zeros(2, dtype=torch.int64)  # whether its name is apart, and it is there
 

@@ -49,24 +49,34 @@ class Mapping:
     compile: bool = False
     abreast: int = 1
     """Groups of windows that go through the model side by side, each in a thread of its own."""
+    unit: int = 1
+    """Pixels of the scene to a side of what the model answers for: 8 for a vector per 8 x 8 px."""
 
     def __post_init__(self) -> None:
         model, scene, settings = self.model, self.scene, self.settings
         self._bands = _places(model, scene)
+        tile, unit = settings.tile or model.inputs.size, self.unit
+        if tile % unit or settings.edge % unit:
+            raise ConfigError(
+                f"windows of {tile} px (predict.tile) and predict.edge={settings.edge} must be "
+                f"multiples of {unit} px, of which each vector is; set predict.tile="
+                f"{max(tile // unit, 1) * unit}"
+            )
         self.tiling: Tiling = tiling(
-            scene.height,
-            scene.width,
-            settings.tile or model.inputs.size,
+            -(-scene.height // unit),
+            -(-scene.width // unit),
+            tile // unit,
             settings.overlap,
-            settings.edge,
+            settings.edge // unit,
             model.outputs.dense,
         )
+        self._pixels = self.tiling.times(unit)
         self.values = model.label.has_quantities
         # The scene's own no-data value and scale count, which may be others than in training.
         self._normalize = model.normalize.of([scene.sensor] * len(self._bands))
         self._warn()
         self._begun = False
-        self._at_once = settings.windows_at_once or at_once(self.tiling.tile, self.device.type)
+        self._at_once = settings.windows_at_once or at_once(tile, self.device.type)
         self._forward = Forward(
             self._answer,
             at_once=self._at_once,
@@ -113,7 +123,7 @@ class Mapping:
         """
         first, count = run.start, run.stop
         begin = self.tiling.needed_from(first)
-        rows = Rows(self._read, self.tiling)
+        rows = Rows(self._read, self._pixels)
         blend = Blend(
             self.tiling, self.model.outputs.channels, begin, self.device, values=self.values
         )
@@ -178,7 +188,8 @@ class Mapping:
         self, pixels: np.ndarray, seen: np.ndarray
     ) -> Iterator[tuple[int, np.ndarray, bool]]:
         for col in self.tiling.cols:
-            across = slice(col - self.tiling.cols[0], col - self.tiling.cols[0] + self.tiling.tile)
+            left = (col - self.tiling.cols[0]) * self.unit
+            across = slice(left, left + self._pixels.tile)
             yield col, pixels[:, :, across], bool(seen[:, across].any())
 
     def _answers(self, group: Group) -> list[tuple[int, int, Tensor]]:
@@ -191,15 +202,26 @@ class Mapping:
         return self.model.answer(image, self.precision)
 
     def _read(self, first: int, end: int) -> np.ndarray:
-        pixels = self.scene.read(Window(first, 0, end - first, self.scene.width))
+        height, width = self.scene.height, self.scene.width
+        low = min(first, height - 1)
+        pixels = self.scene.read(Window(low, 0, min(end, height) - low, width))
+        below, beside = end - low - pixels.shape[1], self._pixels.width - width
+        if below or beside:  # the last vectors reach beyond the scene, by less than a unit
+            pixels = np.pad(pixels, ((0, 0), (0, below), (0, beside)), mode="edge")
+            pixels = pixels[:, first - low :]
         every = self._bands == list(range(len(pixels)))
         return pixels if every else pixels[self._bands]
 
     def _of_scene(self, padded: np.ndarray, strip: int) -> np.ndarray:
-        """Return the part of a strip (tile, padded width) that it finishes, without padding."""
+        """Return the part of a strip (tile, padded width) that it finishes, without padding, in the
+        map's own pixels: observed where one of the scene's is."""
+        if self.unit > 1:
+            tall, wide = (side // self.unit for side in padded.shape)
+            cells = padded.reshape(tall, self.unit, wide, self.unit)
+            padded = np.logical_or.reduce(cells, (1, 3))
         first, end = self.tiling.finished(strip)
         top, left = self.tiling.rows[strip], self.tiling.cols[0]
-        return padded[first - top : end - top, -left : -left + self.scene.width]
+        return padded[first - top : end - top, -left : -left + self.tiling.width]
 
 
 def _places(model: LoadedModel, scene: Scene) -> list[int]:

@@ -55,6 +55,11 @@ class Tiling:
         first = 0 if strip == 0 else min(max(rows[strip], 0), self.height)
         return first, self.height if last else min(max(rows[strip + 1], first), self.height)
 
+    def times(self, unit: int) -> Tiling:
+        """Return these windows counted in pixels, ``unit`` to a side of what is a pixel here."""
+        height, width, tile = self.height * unit, self.width * unit, self.tile * unit
+        return Tiling(height, width, tile, self.stride * unit, (), self.pad * unit)
+
     def needed_from(self, strip: int) -> int:
         """Return the first row of windows that touches the rows finished by row ``strip``."""
         rows = self.rows
