@@ -7,6 +7,7 @@ from swath.config import ConfigError
 from swath.data.sensor import load_sensor
 from swath.models import Inputs, Outputs
 from swath.models.conv3d import Conv3d
+from swath.models.mae import MAE
 from swath.models.resnet import ResNet
 from swath.models.unet import UNet
 from swath.models.vit import ViT
@@ -37,6 +38,17 @@ def test_features_of_a_vit_are_its_tokens():
     torch.testing.assert_close(network.head(found["norm"][:, 0]), network(image), rtol=0, atol=0)
     torch.testing.assert_close(network.norm(found["blocks.2"]), found["norm"], rtol=0, atol=0)
     assert not found["norm"].requires_grad and network.training
+
+
+def test_of_a_masked_autoencoder_all_patches_are_seen():
+    """Its encoder's tokens, though training hides three in four; not what the decoder fills in."""
+    outputs = Outputs(channels=3, dense=True, masked=True)
+    settings = MAE(width=16, depth=2, heads=2, patch=8, decoder_depth=1, decoder_width=32)
+    network = settings.build(Inputs(bands=RGB, size=24), outputs).double()
+    found = features(network, images(), ["norm"])["norm"]
+    assert found.shape == (2, 9, 16) and cells(network, images(), "norm").map.shape == (2, 16, 3, 3)
+    torch.testing.assert_close(found, network.tokens(images())[0], rtol=0, atol=0)
+    assert list(attention(network, images(), ["blocks.1"])) == ["blocks.1.attn"]
 
 
 def test_attention_is_the_softmax_by_hand():

@@ -16,6 +16,7 @@ from swath.datasets.synthetic import Synthetic
 from swath.models import Inputs, Outputs
 from swath.models.unet import UNet
 from swath.models.vit import ViT
+from swath.nn.features import attention, features
 from swath.settings import Run
 from swath.tasks.classify import Classify
 from swath.train.export import load_model
@@ -98,6 +99,25 @@ def test_hugging_faces_vit_gives_the_same_answers(hf, tmp_path, how):
         torch.testing.assert_close(network(IMAGE), hf(IMAGE).logits, rtol=1e-10, atol=1e-10)
         expected = hf.vit(IMAGE).last_hidden_state
         torch.testing.assert_close(network.tokens(IMAGE)[0], expected, rtol=1e-10, atol=1e-10)
+
+
+def test_features_and_attention_are_hugging_faces(hf, tmp_path):
+    """After each block, and of each head: from its own plain attention, which keeps them, and whose
+    softmax is in float32."""
+    network, _ = begun(saved(tmp_path, hf.state_dict(), "there.pth"), vit())
+    before = hf.config._attn_implementation
+    hf.set_attn_implementation("eager")
+    try:
+        with torch.no_grad():
+            there = hf.vit(IMAGE, output_attentions=True, output_hidden_states=True)
+    finally:
+        hf.set_attn_implementation(before)
+    close = {"rtol": 1e-6, "atol": 1e-6}
+    for i, weights in enumerate(attention(network, IMAGE).values()):
+        torch.testing.assert_close(weights, there.attentions[i].double(), **close)
+    found = features(network, IMAGE, ["blocks.0", "blocks.1"])
+    torch.testing.assert_close(found["blocks.0"], there.hidden_states[1], **close)
+    assert len(there.attentions) == 2
 
 
 def test_hugging_faces_mae_gives_its_encoder(tmp_path):
