@@ -155,7 +155,8 @@ class MaskedAutoencoder(nn.Module):
         grid = self.grid_of(image)
         if shown is not None:
             image = side_by_side(image, shown, self.patch)
-        x = self.patch_embed(image, wavelengths).flatten(2).mT
+        # Laid out anew once, or every norm of every block would do so.
+        x = self.patch_embed(image, wavelengths).flatten(2).mT.contiguous()
         own, places = self._places(self.pos_embed, grid, x)
         x = x + (places if shown is None else places[shown])
         if self.cls_token is None:
