@@ -2,8 +2,6 @@
 
 import pathlib
 
-import torch
-
 from swath.batch.size import BatchSize
 from swath.data.build import build
 from swath.data.loader import Data, DataSettings
@@ -44,6 +42,5 @@ def untrained(store: pathlib.Path, model: Model = VIT) -> tuple[LoadedModel, Dat
         train=TrainSettings(samples=8),
     )
     about = describe(job, data)
-    torch.manual_seed(0)
-    trained = network(about, 0).eval().requires_grad_(False)
+    trained = network(job, about).eval().requires_grad_(False)
     return LoadedModel(trained, about.bind(), about), data
