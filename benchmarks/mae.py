@@ -65,7 +65,7 @@ def ways(settings: argparse.Namespace) -> dict[str, Callable[[], None]]:
     decoder_width, decoder_depth, decoder_heads = base.decoder_shape
 
     def ours(**other: object) -> Callable[[], None]:
-        made = MAE(preset=settings.preset, patch=settings.patch, class_token=True, **other)  # type: ignore[arg-type]
+        made = MAE(preset=settings.preset, patch=settings.patch, class_token=True, **other)
         network = made.build(inputs, objective.outputs)
 
         def loss() -> torch.Tensor:
