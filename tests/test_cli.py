@@ -25,6 +25,7 @@ VERBS = [
     ["embed"],
     ["probe"],
     ["similar"],
+    ["anomalies"],
     ["baseline"],
     ["report"],
     ["show"],

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from swath.config import ConfigError
     from swath.run import (
         Run,
+        anomalies,
         baseline,
         build,
         embed,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConfigError",
     "Run",
+    "anomalies",
     "baseline",
     "build",
     "embed",

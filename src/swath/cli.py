@@ -236,7 +236,8 @@ def similar(
     picture of the chips. None of them overlaps the query or a better one.
     """
     from swath import run
-    from swath.embed.similar import text
+    from swath.embed.found import text
+    from swath.embed.similar import SCORE
 
     if bool(sample) == bool(at):
         raise ConfigError(
@@ -246,8 +247,27 @@ def similar(
         from swath.embed.places import read_place
 
         read_place(at)
-    matches, files = run.similar(_chosen("similar", settings), at or sample, count)
-    print(text(matches), *files, sep="\n")
+    every, files = run.similar(_chosen("similar", settings), at or sample, count)
+    print(text(every, SCORE), *files, sep="\n")
+
+
+@app.command(short_help="Find places unlike all others.")
+def anomalies(
+    settings: Settings = None,
+    count: Annotated[int, typer.Option(help="places to tell")] = 8,
+) -> None:
+    """Score how unlike the training part's places each place of the store is, by its features.
+
+    Prints the strangest, none of which overlaps another, and leaves them in the run folder's embed/
+    as csv, as GeoJSON for QGIS, and as a picture of the chips. The scores of all stand with the
+    embeddings, as the array anomaly.
+    """
+    from swath import run
+    from swath.embed.anomaly import SCORE
+    from swath.embed.found import text
+
+    every, files = run.anomalies(_chosen("anomalies", settings), count)
+    print(text(every, SCORE), *files, sep="\n")
 
 
 @app.command(short_help="Score the model's features as they are.")

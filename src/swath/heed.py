@@ -24,6 +24,7 @@ HEEDED = {
     "predict": ("predict", "build.dataset", "train.precision", "compute", *_RANKS),
     "embed": ("embed", "data", "predict", "train.precision", "compute", *_RANKS),
     "similar": ("embed", "data", "predict", "train.precision", "compute"),
+    "anomalies": ("anomaly", "seed", "embed", "data", "predict", "train.precision", "compute"),
     "probe": ("probe", "seed", "embed", "data", "predict", "train.precision", "compute"),
     "report": ("data", "predict.scene", "build.dataset", "train.precision", "compute"),
     "export": ("data.store",),
@@ -37,7 +38,7 @@ HEEDED = {
 """What each verb heeds, with all below it. Training heeds everything: it writes it to the run
 folder, for the other verbs."""
 
-_TRAINED = ("evaluate", "predict", "embed", "similar", "probe", "report", "export")
+_TRAINED = ("evaluate", "predict", "embed", "similar", "anomalies", "probe", "report", "export")
 """Verbs that take a trained model as it is and compare themselves what made it."""
 
 _INSTEAD = {
@@ -45,7 +46,7 @@ _INSTEAD = {
     ("evaluate", "predict"): "it scores the maps that swath predict has made",
     **{
         (verb, path): why
-        for verb in ("embed", "similar", "probe")
+        for verb in ("embed", "similar", "anomalies", "probe")
         for path, why in (
             ("build", "the store is taken as it was built; another one is data.store"),
         )

@@ -22,7 +22,7 @@ from swath.train.job import MAPPED, check_trained, sorted_arguments
 if TYPE_CHECKING:
     from swath.data.imagery import Imagery
     from swath.data.store import Store
-    from swath.embed.similar import Match
+    from swath.embed.found import Found
     from swath.embed.table import Table
     from swath.report.compare import Row
     from swath.train.dry import Layout
@@ -407,7 +407,7 @@ def embed_scene(run: Run, progress: bool = True) -> pathlib.Path:
 @_named
 def similar(
     run: Run, query: str, count: int = 8, progress: bool = True
-) -> tuple[list[Match], list[pathlib.Path]]:
+) -> tuple[list[Found], list[pathlib.Path]]:
     """Return the place that ``query`` names and the ``count`` places of the store most like it by
     the cosine of their embeddings; and the files with them, csv, geojson and png.
 
@@ -415,16 +415,45 @@ def similar(
     ConfigError as for :func:`embed`, if there is no such sample, or there are not so many places.
     """
     from swath.data.store import Store
+    from swath.embed.found import write
     from swath.embed.places import Places, read_place
+    from swath.embed.similar import SCORE
     from swath.embed.similar import similar as found
-    from swath.embed.similar import write
+    from swath.predict.settings import stem
 
     _one_process("similar")
     places = Places(Store.open(run.data.store), _embedded(run, progress, whole=True))
     named = query in places.store.column("name") or "," not in query
     number = places.named(query) if named else places.at(*read_place(query))
-    matches = found(places, number, count)
-    return matches, write(places, matches, query)
+    every = found(places, number, count)
+    beside = places.table.path.with_name(f"{places.table.path.stem}-like-{stem(query)}")
+    return every, write(places, every, SCORE, beside)
+
+
+@_named
+def anomalies(
+    run: Run, count: int = 8, progress: bool = True
+) -> tuple[list[Found], list[pathlib.Path]]:
+    """Return the ``count`` places of the store that are most unlike its training part, by the
+    model's features; and the files with them, csv, geojson and png.
+
+    The scores of all stand with the embeddings, as the array ``anomaly``. ConfigError as for
+    :func:`embed`, and if there are too few training samples or places.
+    """
+    from swath.data.store import Store
+    from swath.embed.anomaly import SCORE, strangest
+    from swath.embed.anomaly import anomalies as scored
+    from swath.embed.found import write
+    from swath.embed.places import Places
+
+    _one_process("anomalies")
+    places = Places(Store.open(run.data.store), _embedded(run, progress, whole=True))
+    table = places.table
+    scores = scored(table, run.anomaly, run.seed)
+    every = strangest(places, scores, count)
+    table.add(SCORE, scores)
+    beside = table.path.with_name(f"{table.path.stem}-anomalies")
+    return every, write(places, every, SCORE, beside)
 
 
 @_named

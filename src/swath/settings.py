@@ -20,7 +20,7 @@ from swath.data.augment import Augment
 from swath.data.dataset import Dataset
 from swath.data.loader import DataSettings
 from swath.data.split import Split
-from swath.embed.settings import Embed, Probe
+from swath.embed.settings import Anomaly, Embed, Probe
 from swath.fields import free
 from swath.models import Model
 from swath.optimizers import Optimizer
@@ -102,6 +102,8 @@ class Run:
     """How a scene is mapped."""
     embed: Embed = field(default_factory=Embed)
     """Which features are taken from the model."""
+    anomaly: Anomaly = field(default_factory=Anomaly)
+    """What is strange among these features."""
     probe: Probe = field(default_factory=Probe)
     """How these features are scored without further training."""
     baselines: tuple[Baseline, ...] = ()

@@ -10,8 +10,9 @@ import pytest
 
 import swath
 from swath.config import ConfigError
+from swath.embed.found import text, write
 from swath.embed.places import Places, read_place
-from swath.embed.similar import similar, text, write
+from swath.embed.similar import SCORE, similar
 from swath.embed.table import Table
 
 MOVE = pyproj.Transformer.from_crs(32633, 4326, always_xy=True)
@@ -58,20 +59,21 @@ def test_the_best_come_first_and_none_overlaps_another(store, tmp_path):
         if apart.all() and len(expected) < 6:
             expected.append(int(one))
     assert [match.sample for match in found] == expected
-    np.testing.assert_allclose([m.cosine for m in found], cosine[expected], atol=2e-6)
-    assert "rank   cosine" in text(found) and "   1  " in text(found)
+    np.testing.assert_allclose([m.score for m in found], cosine[expected], atol=2e-6)
+    told = text(found, SCORE)
+    assert "rank   cosine" in told and "   1  " in told
 
 
 def test_what_is_left_opens_elsewhere(store, tmp_path):
     """GDAL reads the rectangles where the samples are, with their cosines."""
     places = Places(store, filled(store, tmp_path))
     found = similar(places, 3, 4)
-    table, shapes, picture = write(places, found, "a sample/3")
-    assert shapes.name == "t-like-a_sample_3.geojson"
+    table, shapes, picture = write(places, found, SCORE, tmp_path / "t-like-3")
+    assert shapes.name == "t-like-3.geojson"
     frame = pyogrio.raw.read(shapes)
     assert frame[0]["crs"] == "EPSG:4326" and len(frame[2]) == 5
     rows = list(csv.DictReader(table.open()))
-    assert [float(row["cosine"]) for row in rows] == [match.cosine for match in found]
+    assert [float(row["cosine"]) for row in rows] == [match.score for match in found]
     ring = json.loads(shapes.read_text())["features"][0]["geometry"]["coordinates"][0]
     _, row, col, _, _ = store.column("where")[3].tolist()
     corner = MOVE.transform(500000 + 10 * col, 5800000 - 10 * row)

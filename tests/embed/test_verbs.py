@@ -1,6 +1,7 @@
 """The verbs, on a small run: what they print and leave, and what they refuse."""
 
 import pytest
+import xarray
 
 from swath.config import ConfigError
 from tests.lab import invoke
@@ -17,6 +18,11 @@ def test_from_a_run_to_embeddings_scores_and_places_alike(trained):
     told = invoke("similar", "runs/small", layer, "--sample", "3", "--count", "2")
     assert "runs/small/embed/small-encoder.levels.0-mean-like-3.geojson" in told
     assert "  cosine  " in told and "\n   2  " in told
+    told = invoke("anomalies", "runs/small", layer, "--count", "2", "anomaly.neighbours=1")
+    assert " anomaly  " in told and "\n   2  " in told
+    assert "runs/small/embed/small-encoder.levels.0-mean-anomalies.geojson" in told
+    table = xarray.open_zarr(folder / "small-encoder.levels.0-mean.zarr", consolidated=False)
+    assert table["anomaly"].dims == ("sample",) and float(table["anomaly"].min()) > 0
 
 
 @pytest.mark.parametrize(
@@ -26,6 +32,7 @@ def test_from_a_run_to_embeddings_scores_and_places_alike(trained):
         (["similar", "runs/small", "--at", "a,b"], "is no place"),
         (["embed", "runs/small", "batch.micro=1"], r"batch.micro was 2 there and is 1 now"),
         (["probe", "runs/small", "probe.draws=0"], "must be at least 1"),
+        (["anomalies", "runs/small", "anomaly.most=1"], "neighbours=10 .* and most=1 at least 2"),
         (["embed", "runs/small", "data.bands=[red]"], "takes bands red, green, blue"),
     ],
 )

@@ -14,7 +14,8 @@ FOLDER = "embed"
 
 @dataclass(frozen=True, kw_only=True)
 class Embed:
-    """Which features of the model ``swath embed``, ``similar`` and ``probe`` take."""
+    """Which features of the model ``swath embed``, ``similar``, ``anomalies`` and ``probe``
+    take."""
 
     layer: str | None = None
     """Layer whose output is taken, as blocks.5, layer3 or encoder.levels.2. None: the last before
@@ -23,6 +24,25 @@ class Embed:
     """Of a sample: its class token, the mean over its patches (pixels of a unet), or each of these
     by itself. None: the class token if there is one, else the mean; patches where each pixel has a
     label. Of a scene it is always each patch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anomaly:
+    """What ``swath anomalies`` takes for strange."""
+
+    kind: Literal["neighbours", "mahalanobis"] = "neighbours"
+    """neighbours: far from the k-th nearest training vector, by cosine. mahalanobis: far from their
+    mean, in units of their spread along each direction."""
+    neighbours: int = 10
+    """Only for kind=neighbours: which neighbour counts (k). More: small groups are strange too."""
+    most: int = 20_000
+    """Training vectors to compare with at most, drawn with equal luck. More: slower."""
+
+    def __post_init__(self) -> None:
+        if self.neighbours < 1 or self.most < 2:
+            raise ConfigError(
+                f"neighbours={self.neighbours} must be at least 1 and most={self.most} at least 2"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

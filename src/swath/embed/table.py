@@ -142,6 +142,23 @@ class Table:
         self.attributes = {"plan": self.plan, "done": True}
         Group(str(self.path)).save(self.attributes)
 
+    def add(self, name: str, values: np.ndarray) -> None:
+        """Write a figure of every vector (n,) as one more array, in place of an older one."""
+        shutil.rmtree(self.path / name, ignore_errors=True)
+        shape = (self.samples, *self.grid)
+        Shards.create(
+            str(self.path),
+            name,
+            self._threads,
+            shape=shape,
+            dtype="float32",
+            per_file=self.samples,
+            dims=("sample", *("y", "x")[: len(self.grid)]),
+            compress=False,
+            sharded=False,
+            attributes={},
+        ).write(0, values.reshape(shape))
+
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the number of the first vector and vectors (m, width), from first to last."""
         each = math.prod(self.grid)
