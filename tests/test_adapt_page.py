@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 import shlex
+import shutil
 
 from swath.config import load
 from swath.settings import Run
@@ -12,12 +13,16 @@ from tests.lab import RECIPE, invoke
 PAGE = pathlib.Path(__file__).parents[1] / "docs/howto/adapt.md"
 
 
-def test_the_example_runs_and_its_runs_began_with_the_pretrained_weights(inside):
+def test_the_example_runs_and_its_runs_began_with_the_pretrained_weights(
+    lab, tmp_path, monkeypatch
+):
     """From images alone to a score; the vit takes all of the encoder."""
+    shutil.copytree(lab, tmp_path / "lab", ignore=shutil.ignore_patterns("runs"))
+    monkeypatch.chdir(tmp_path / "lab")
     small = "width: 16, depth: 2, heads: 2"
     model = f"model: {{kind: vit, {small}}}"
     recipe = RECIPE.replace("model: {kind: unet, width: 8, depth: 1, dropout: 0}", model)
-    (inside / "mine.yaml").write_text(
+    pathlib.Path("mine.yaml").write_text(
         recipe.replace("samples: 40, evaluate_every: 20", "samples: 8")
     )
     (block,) = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
