@@ -36,11 +36,10 @@ class Mix(nn.Module):
         return F.scaled_dot_product_attention(q, k, v)
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention.
+class _Heads(nn.Module):
+    """The layers of multi-head attention.
 
-    split: which layers hold some of the heads each where ranks share them. mix: may be replaced
-    where tokens are on several ranks.
+    split: which layers hold some of the heads each where ranks share them.
     """
 
     split: ClassVar = {"q": "columns", "k": "columns", "v": "columns", "proj": "rows"}
@@ -54,47 +53,45 @@ class Attention(nn.Module):
             Keys(width, width),
             nn.Linear(width, width),
         )
-        self.mix = Mix()
         self.proj = nn.Linear(width, width)
+
+    def _heads(self, x: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries of ``x`` and keys and values of ``known``: (b, m, n, e)."""
+        # As many heads as the layer gives: it may hold only some of them, others another rank.
+        q, k, v = (
+            layer(tokens).unflatten(2, (-1, self.head_width)).transpose(1, 2)
+            for layer, tokens in ((self.q, x), (self.k, known), (self.v, known))
+        )
+        return q, k, v
+
+
+class Attention(_Heads):
+    """Multi-head self-attention.
+
+    mix: may be replaced where tokens are on several ranks.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__(width, heads)
+        self.mix = Mix()
         self.register_load_state_dict_pre_hook(_from_one_layer)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        # As many heads as the layer gives: it may hold only some of them, others another rank.
-        q, k, v = (
-            layer(x).unflatten(2, (-1, self.head_width)).transpose(1, 2)
-            for layer in (self.q, self.k, self.v)
-        )
-        return self.proj(self.mix(q, k, v).transpose(1, 2).flatten(2))
+        return self.proj(self.mix(*self._heads(x, x)).transpose(1, 2).flatten(2))
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(_Heads):
     """Multi-head attention of tokens that ask others, and not themselves.
 
     inputs: how many tensors of tokens it takes.
     """
 
-    split: ClassVar = Attention.split
     inputs: ClassVar = 2
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        assert width % heads == 0, f"width {width} is not a multiple of {heads} heads"
-        self.head_width = width // heads
-        self.q, self.k, self.v = (
-            nn.Linear(width, width),
-            Keys(width, width),
-            nn.Linear(width, width),
-        )
-        self.proj = nn.Linear(width, width)
 
     def forward(
         self, x: Float[Tensor, "b m d"], known: Float[Tensor, "b k d"]
     ) -> Float[Tensor, "b m d"]:
-        q, k, v = (
-            layer(tokens).unflatten(2, (-1, self.head_width)).transpose(1, 2)
-            for layer, tokens in ((self.q, x), (self.k, known), (self.v, known))
-        )
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        mixed = F.scaled_dot_product_attention(*self._heads(x, known))
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
 
