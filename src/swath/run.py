@@ -305,8 +305,15 @@ def predict(run: Run, progress: bool = True) -> pathlib.Path:
     ConfigError if there is no scene, the model cannot take it, or the run folder belongs to a model
     of other settings. Ranks that the launcher started share its strips.
     """
-    from swath.parallel.world import pick_device
     from swath.predict.map import predict as mapped
+
+    files = _over_scene(run, mapped, run.predict, run.place / MAPS, progress=progress)
+    return next(iter(files.values()))
+
+
+def _over_scene(run: Run, made: Callable[..., Any], *more: Any, progress: bool) -> Any:
+    """Return what ``made`` makes of the model and the scene of ``run``, and of ``more``."""
+    from swath.parallel.world import pick_device
     from swath.train.export import load_model
 
     imagery = _scene(run)
@@ -315,17 +322,15 @@ def predict(run: Run, progress: bool = True) -> pathlib.Path:
     if run.model is not None:
         check_trained(run.place, run, MAPPED)
     with counter(progress and not here.rank(), "strips") as told:
-        files = mapped(
+        return made(
             load_model(run.place),
             imagery.open(),
-            run.predict,
-            run.place / MAPS,
+            *more,
             device=pick_device(run.compute.device),
             precision=run.train.precision,
             compute=run.compute,
             progress=told,
         )
-    return next(iter(files.values()))
 
 
 @_named
@@ -379,26 +384,8 @@ def embed_scene(run: Run, progress: bool = True) -> pathlib.Path:
     from swath.embed.scene import embed_scene as made
     from swath.embed.scene import picture
     from swath.embed.settings import FOLDER
-    from swath.parallel.world import pick_device
-    from swath.train.export import load_model
 
-    imagery = _scene(run)
-    if imagery is None:
-        raise ConfigError(_NO_SCENE)
-    if run.model is not None:
-        check_trained(run.place, run, MAPPED)
-    with counter(progress and not here.rank(), "strips") as told:
-        path = made(
-            load_model(run.place),
-            imagery.open(),
-            run.embed,
-            run.predict,
-            run.place / FOLDER,
-            device=pick_device(run.compute.device),
-            precision=run.train.precision,
-            compute=run.compute,
-            progress=told,
-        )
+    path = _over_scene(run, made, run.embed, run.predict, run.place / FOLDER, progress=progress)
     if not here.rank():
         picture(path)
     return path
