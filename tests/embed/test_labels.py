@@ -5,8 +5,9 @@ import pyproj
 import pytest
 
 import swath
+from swath.data.places import middles
 from swath.data.split import PARTS, select
-from swath.embed.labels import Labels, places
+from swath.embed.labels import Labels
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_a_vector_is_of_the_part_that_most_of_its_pixels_are_in(store, grid, uni
 
 def test_places_are_those_of_the_middle(store):
     """The scene begins at 500000 E, 5800000 N of UTM 33, with pixels of 10 m."""
-    lon, lat = places(store)
+    lat, lon = middles(store).T
     _, row, col, _, _ = store.column("where")[7].tolist()
     move = pyproj.Transformer.from_crs(32633, 4326, always_xy=True)
     expected = move.transform(500000 + 10 * (col + 16), 5800000 - 10 * (row + 16))

@@ -5,12 +5,13 @@ learned from it."""
 from __future__ import annotations
 
 import datetime
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from swath.data.sensor import Sensor
+from swath.data.sensor import Band, Sensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,6 +136,25 @@ class Chip:
     """The publisher's split."""
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of images beside their pixels. A network that heeds some of it names that in
+    ``asks``; nothing else is read for it."""
+
+    bands: tuple[Band, ...] | None = None
+    """Of each channel; None: those that the network was made for."""
+    gsd_m: float | None = None
+    """Metres from pixel to pixel; None: as the network was trained with."""
+    where: Tensor | None = None
+    """(b, 2) float64: latitude and longitude of the middle in degrees; NaN: unknown."""
+    when: Tensor | None = None
+    """(b, 2) float64: year, and day of the year, 1 to 366, with its fraction; NaN: unknown."""
+
+
+ASKS = ("bands", "gsd_m", "where", "when")
+"""What a network may ask for: the fields of Known."""
+
+
 @dataclass(kw_only=True)
 class Batch:
     """Samples on their way through a model: one microbatch."""
@@ -156,3 +176,39 @@ class Batch:
     for what a task draws; in evaluation its index alone."""
     counts: bool = True
     """False: only keeps step with other ranks; no loss or score of it counts."""
+    known: Known = field(default_factory=Known)
+    """Bands are those of the store; the others are there if the model or the task asks for them."""
+
+    @property
+    def bands(self) -> tuple[Band, ...] | None:
+        """Of each channel of the images."""
+        return self.known.bands
+
+    @property
+    def wavelengths(self) -> Tensor | None:
+        """(c,) float64: centres of the bands in nm; NaN where a band has none, as radar."""
+        import torch
+
+        if self.bands is None:
+            return None
+        nm = [math.nan if b.wavelength_nm is None else b.wavelength_nm for b in self.bands]
+        return torch.tensor(nm, dtype=torch.float64)
+
+    @property
+    def gsd(self) -> float | None:
+        """Metres from pixel to pixel."""
+        return self.known.gsd_m
+
+    @property
+    def where(self) -> Tensor | None:
+        """(b, 2) float64: latitude and longitude of the middle in degrees; NaN: unknown."""
+        return self.known.where
+
+    @property
+    def when(self) -> Tensor | None:
+        """(b, 2) float64: year, and day of the year; NaN: unknown."""
+        return self.known.when
+
+    def told(self, model: object) -> dict[str, Any]:
+        """Return what ``model`` is called with beside the images: ``known``, if it asks for any."""
+        return {"known": self.known} if getattr(model, "asks", ()) else {}

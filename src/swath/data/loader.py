@@ -13,7 +13,7 @@ import functools
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -24,10 +24,11 @@ from swath.data import draw
 from swath.data.augment import Augment
 from swath.data.balance import repeats
 from swath.data.bands import Channel, find_bands, image_grid
-from swath.data.chip import Batch, Modality
+from swath.data.chip import Batch, Known, Modality
 from swath.data.mix import Also, Mixed, check_alike
 from swath.data.normalize import Normalize, Normalizer, normalizer
 from swath.data.order import Order
+from swath.data.places import gsd_m, middles, times
 from swath.data.resample import resized
 from swath.data.sensor import Band
 from swath.data.split import Part, Selection, Split, select
@@ -61,9 +62,10 @@ class DataSettings:
     resample: Literal["nearest", "bilinear"] = "bilinear"
     """How coarse bands are brought to the pixels of the finest; matters for several resolutions."""
     also: tuple[Also, ...] = ()
-    """Further stores that are trained on, with the same bands, pixels and labels. Each microbatch
-    is of one store, and normalised by that store's statistics; ``store`` alone is validated and
-    scored on."""
+    """Further stores that are trained on, with the same labels, if any are read, and the same bands
+    and size of samples; with model.embed=wavelengths also with others. Each microbatch is of one
+    store, and normalised by that store's statistics; ``store`` alone is validated and scored
+    on."""
     weight: float = 1.0
     """The share of ``store`` in the microbatches, relative to the weights in ``also``."""
     stage: Stage | None = free(None)
@@ -82,10 +84,12 @@ class DataSettings:
         if len(set(stores)) < len(stores):
             raise ConfigError(f"also: a store is there twice, of {', '.join(stores)}")
 
-    def open(self, labels: bool = True) -> Data:
+    def open(self, labels: bool = True, asks: Collection[str] = ()) -> Data:
         """Return the data these settings mean; ConfigError if the store does not have it.
 
-        labels: whether the store's labels are read.
+        labels: whether the store's labels are read. asks: what beside images the model and the
+        task heed (``swath.data.chip.ASKS``); where bands are heeded, further stores may have
+        others, and samples of another size.
         """
         from swath.data.store import Store
 
@@ -100,14 +104,18 @@ class DataSettings:
             stats = [known[m.name][i] for m, i in channels]
         normalize = normalizer(self.normalize, [(m.sensor, i) for m, i in channels], stats)
         labelled = labels and store.contents.label.kind != "none"
-        also = tuple(self._other(one).open(labels) for one in self.also)
-        found = Data(self, store, tuple(channels), normalize, labelled, also)
-        check_alike((found, *also))
+        any_bands = "bands" in asks
+        also = tuple(self._other(one, any_bands).open(labels, asks) for one in self.also)
+        found = Data(self, store, tuple(channels), normalize, labelled, also, frozenset(asks))
+        check_alike((found, *also), any_bands=any_bands)
         return found
 
-    def _other(self, one: Also) -> DataSettings:
+    def _other(self, one: Also, any_bands: bool) -> DataSettings:
         """Return what is read of a further store."""
-        return dataclasses.replace(self, store=one.store, split=one.split, also=(), weight=1.0)
+        bands = self.bands if one.bands is None and not any_bands else one.bands
+        return dataclasses.replace(
+            self, store=one.store, bands=bands, split=one.split, also=(), weight=1.0
+        )
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,8 @@ class Data:
     """Whether labels are read."""
     also: tuple[Data, ...] = ()
     """Further stores that are trained on."""
+    asks: frozenset[str] = frozenset()
+    """What beside images is read; see Known."""
 
     def check_same(self) -> None:
         """Raise ConfigError if a store was replaced since it was opened."""
@@ -138,6 +148,18 @@ class Data:
     def grid(self) -> tuple[int, int]:
         """Height and width of images: of the label if it is a map, else of the finest band."""
         return image_grid(self.store.contents, self.channels)
+
+    @functools.cached_property
+    def known(self) -> Known:
+        """What is known of all samples of the store alike."""
+        gsd = gsd_m(self.store, self.channels) if "gsd_m" in self.asks else None
+        return Known(bands=self.bands, gsd_m=gsd)
+
+    @functools.cached_property
+    def placed(self) -> dict[str, np.ndarray]:
+        """Where and when every sample was seen (n, 2), as far as that is asked for."""
+        each = {"where": middles, "when": times}
+        return {name: read(self.store) for name, read in each.items() if name in self.asks}
 
     def stage(self) -> Staging | None:
         """Read from copies near this node from now on, if the settings say so; of mode copy, when
@@ -337,7 +359,15 @@ class Loader:
             seed=draw.key(self.seed, int(positions[0]), "model"),
             keys=self._tensor(draw.keys(self.seed, positions, "task")),
             counts=counts,
+            known=self._known(indices),
         )
+
+    def _known(self, indices: np.ndarray) -> Known:
+        """Return what is known of samples beside their pixels."""
+        placed: dict[str, Any] = {
+            name: self._tensor(each[indices]) for name, each in self.data.placed.items()
+        }
+        return dataclasses.replace(self.data.known, **placed) if placed else self.data.known
 
     def _image(self, found: dict[str, np.ndarray]) -> tuple[Tensor, Tensor]:
         """Return all bands on one grid, (b, c, h, w) float32, and which pixels were observed."""

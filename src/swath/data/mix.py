@@ -35,6 +35,9 @@ class Also:
 
     store: str
     """Folder or address of the store."""
+    bands: tuple[str, ...] | None = None
+    """Its bands, as data.bands. None: those of data.bands; with model.embed=wavelengths all of
+    the store's own."""
     weight: float = 1.0
     """Its share of the microbatches, relative to ``data.weight`` and to the other stores'."""
     split: Split | None = None
@@ -43,6 +46,8 @@ class Also:
     def __post_init__(self) -> None:
         if not self.weight > 0:
             raise ConfigError(f"weight={self.weight:g} must be above 0")
+        if self.bands is not None and not self.bands:
+            raise ConfigError("bands is empty; name some, or leave it out")
 
 
 class Shares:
@@ -113,24 +118,36 @@ class Mixed:
         return (next(streams[which]) for which, *_ in dealt())
 
 
-def check_alike(every: Sequence[Data]) -> None:
-    """Raise ConfigError if stores of one run cannot be handed to the same model and task."""
+def check_alike(every: Sequence[Data], *, any_bands: bool = False) -> None:
+    """Raise ConfigError if stores of one run cannot be handed to the same model and task.
+
+    any_bands: the model takes any bands, and samples of any size.
+    """
     first, *others = every
     for data in others:
-        for what, one, wanted in zip(_KINDS, _kinds(data), _kinds(first), strict=True):
-            if one != wanted:
+        one, wanted = _kinds(data), _kinds(first)
+        for what in ("labels of kind",) if any_bands else one:
+            if one[what] != wanted[what]:
+                hint = "" if what == "labels of kind" else _ANY
                 raise ConfigError(
-                    f"data.also: {data.settings.store} has {what} {one}, and data.store "
-                    f"{first.settings.store} {wanted}; the stores of a run are alike in that"
+                    f"data.also: {data.settings.store} has {what} {one[what]}, and data.store "
+                    f"{first.settings.store} {wanted[what]}; the stores of a run are alike in that"
+                    f"{hint}"
                 )
-        check_light(first.bands, data.bands, f"data.also: {data.settings.store}: ")
+        if not any_bands:
+            check_light(first.bands, data.bands, f"data.also: {data.settings.store}: ")
 
 
-_KINDS = ("bands", "samples of", "labels of kind")
+_ANY = ", unless the model makes its weights from wavelengths: a vit or mae with"
+_ANY += " model.embed=wavelengths"
 
 
-def _kinds(data: Data) -> tuple[str, str, str]:
+def _kinds(data: Data) -> dict[str, str]:
     label = data.store.contents.label
     told = f"{label.kind} {', '.join(label.classes)}".strip() if data.labelled else "none"
     height, width = data.grid
-    return ", ".join(band.name for band in data.bands), f"{height} x {width} px", told
+    return {
+        "bands": ", ".join(band.name for band in data.bands),
+        "samples of": f"{height} x {width} px",
+        "labels of kind": told,
+    }

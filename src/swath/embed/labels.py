@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 
 from swath.data.split import NONE, PARTS, Selection
-from swath.data.store import Store
 from swath.embed.table import NO_CLASS
 
 BLOCK_PIXELS = 4_000_000  # labels counted at a time
@@ -83,20 +82,3 @@ def parts_of(every: Selection, groups: np.ndarray) -> np.ndarray:
     ids = every.table.ids
     place = np.searchsorted(ids, groups).clip(0, max(len(ids) - 1, 0))
     return np.where(ids[place] == groups, every.parts[place], NONE).astype(np.uint8)
-
-
-def places(store: Store) -> tuple[np.ndarray, np.ndarray]:
-    """Return longitude and latitude (n,) of the middle of each sample, in degrees; NaN: unknown."""
-    import rasterio.warp
-    from affine import Affine
-
-    where = store.column("where").astype(np.float64)
-    lon, lat = np.full(store.samples, np.nan), np.full(store.samples, np.nan)
-    for number, ground in enumerate(store.contents.grounds):
-        mine = np.flatnonzero(where[:, 0] == number)
-        if not len(mine) or ground.transform is None or ground.crs is None:
-            continue
-        _, row, col, height, width = where[mine].T
-        x, y = Affine(*ground.transform) @ (col + width / 2, row + height / 2)
-        lon[mine], lat[mine] = rasterio.warp.transform(ground.crs, "EPSG:4326", x, y)
-    return lon, lat

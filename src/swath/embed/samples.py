@@ -22,10 +22,11 @@ from torch import Tensor
 
 from swath.config import plain
 from swath.data.loader import Data
+from swath.data.places import middles
 from swath.data.split import select
 from swath.data.store import Store
 from swath.embed.embedder import Embedder
-from swath.embed.labels import Labels, places
+from swath.embed.labels import Labels
 from swath.embed.settings import Embed
 from swath.embed.table import Table
 from swath.lock import lock
@@ -141,7 +142,7 @@ class Making:
     def begin(self, path: pathlib.Path) -> Table:
         """Return the table at ``path``, as far as it is there."""
         store = self.data.store
-        lon, lat = places(store)
+        lat, lon = middles(store).T
         columns = {"lon": lon, "lat": lat, "name": store.column("name")}
         return Table.begin(
             path, self._plan(), store.samples, self.grid, self.embedder.width, columns

@@ -48,6 +48,12 @@ class Model(Choice):
     masked: ClassVar[bool] = False
     """Whether it fills in patches that it was not shown."""
 
+    @property
+    def asks(self) -> frozenset[str]:
+        """What the network heeds beside images, of ``swath.data.chip.ASKS``; its forward then takes
+        it as ``known``, and has the same ``asks``."""
+        return frozenset()
+
     def build(self, inputs: Inputs, outputs: Outputs) -> nn.Module:
         """Return the network, randomly initialised from torch's generator; ConfigError if the
         settings do not fit the inputs or outputs. Its forward takes (b, c, h, w) float, and raises

@@ -71,6 +71,8 @@ class Task(Choice):
     labels: ClassVar[tuple[str, ...] | None] = ()
     """Kinds of labels that it learns; see Label. None: it learns from images alone, of any
     store."""
+    asks: ClassVar[frozenset[str]] = frozenset()
+    """What it heeds of ``Batch.known``, beside what the model asks for."""
 
     def bind(
         self, label: Label, counts: np.ndarray | None, inputs: Inputs | None = None

@@ -80,12 +80,12 @@ class ClassObjective:
     larger_is_better: bool
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        return self._loss(model(batch.image), batch)
+        return self._loss(model(batch.image, **batch.told(model)), batch)
 
     def score(self, model: nn.Module, batch: Batch) -> Confusion:
         import torch
 
-        logits = model(batch.image)
+        logits = model(batch.image, **batch.told(model))
         loss, weight = self._loss(logits, batch)
         target, known = _known(batch.target, len(self.classes))
         k = len(self.classes)

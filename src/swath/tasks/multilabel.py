@@ -62,13 +62,13 @@ class FlagsObjective:
     larger_is_better: bool
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        return self._loss(model(batch.image), batch)
+        return self._loss(model(batch.image, **batch.told(model)), batch)
 
     def score(self, model: nn.Module, batch: Batch) -> Flags:
         import torch
 
         assert batch.target is not None, "the batch has no target"
-        logits = full(model(batch.image))
+        logits = full(model(batch.image, **batch.told(model)))
         loss, weight = self._loss(logits, batch)
         known, present = batch.target != IGNORE, batch.target == 1
         k, bins = len(self.classes), len(edges()) + 1

@@ -94,11 +94,11 @@ class ValueObjective:
     larger_is_better: bool
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        return self._loss(model(batch.image), batch)
+        return self._loss(model(batch.image, **batch.told(model)), batch)
 
     def score(self, model: nn.Module, batch: Batch) -> Moments:
         assert batch.target is not None, "the batch has no target"
-        output = model(batch.image)
+        output = model(batch.image, **batch.told(model))
         loss, weight = self._loss(output, batch)
         found = self._in_units(output).double().movedim(1, -1).flatten(0, -2)
         target = batch.target.double().movedim(1, -1).flatten(0, -2)

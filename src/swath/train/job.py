@@ -23,7 +23,7 @@ from swath.batch.schedule import Schedule
 from swath.batch.size import BatchSize
 from swath.config import ConfigError, build, dump, kind_of, plain
 from swath.data.augment import Augment
-from swath.data.loader import DataSettings
+from swath.data.loader import Data, DataSettings
 from swath.fields import default_of, free, free_fields
 from swath.files import write_file
 from swath.models import Model
@@ -82,6 +82,12 @@ class TrainJob:
             self.schedule.check(self.train.samples)
         except ConfigError as error:
             raise ConfigError(f"schedule: {error}") from error
+
+    def open(self) -> Data:
+        """Return the data of the run, with what the model and the task heed; ConfigError if they do
+        not fit together."""
+        labels = self.task.labels is not None
+        return self.data.open(labels=labels, asks=self.model.asks | self.task.asks)
 
     @property
     def updates(self) -> int:

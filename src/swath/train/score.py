@@ -53,7 +53,7 @@ def score(job: TrainJob, part: Part = "test", *, world: World | None = None) -> 
 
 def data_of(job: TrainJob, loaded: LoadedModel) -> Data:
     """Open the store, normalised as the model was trained."""
-    data = job.data.open(labels=job.task.labels is not None)
+    data = job.open()
     found = tuple(band.name for band in data.bands)
     wanted = tuple(band.name for band in loaded.inputs.bands)
     if found != wanted:

@@ -70,7 +70,7 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
         arithmetic(job.train.precision, job.compute),
         contextlib.ExitStack() as held,
     ):
-        data = job.data.open(labels=job.task.labels is not None)
+        data = job.open()
         about = describe(job, data)
         world.first_does(lambda: held.enter_context(lock(folder / ".lock", "swath train")))
         if job.init is not None:

@@ -27,7 +27,7 @@ def export(job: TrainJob) -> pathlib.Path:
     being trained there.
     """
     folder = pathlib.Path(job.folder)
-    data = job.data.open(labels=job.task.labels is not None)
+    data = job.open()
     about = describe(job, data)
     with lock(folder / ".lock", "swath export"):
         check(folder, job)

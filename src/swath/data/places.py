@@ -1,0 +1,71 @@
+"""Where and when the samples of a store were seen, and how far apart their pixels are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from swath.data import layout
+from swath.data.bands import Channel, image_grid
+
+if TYPE_CHECKING:
+    from swath.data.store import Store
+
+
+def middles(store: Store) -> np.ndarray:
+    """Return latitude and longitude (n, 2) of the middle of each sample, in degrees (WGS 84); NaN
+    where unknown."""
+    import pyproj
+    from affine import Affine
+
+    where = store.column("where").astype(np.float64)
+    found = np.full((store.samples, 2), np.nan)
+    for number, ground in enumerate(store.contents.grounds):
+        mine = np.flatnonzero(where[:, 0] == number)
+        if not len(mine) or ground.transform is None or ground.crs is None:
+            continue
+        _, row, col, height, width = where[mine].T
+        x, y = Affine(*ground.transform) @ (col + width / 2, row + height / 2)
+        move = pyproj.Transformer.from_crs(ground.crs, "EPSG:4326", always_xy=True)
+        lon, lat = move.transform(x, y)
+        found[mine] = np.stack([lat, lon], 1)
+    found[~np.isfinite(found).all(1)] = np.nan  # outside of where its projection holds
+    return found
+
+
+def times(store: Store) -> np.ndarray:
+    """Return year and day of the year (n, 2) at which each sample was seen, the first of January
+    from 1 on, in UTC; NaN where unknown."""
+    seconds = store.column("when")
+    known = seconds != layout.UNKNOWN_TIME
+    moment = np.where(known, seconds, 0).astype("datetime64[s]")
+    year = moment.astype("datetime64[Y]")
+    day = (moment - year.astype("datetime64[s]")) / np.timedelta64(86400, "s") + 1
+    found = np.stack([year.astype(np.int64) + 1970.0, day], 1)
+    return np.where(known[:, None], found, np.nan)
+
+
+def gsd_m(store: Store, channels: Sequence[Channel]) -> float | None:
+    """Return metres from pixel to pixel of images of ``channels``: as the grounds of the samples
+    lie on the Earth (the median), else as the sensor says of the finest band; None: unknown."""
+    import pyproj
+
+    height, _ = image_grid(store.contents, channels)
+    where = store.column("where")
+    found = []
+    for number, ground in enumerate(store.contents.grounds):
+        mine = np.flatnonzero(where[:, 0] == number)
+        if not len(mine) or ground.transform is None or ground.crs is None:
+            continue
+        a, b, _, d, e, _ = ground.transform
+        crs = pyproj.CRS.from_user_input(ground.crs)
+        if crs.is_projected:
+            pixel = abs(a * e - b * d) ** 0.5 * crs.axis_info[0].unit_conversion_factor
+            found.append(pixel * float(where[mine[0], 3]) / height)
+    if found:
+        return float(np.median(found))
+    finest = max((m for m, _ in channels), key=lambda m: m.height * m.width)
+    told = [b.gsd_m for b in finest.sensor.bands if b.gsd_m is not None]
+    return min(told) * finest.height / height if told else None
