@@ -5,7 +5,10 @@ import torch
 from torch import nn
 
 from swath.config import ConfigError
-from swath.nn.norm import BatchNorm2d, forget, group_norm, settle
+from swath.nn.norm import BatchNorm2d, group_norm
+from swath.nn.settle import Update, forget, settle
+
+UPDATE = Update(samples=4, seen=4, total=8)
 
 
 def alone(tensor: torch.Tensor) -> torch.Tensor:
@@ -40,7 +43,7 @@ def test_one_microbatch_an_update_is_torchs_batch_norm():
         forget(mine)
         theirs.load_state_dict(mine.state_dict())
         mine(image), theirs(image)
-        settle(mine, alone)
+        settle(mine, alone, UPDATE)
     torch.testing.assert_close(mine.state_dict(), theirs.state_dict(), rtol=1e-12, atol=1e-12)
     (image,) = images(1)
     torch.testing.assert_close(mine.eval()(image), theirs.eval()(image), rtol=1e-12, atol=1e-12)
@@ -54,7 +57,7 @@ def test_running_statistics_move_once_an_update():
     for chunk in chunks:
         mine(chunk)
     assert torch.equal(mine.running_mean, before[0])  # nothing moves before the update ends
-    settle(mine, alone)
+    settle(mine, alone, UPDATE)
     mean = torch.stack([c.mean((0, 2, 3)) for c in chunks]).mean(0)
     var = torch.stack([c.var((0, 2, 3), unbiased=True) for c in chunks]).mean(0)
     torch.testing.assert_close(mine.running_mean, 0.1 * mean, rtol=1e-12, atol=0)
@@ -69,7 +72,7 @@ def test_any_number_of_ranks_leaves_the_same_running_statistics(ranks):
     whole, _ = pair()
     for chunk in chunks:
         whole(chunk)
-    settle(whole, alone)
+    settle(whole, alone, UPDATE)
     copies = [pair()[0] for _ in range(ranks)]
     gathered = []
     for rank, copy in enumerate(copies):
@@ -77,7 +80,7 @@ def test_any_number_of_ranks_leaves_the_same_running_statistics(ranks):
             copy(chunks[i])
         gathered.append(torch.cat([copy.sum_mean, copy.sum_var, copy.passes]))
     for copy in copies:
-        settle(copy, lambda _: torch.stack(gathered).sum(0))
+        settle(copy, lambda _: torch.stack(gathered).sum(0), UPDATE)
         torch.testing.assert_close(copy.state_dict(), whole.state_dict(), rtol=1e-13, atol=1e-13)
 
 
@@ -98,7 +101,7 @@ def test_a_skipped_update_leaves_no_trace():
     before = {name: value.clone() for name, value in mine.state_dict().items()}
     mine(torch.full((2, 3, 4, 4), float("nan"), dtype=torch.float64))
     forget(mine)
-    settle(mine, alone)
+    settle(mine, alone, UPDATE)
     torch.testing.assert_close(mine.state_dict(), before, rtol=0, atol=0)
 
 
@@ -117,7 +120,7 @@ def test_a_model_without_batch_norm_exchanges_nothing():
     def fail(_: torch.Tensor) -> torch.Tensor:
         raise AssertionError("nothing should be summed")
 
-    settle(nn.Sequential(nn.Conv2d(1, 4, 1), group_norm(4)), fail)
+    settle(nn.Sequential(nn.Conv2d(1, 4, 1), group_norm(4)), fail, UPDATE)
 
 
 def test_statistics_of_one_value_are_refused():

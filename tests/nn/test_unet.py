@@ -6,7 +6,7 @@ import torch
 from swath.data.sensor import Band
 from swath.models import Inputs, Outputs
 from swath.models.unet import UNet
-from swath.nn.norm import settle
+from swath.nn.settle import Update, settle
 
 ENCODERS = ["plain", "resnet18", "resnet34", "resnet50"]
 
@@ -89,5 +89,5 @@ def test_a_resnet_encoder_settles_its_statistics():
     norm = model.encoder.bn1
     before = norm.running_mean.clone()
     model(torch.randn(2, 3, 32, 32))
-    settle(model, lambda total: total)
+    settle(model, lambda total: total, Update(samples=4, seen=4, total=4))
     assert not torch.equal(norm.running_mean, before) and norm.passes == 0

@@ -16,9 +16,10 @@ from swath.data.sensor import load_sensor
 from swath.models import Inputs, Outputs
 from swath.models.resnet import ResNet
 from swath.models.unet import UNet
-from swath.nn.norm import BatchNorm2d, forget
+from swath.nn.norm import BatchNorm2d
 from swath.nn.random import Draws, Dropout
 from swath.nn.resize import Double
+from swath.nn.settle import forget
 from swath.parallel.apply import spread
 from swath.parallel.mesh import Mesh
 from swath.parallel.settings import Degrees, Parallel

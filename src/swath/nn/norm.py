@@ -1,16 +1,13 @@
 """Normalisation inside networks, equal on any number of ranks.
 
 Group norm sees one sample and is so by nature. Batch norm here normalises by the statistics of
-its microbatch, as usual, but only adds them up; when an update ends, :func:`settle` sums them over
-ranks and folds their mean into the running statistics once. Folding at every forward pass, as
-torch does, would give each rank running statistics of its own, and others when microbatches are
-dealt out anew.
+its microbatch, as usual, but only adds them up; when an update ends, their mean over the
+microbatches of all ranks is folded into the running statistics once (:mod:`swath.nn.settle`).
 
 Source of batch norm: Ioffe & Szegedy 2015, arXiv:1502.03167.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swath.config import ConfigError
+from swath.nn.settle import Settled, Update
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -25,15 +23,16 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(next(n for n in (8, 4, 2, 1) if channels % n == 0), channels)
 
 
-class BatchNorm2d(nn.Module):
-    """Batch norm whose running statistics move once an update, by :func:`settle`.
+class BatchNorm2d(Settled):
+    """Batch norm whose running statistics move once an update.
 
     Its parameters and saved buffers have the names of ``torch.nn.BatchNorm2d``, so that public
-    weights load. The sums since the last update are not saved: a checkpoint is taken when they
-    are zero.
+    weights load.
 
     momentum: share of an update's statistics in the new running ones.
     """
+
+    gathers: ClassVar = ("sum_mean", "sum_var", "passes")
 
     weight: Tensor
     bias: Tensor
@@ -77,51 +76,11 @@ class BatchNorm2d(nn.Module):
         self.passes += 1
         return out
 
-
-def settle(model: nn.Module, sum_: Callable[[Tensor], Tensor]) -> None:
-    """Fold the batch statistics gathered since the last call into the running ones; forget them.
-
-    sum_: returns its argument summed over ranks; called once, by all ranks together, and not at
-    all for a model without batch norm. Microbatches count alike, whichever rank had them.
-    """
-    norms = _norms(model)
-    if not norms:
-        return
-    with torch.no_grad():
-        flat = torch.cat([t for n in norms for t in (n.sum_mean, n.sum_var, n.passes)])
-        total = sum_(flat)
-        for norm in norms:
-            channels = norm.sum_mean.numel()
-            mean, var, passes, total = total.split(
-                [channels, channels, 1, total.numel() - 2 * channels - 1]
-            )
-            # A norm that was not used stays as it is. The truth value is made a number first:
-            # times a Python float it would become float32, in a float64 model too.
-            share = (passes > 0).to(mean.dtype) * norm.momentum
-            norm.running_mean.lerp_(mean / passes.clamp(min=1), share)
-            norm.running_var.lerp_(var / passes.clamp(min=1), share)
-            norm.num_batches_tracked += passes.round().long().squeeze()
-    forget(model)
-
-
-def forget(model: nn.Module) -> None:
-    """Drop the batch statistics gathered since the last :func:`settle`: the update was skipped."""
-    for norm in _norms(model):
-        for gathered in (norm.sum_mean, norm.sum_var, norm.passes):
-            gathered.zero_()
-
-
-@contextlib.contextmanager
-def unrecorded(model: nn.Module) -> Iterator[None]:
-    """Leave out the batch statistics of what passes through ``model`` inside the block."""
-    gathered = [t for n in _norms(model) for t in (n.sum_mean, n.sum_var, n.passes)]
-    before = [t.clone() for t in gathered]
-    try:
-        yield
-    finally:  # recomputing ends by an exception
-        for tensor, value in zip(gathered, before, strict=True):
-            tensor.copy_(value)
-
-
-def _norms(model: nn.Module) -> list[BatchNorm2d]:
-    return [module for module in model.modules() if isinstance(module, BatchNorm2d)]
+    def move(self, update: Update) -> None:
+        """Fold the gathered statistics into the running ones; microbatches count alike."""
+        # A norm that was not used stays as it is. The truth value is made a number first: times a
+        # Python float it would become float32, in a float64 model too.
+        share = (self.passes > 0).to(self.sum_mean.dtype) * self.momentum
+        self.running_mean.lerp_(self.sum_mean / self.passes.clamp(min=1), share)
+        self.running_var.lerp_(self.sum_var / self.passes.clamp(min=1), share)
+        self.num_batches_tracked += self.passes.round().long().squeeze()

@@ -31,7 +31,7 @@ from torch.distributed.pipelining import (
 
 from swath.config import ConfigError
 from swath.data.chip import Batch
-from swath.nn.norm import unrecorded
+from swath.nn.settle import unrecorded
 from swath.parallel.mesh import Mesh
 from swath.parallel.settings import Parallel
 from swath.span import span

@@ -20,8 +20,8 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
-from swath.nn.norm import unrecorded
 from swath.nn.random import Random, given
+from swath.nn.settle import unrecorded
 
 KEPT = {
     torch.ops.aten.mm.default,

@@ -23,8 +23,8 @@ from torch.distributed.tensor import DTensor
 
 from swath.config import ConfigError
 from swath.data.chip import Batch
-from swath.nn.norm import settle, unrecorded
 from swath.nn.random import Draws
+from swath.nn.settle import Update, settle, unrecorded
 from swath.parallel.flat import Flats, square
 from swath.parallel.mesh import Mesh
 from swath.parallel.pipeline import Pipeline
@@ -183,9 +183,12 @@ class Replica:
         bad = self.world.any_of([g is not None and not _local(g).isfinite().all() for g in grads])
         return [name for name, is_bad in zip(names, bad, strict=True) if is_bad]
 
-    def settle(self) -> None:
-        """Fold the update's batch statistics, of all learners, into the running ones."""
-        settle(self.model, self.mesh.learners.sum)
+    def settle(self, update: Update) -> None:
+        """Let what moves once an update (batch statistics, a teacher) take in what all learners
+        gathered; after the optimiser's step."""
+        for module in self._shards:  # what is still whole of a forward pass is of before the step
+            module.reshard()
+        settle(self.model, self.mesh.learners.sum, update)
 
     def call(self, function: Callable[[nn.Module, Batch], Result], batch: Batch) -> Result:
         """Return ``function(model, batch)``, in the replica's precision, its draws keyed."""

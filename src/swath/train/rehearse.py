@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from swath.config import ConfigError
 from swath.data.chip import Batch, Label
 from swath.models import Inputs
+from swath.nn.settle import Update
 from swath.parallel.apply import spread
 from swath.parallel.count import counted
 from swath.parallel.dry import Held, Traffic, accumulated, borders, held, opened, pretended, traffic
@@ -160,6 +161,7 @@ class Rehearsal:
             live.name(PARAMETERS, [*model.parameters(), *model.buffers()])
             live.name(OPTIMISER, _states(learner))
             live.name(AVERAGE, [] if average is None else average.tensors.values())
+            update = Update(job.batch.samples, job.batch.samples, job.train.samples)
             for number in numbers:
                 live.begin()
                 with counted() as volume:
@@ -169,7 +171,7 @@ class Rehearsal:
                     if job.train.clip is not None:
                         replica.clip(norm, job.train.clip)
                     learner.step()
-                    replica.settle()
+                    replica.settle(update)
                     if average is not None:
                         average.update(model, job.batch.samples)
                 found.append((live.at_peak(), traffic(volume, mesh), held(model)))

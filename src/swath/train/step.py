@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 
 from swath.data.chip import Batch
-from swath.nn.norm import forget
+from swath.nn.settle import Update, forget
 from swath.parallel.replica import Loss, Replica
 from swath.span import span
 from swath.train.settings import TrainSettings
@@ -58,7 +58,7 @@ def train_step(
         for group in state.optimizer.param_groups:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * rate
         state.optimizer.step()
-        replica.settle()
+        replica.settle(Update(samples, progress.samples, settings.samples))
         if state.average is not None:
             state.average.update(state.model, samples)
     return figures
