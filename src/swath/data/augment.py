@@ -6,6 +6,7 @@ deviations of a band. A mask is turned and cut with its image. What was not obse
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,9 @@ class Augment:
     """Each band plus offset * n, n normal, in standard deviations."""
     noise: float = 0.0
     """Each pixel of each band plus noise * n, n normal, in standard deviations."""
+    blur: float = 0.0
+    """Largest standard deviation in pixels of a Gaussian blur; each sample's is drawn evenly from 0
+    up to it."""
     erase: float = 0.0
     """Probability that a rectangle (2 to 20 % of the area) is set to 0 in all bands."""
     drop_bands: float = 0.0
@@ -44,7 +48,7 @@ class Augment:
         for name in ("erase", "drop_bands"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be a probability below 1")
-        for name in ("gain", "offset", "noise"):
+        for name in ("gain", "offset", "noise", "blur"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must not be negative")
         if self.crop is not None and self.crop < 1:
@@ -78,6 +82,9 @@ class Augment:
         coloured = self._coloured(image, positions, seed)
         if coloured is not image:
             image = coloured.masked_fill_(~observed, 0.0)
+        if self.blur:
+            widths = self.blur * draw.uniform(seed, positions, "blur")[:, 0]
+            image = blurred(image, observed, widths, self.blur)
         if self.erase:
             hole = self._holes(positions, seed, *image.shape[2:]).to(image.device)[:, None]
             image, observed = image.masked_fill(hole, 0.0), observed & ~hole
@@ -160,3 +167,29 @@ class Augment:
                 top, left = int(y * (height - tall + 1)), int(x * (width - wide + 1))
                 hole[top : top + tall, left : left + wide] = True
         return torch.from_numpy(holes)
+
+
+def blurred(image: Tensor, observed: Tensor, widths: np.ndarray, most: float) -> Tensor:
+    """Return images (b, c, h, w), 0 where not ``observed``, each blurred by a Gaussian whose
+    standard deviation ``widths`` (b,) says, in pixels; of what was observed alone.
+
+    most: largest of the widths that may come; farther than three times it nothing reaches.
+    """
+    import torch
+    from torch.nn.functional import conv2d
+
+    reach = max(1, math.ceil(3 * most))
+    x = torch.arange(-reach, reach + 1, device=image.device, dtype=image.dtype)
+    width = torch.from_numpy(np.maximum(widths, 1e-3)).to(image)[:, None]
+    bell = torch.exp(-0.5 * (x / width) ** 2)
+    bell /= bell.sum(1, keepdim=True)
+
+    def spread(maps: Tensor) -> Tensor:
+        bands = maps.shape[1]
+        flat = maps.flatten(0, 1)[None]
+        own = bell.repeat_interleave(bands, 0)[:, None]
+        flat = conv2d(flat, own[..., None], padding=(reach, 0), groups=len(own))
+        flat = conv2d(flat, own[:, :, None], padding=(0, reach), groups=len(own))
+        return flat[0].unflatten(0, (-1, bands))
+
+    return (spread(image) / spread(observed.to(image))).masked_fill_(~observed, 0.0)

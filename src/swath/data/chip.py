@@ -174,6 +174,11 @@ class Batch:
     keys: Tensor | None = None
     """(b,) int64: 63 random bits of each sample, which the run's seed and its position determine,
     for what a task draws; in evaluation its index alone."""
+    views: tuple[Tensor, ...] = ()
+    """Several (b, c, h_i, w_i), varied each in its own way, for a task that compares views; then
+    ``image`` is the sample as it is."""
+    seen: tuple[Tensor, ...] = ()
+    """For each of the views (b, h_i, w_i) bool: the pixel was observed in every band."""
     counts: bool = True
     """False: only keeps step with other ranks; no loss or score of it counts."""
     known: Known = field(default_factory=Known)

@@ -33,6 +33,7 @@ from swath.data.resample import resized
 from swath.data.sensor import Band
 from swath.data.split import Part, Selection, Split, select
 from swath.data.stage import Stage, Staging
+from swath.data.views import Viewer, Views
 from swath.fields import free
 from swath.span import span
 
@@ -193,6 +194,7 @@ class Data:
         micro: int,
         seed: int = 0,
         augment: Augment | None = None,
+        views: Views | None = None,
         prefetch: int = 4,
         device: str | torch.device = "cpu",
     ) -> Loader:
@@ -203,6 +205,7 @@ class Data:
             micro=micro,
             seed=seed,
             augment=augment or Augment(),
+            views=views,
             prefetch=prefetch,
             device=device,
         )
@@ -232,15 +235,20 @@ class Loader:
         micro: int,
         seed: int,
         augment: Augment,
+        views: Views | None,
         prefetch: int,
         device: str | torch.device,
     ) -> None:
-        """micro: samples of a microbatch. prefetch: microbatches read ahead; changes no result."""
+        """micro: samples of a microbatch. views: of each sample, varied by ``augment``, in training
+        and in sweeps; None: training samples themselves are varied. prefetch: microbatches read
+        ahead; changes no result."""
         self.data, self.selection, self.device = data, selection, device
         self.micro, self.seed, self.augment, self.prefetch = micro, seed, augment, prefetch
         self.waited = 0.0
         """Seconds from asking for microbatches to having them, summed."""
-        augment.size(*data.grid)  # raises if the samples cannot be varied so
+        self.viewer = None if views is None else Viewer(views, augment)
+        if views is None:
+            augment.size(*data.grid)  # raises if the samples cannot be varied so
         self._modalities = tuple(dict.fromkeys(m.name for m, _ in data.channels))
         self._runs: list[tuple[Modality, list[int], Normalizer]] = []
         numbered = enumerate(data.channels)
@@ -340,24 +348,28 @@ class Loader:
     def _batch(
         self, wanted: Wanted, found: dict[str, np.ndarray], augment: Augment | None
     ) -> Batch:
-        import torch
-
         positions, indices, counts = wanted
         image, observed = self._image(found)
         target = self._target(found)
         groups = found.get(f"groups/{self.selection.grouping}")
         if target is None and groups is not None:  # pixels of other parts are seen, and no target
             observed &= self._tensor(self.selection.member(groups))[:, None]
-        if augment is not None:
+        views: tuple[Tensor, ...] = ()
+        seen: tuple[Tensor, ...] = ()
+        if self.viewer is not None:
+            views, seen = self.viewer(image, observed, positions, self.seed)
+        elif augment is not None:
             image, observed, target = augment(image, observed, target, positions, self.seed)
         return Batch(
             image=image,
-            valid=observed.view(torch.uint8).amin(1).bool(),  # all(1), many times faster
+            valid=_in_every_band(observed),
             target=target,
             positions=self._tensor(positions),
             indices=self._tensor(indices),
             seed=draw.key(self.seed, int(positions[0]), "model"),
             keys=self._tensor(draw.keys(self.seed, positions, "task")),
+            views=views,
+            seen=tuple(map(_in_every_band, seen)),
             counts=counts,
             known=self._known(indices),
         )
@@ -399,6 +411,12 @@ class Loader:
         if torch.device(self.device).type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
+
+
+def _in_every_band(observed: Tensor) -> Tensor:
+    import torch
+
+    return observed.view(torch.uint8).amin(1).bool()  # all(1), many times faster
 
 
 def _dealt(

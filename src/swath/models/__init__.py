@@ -36,6 +36,9 @@ class Outputs:
     masked: bool = field(default=False, repr=False)
     """Whether the network is shown some of the patches and asked for others, as
     :class:`swath.nn.mae.MaskedAutoencoder` is."""
+    hidden: tuple[int, ...] = field(default=(), repr=False)
+    """Widths of the layers between an image's features and the outputs, which a task that compares
+    samples wants: the head is then a :class:`swath.nn.projector.Projector`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,4 +68,5 @@ class Conv3d(Model):
             strides=strides,
             hidden=self.hidden,
             dropout=self.dropout,
+            projector=outputs.hidden,
         )

@@ -37,4 +37,4 @@ class ResNet(Model):
 
         check_outputs(self, outputs)
         bands = tuple(band.name for band in inputs.bands)
-        return ResNet(bands, self.depth, outputs.channels, self.dropout, self.width)
+        return ResNet(bands, self.depth, outputs.channels, self.dropout, self.width, outputs.hidden)

@@ -55,4 +55,5 @@ class ViT(Transformer):
             pool=None if outputs.dense else self.pool or "token",
             positions=self.positions,
             drop_path=self.drop_path,
+            hidden=outputs.hidden,
         )

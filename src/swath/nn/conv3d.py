@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from swath.config import ConfigError
 from swath.nn.bands import check_bands
+from swath.nn.projector import head
 from swath.nn.random import Dropout
 
 
@@ -35,6 +36,7 @@ class Conv3d(nn.Module):
         strides: tuple[int, ...],
         hidden: tuple[int, ...],
         dropout: float,
+        projector: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         self.bands, self.size = bands, size
@@ -53,7 +55,7 @@ class Conv3d(nn.Module):
         # The layer whose features stand for an image.
         self.embeds = f"hidden.{len(hidden) - 1}" if hidden else f"convs.{len(filters) - 1}"
         self.dropout = Dropout(dropout)
-        self.head = nn.Linear((flat, *hidden)[-1], channels)
+        self.head = head((flat, *hidden)[-1], channels, projector)
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """Return a vector for each window; ConfigError for other bands or another window size."""

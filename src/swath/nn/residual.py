@@ -6,6 +6,8 @@ bottleneck halves the image in its 3x3 convolution ("version 1.5").
 Source: He et al. 2016, arXiv:1512.03385; initialisation, He et al. 2015, arXiv:1502.01852.
 """
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from swath.nn.bands import check_bands
 from swath.nn.chain import Link, row
 from swath.nn.norm import BatchNorm2d
+from swath.nn.projector import head
 from swath.nn.random import Dropout
 
 
@@ -123,14 +126,20 @@ class ResNetEncoder(Trunk):
 
 
 class ResNet(Trunk):
-    """A ResNet with a linear head on the mean of its last feature; any image size."""
+    """A ResNet with a head on the mean of its last feature; any image size."""
 
     def __init__(
-        self, bands: tuple[str, ...], depth: int, channels: int, dropout: float, width: int = 64
+        self,
+        bands: tuple[str, ...],
+        depth: int,
+        channels: int,
+        dropout: float,
+        width: int = 64,
+        hidden: Sequence[int] = (),
     ) -> None:
         super().__init__(bands, depth, width)
         self.dropout = Dropout(dropout)
-        self.fc = nn.Linear(self.channels[-1], channels)
+        self.fc = head(self.channels[-1], channels, hidden)
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """Return a vector for each image; ConfigError if the bands are not those of the model."""

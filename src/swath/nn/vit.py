@@ -8,6 +8,7 @@ that sharded training would pad to the number of ranks.
 Source: Dosovitskiy et al. 2021, arXiv:2010.11929.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -18,6 +19,7 @@ from swath.nn.block import Block
 from swath.nn.chain import Link, row
 from swath.nn.patch import PatchEmbed, SpectralPatchEmbed
 from swath.nn.position import kept_waves, resized
+from swath.nn.projector import head
 from swath.nn.resize import pad_to_multiple
 
 
@@ -26,6 +28,7 @@ class ViT(nn.Module):
 
     size: height and width in pixels of a training sample; fixes the grid of learned positions.
     pool: what the head reads; None: every token writes its patch (dense output).
+    hidden: widths of the head's layers before its last one.
     trunk: lists of layers that hand tokens on from one to the next, all of the same shape.
     embeds: the layer whose features stand for an image.
     """
@@ -46,6 +49,7 @@ class ViT(nn.Module):
         pool: Literal["token", "mean"] | None,
         positions: Literal["learned", "waves"],
         drop_path: float,
+        hidden: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.patch, self.channels, self.pool = patch, channels, pool
@@ -60,12 +64,12 @@ class ViT(nn.Module):
         shares = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
         self.blocks = nn.ModuleList(Block(width, heads, 4 * width, share) for share in shares)
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.head = nn.Linear(width, channels * (1 if pool else patch * patch))
+        self.head = head(width, channels * (1 if pool else patch * patch), hidden)
         self._start()
         self.register_load_state_dict_pre_hook(without_leading_ones)
 
     def _start(self) -> None:
-        for module in (*self.blocks.modules(), self.head):
+        for module in (*self.blocks.modules(), *self.head.modules()):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)

@@ -231,4 +231,5 @@ def _in_dtype(batch: Batch, dtype: torch.dtype) -> Batch:
     target = batch.target
     if target is not None and target.is_floating_point():
         target = target.to(dtype)
-    return dataclasses.replace(batch, image=batch.image.to(dtype), target=target)
+    views = tuple(view.to(dtype) for view in batch.views)
+    return dataclasses.replace(batch, image=batch.image.to(dtype), target=target, views=views)

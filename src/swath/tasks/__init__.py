@@ -18,6 +18,7 @@ import numpy as np
 
 from swath.config import Choice, ConfigError, kind_of, members
 from swath.data.chip import Batch, Label
+from swath.data.views import Views
 from swath.models import Inputs, Outputs
 from swath.tasks._figures import FIGURES as FIGURES
 from swath.tasks._figures import Figure as Figure
@@ -73,6 +74,11 @@ class Task(Choice):
     store."""
     asks: ClassVar[frozenset[str]] = frozenset()
     """What it heeds of ``Batch.known``, beside what the model asks for."""
+
+    @property
+    def wants(self) -> Views | None:
+        """Views of each sample that it compares (``Batch.views``); None: samples as they are."""
+        return None
 
     def bind(
         self, label: Label, counts: np.ndarray | None, inputs: Inputs | None = None

@@ -14,14 +14,15 @@ from swath.train.job import TrainJob
 
 
 def heads(model: Model, inputs: Inputs, outputs: Outputs) -> set[str]:
-    """Return the names of the tensors whose shape follows from the number of outputs."""
+    """Return the names of the tensors whose shape follows from the number of outputs, and of the
+    layers of a projector before them."""
 
-    def shapes(channels: int) -> dict[str, torch.Size]:
-        wanted = dataclasses.replace(outputs, channels=channels)
+    def shapes(wanted: Outputs) -> dict[str, torch.Size]:
         network = hollow(lambda: model.build(inputs, wanted))
         return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
-    here, there = shapes(outputs.channels), shapes(outputs.channels + 1)
+    other = dataclasses.replace(outputs, channels=outputs.channels + 1, hidden=())
+    here, there = shapes(outputs), shapes(other)
     return {name for name, shape in here.items() if there.get(name) != shape}
 
 

@@ -214,6 +214,8 @@ class Rehearsal:
         }
         kind = torch.float32 if self.label.has_quantities else torch.int64
         target = None if self.job.task.labels is None else targets.get(self.label.kind)
+        wants = self.job.task.wants
+        sides = [] if wants is None else [side for side, _ in wants.kinds(size, size)]
         for _ in range(number):
             yield Batch(
                 image=torch.zeros(shape),
@@ -223,6 +225,8 @@ class Rehearsal:
                 indices=self._positions,
                 seed=0,
                 keys=self._positions,
+                views=tuple(torch.zeros(*shape[:2], side, side) for side in sides),
+                seen=tuple(torch.ones(micro, side, side, dtype=torch.bool) for side in sides),
             )
 
 

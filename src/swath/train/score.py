@@ -15,7 +15,7 @@ from swath.train.export import LoadedModel, load_model
 from swath.train.heldout import held_out
 from swath.train.job import TrainJob
 from swath.train.precision import DTYPES, arithmetic
-from swath.train.setup import make_replica, sweep
+from swath.train.setup import held_out_loader, make_replica, sweep
 from swath.train.trainer import Figures
 
 log = logging.getLogger(__name__)
@@ -35,9 +35,7 @@ def score(job: TrainJob, part: Part = "test", *, world: World | None = None) -> 
     loaded = load_model(job.folder, world.device)
     with arithmetic(job.train.precision, job.compute):
         data = data_of(job, loaded)
-        loader = data.loader(
-            part, micro=job.batch.micro, prefetch=job.compute.prefetch, device=world.device
-        )
+        loader = held_out_loader(job, data, part, world.device)
         if not len(loader.selection.indices):
             why = loader.selection.why_empty()
             raise ConfigError(f"{job.data.store}: the split has no {part} part: {why}")

@@ -23,8 +23,10 @@ from swath import units
 from swath.adapt import Adapt
 from swath.config import ConfigError, plain
 from swath.data.chip import Batch
-from swath.data.loader import Data
+from swath.data.loader import Data, Loader
 from swath.data.sensor import Band
+from swath.data.split import Part
+from swath.data.views import Viewer
 from swath.lock import lock
 from swath.models import Inputs
 from swath.parallel.apply import spread
@@ -225,6 +227,9 @@ def describe(job: TrainJob, data: Data) -> About:
 
 def inputs_of(job: TrainJob, bands: tuple[Band, ...], grid: tuple[int, int]) -> Inputs:
     """Return what a network of ``job`` is handed of samples of (height, width) ``grid``."""
+    if job.task.wants is not None:
+        size = Viewer(job.task.wants, job.augment).size(*grid)
+        return Inputs(bands=bands, size=size)
     height, width = job.augment.size(*grid)
     if height != width:
         raise ConfigError(
@@ -273,6 +278,7 @@ def assemble(
             micro=job.batch.micro,
             seed=job.seed,
             augment=job.augment,
+            views=job.task.wants,
             prefetch=job.compute.prefetch,
             device=world.device,
         ),
@@ -348,9 +354,7 @@ def fingerprint(data: Data) -> str:
 
 
 def _validation(job: TrainJob, data: Data, replica: Replica) -> Any:
-    loader = data.loader(
-        "val", micro=job.batch.micro, prefetch=job.compute.prefetch, device=replica.world.device
-    )
+    loader = held_out_loader(job, data, "val", replica.world.device)
     if len(loader.selection.indices):
         return functools.partial(sweep, loader, replica)
     if job.train.evaluate_every is not None:
@@ -360,6 +364,18 @@ def _validation(job: TrainJob, data: Data, replica: Replica) -> Any:
             " evaluate_every out"
         )
     return None
+
+
+def held_out_loader(job: TrainJob, data: Data, part: Part, device: torch.device) -> Loader:
+    """Return a loader of a part to be scored on; views of a sample depend on its index alone."""
+    return data.loader(
+        part,
+        micro=job.batch.micro,
+        augment=None if job.task.wants is None else job.augment,
+        views=job.task.wants,
+        prefetch=job.compute.prefetch,
+        device=device,
+    )
 
 
 def sweep(loader: Any, replica: Replica) -> Iterator[Batch]:
