@@ -146,6 +146,18 @@ def test_the_cross_decoder_fills_in_each_patch_alone():
         assert torch.allclose(few, many, rtol=0, atol=1e-12) == alone
 
 
+@pytest.mark.parametrize("decoder", ["full", "cross"])
+@pytest.mark.parametrize("token", [False, True])
+def test_the_links_in_a_row_are_the_network(decoder, token):
+    """What a pipeline cuts between: with some patches shown, and of a whole image of odd size."""
+    model, samples = network(decoder=decoder, class_token=token).double(), batch(size=SIZE + 3)
+    for given in (model.usual(samples.image), (samples.image,)):
+        x = samples.image
+        for link in model.chain():
+            x = link.run(x, *given)
+        torch.testing.assert_close(x, model(*given), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("embed", ["bands", "wavelengths"])
 def test_a_vit_takes_the_encoder_by_name(embed):
     """Its tokens are then those of the encoder, of images of any size."""

@@ -110,7 +110,7 @@ def test_more_pieces_than_blocks_are_refused():
 
 @pytest.mark.parametrize("kind", [UNet(width=4, depth=1), UNet(width=4, encoder="resnet18")])
 def test_a_network_that_is_no_chain_is_refused(kind):
-    with pytest.raises(ConfigError, match=r"pipeline=2: \w+ is no chain .*vit and resnet are"):
+    with pytest.raises(ConfigError, match=r"pipeline=2: \w+ is no chain .*vit, mae and resnet are"):
         cut(built(kind, dense=True), place(0, PAIR), PAIR)
 
 

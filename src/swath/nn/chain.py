@@ -11,15 +11,16 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-Run = Callable[[Tensor, Tensor], Tensor]
+Run = Callable[..., Tensor]
+"""(what the link before gave, all that the network is called with, also by name) -> a tensor."""
 
 
 @dataclass(frozen=True)
 class Link:
     """One step from the image to the output.
 
-    run: takes what the link before returned (the first one the image) and the image, whose shape
-    or content any link may want; one tensor each.
+    run: takes what the link before returned (the first one the image), one tensor, and then all
+    that the network is called with, the image first: any link may want their shape or content.
     parts: names, in the network, of all parameters and modules that it uses, and no other link.
     unit: whether work is counted in it: pieces get as equal numbers of units as can be, and begin
     with one.
@@ -37,4 +38,4 @@ def row(network: nn.Module, name: str) -> list[Link]:
 
 
 def _alone(layer: nn.Module) -> Run:
-    return lambda x, _: layer(x)
+    return lambda x, *_, **__: layer(x)

@@ -17,6 +17,8 @@ Sources: He et al. 2022, arXiv:2111.06377; the other decoder, Fu et al. 2024, ar
 (CrossMAE), here without its learned mixture of the encoder's layers: the decoder reads the last.
 """
 
+from dataclasses import replace
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -25,6 +27,7 @@ from torch import Tensor, nn
 
 from swath.nn.attention import CrossAttention
 from swath.nn.block import Block, Mlp
+from swath.nn.chain import Link, row
 from swath.nn.patch import PatchEmbed, SpectralPatchEmbed
 from swath.nn.position import kept_waves, resized
 from swath.nn.resize import pad_to_multiple
@@ -124,14 +127,47 @@ class MaskedAutoencoder(nn.Module):
         shown, asked: numbers of patches, row by row; of the decoder ``full`` asked are all that are
         not shown. Without them the whole image is shown, and a whole image comes back.
         """
-        grid = self.grid_of(image)
-        tokens = self.norm(self._through(self.blocks, self._embedded(image, shown)))
-        found = self._decoded(self.decoder_embed(tokens), grid, shown, asked)
-        found = self.decoder_pred(self.decoder_norm(found))
-        if asked is not None:
-            return found
-        height, width = image.shape[-2:]
-        return joined(found, grid, self.channels)[..., :height, :width]
+        known, hidden = self._entered(
+            self._through(self.blocks, self._embedded(image, shown)), image, shown, asked
+        )
+        if self.cross:
+            for block in self.decoder_blocks:
+                hidden = block(hidden, known)
+            return self._read(hidden, image, asked)
+        every = self._through(self.decoder_blocks, torch.cat([known, hidden], 1))
+        return self._read(every[:, known.shape[1] :], image, asked)
+
+    def chain(self) -> list[Link]:
+        """Return the links from an image, and the numbers of its patches, to the output.
+
+        In the decoder those asked for come after the known; without ``asked``, the known are what
+        comes before the patches.
+        """
+
+        def embed(x: Tensor, _: Tensor, shown: Tensor | None = None, *__: Tensor) -> Tensor:
+            return self._embedded(x, shown)
+
+        def enter(x: Tensor, *given: Tensor) -> Tensor:
+            return torch.cat(self._entered(x, *given), 1)
+
+        def cross(block: nn.Module, x: Tensor, *given: Tensor) -> Tensor:
+            known, hidden = x.tensor_split([self._known(*given)], 1)
+            return torch.cat([known, block(hidden, known)], 1)
+
+        def read(x: Tensor, image: Tensor, *numbers: Tensor) -> Tensor:
+            return self._read(x[:, self._known(image, *numbers) :], image, *numbers[1:])
+
+        decoder = row(self, "decoder_blocks")
+        if self.cross:
+            pairs = zip(decoder, self.decoder_blocks, strict=True)
+            decoder = [replace(link, run=partial(cross, block)) for link, block in pairs]
+        return [
+            Link(embed, ("patch_embed", "cls_token", "pos_embed")),
+            *row(self, "blocks"),
+            Link(enter, ("norm", "decoder_embed", "mask_token", "decoder_pos_embed")),
+            *decoder,
+            Link(read, ("decoder_norm", "decoder_pred")),
+        ]
 
     def tokens(
         self, image: Float[Tensor, "b c h w"], wavelengths: Float[Tensor, " n"] | None = None
@@ -163,25 +199,38 @@ class MaskedAutoencoder(nn.Module):
             return x
         return torch.cat([(self.cls_token + own).expand(len(x), 1, -1).to(x.dtype), x], 1)
 
-    def _decoded(
-        self, x: Tensor, grid: tuple[int, int], shown: Tensor | None, asked: Tensor | None
-    ) -> Float[Tensor, "b m e"]:
-        """Return what the decoder makes of the encoder's tokens (b, t, e), for those asked for."""
-        own, places = self._places(self.decoder_pos_embed, grid, x)
+    def _entered(
+        self, x: Tensor, image: Tensor, shown: Tensor | None = None, asked: Tensor | None = None
+    ) -> tuple[Float[Tensor, "b k e"], Float[Tensor, "b m e"]]:
+        """Return the decoder's tokens before its first block: those known, and those asked for.
+        Without ``asked`` the latter are all patches, which the decoder ``full`` knows itself."""
+        x = self.decoder_embed(self.norm(x))
+        own, places = self._places(self.decoder_pos_embed, self.grid_of(image), x)
         first, x = x.split([self.ahead, x.shape[1] - self.ahead], 1)
-        x = x + (places if shown is None else places[shown])
-        known = torch.cat([first + own, x], 1) if self.ahead else x
+        x, first = x + (places if shown is None else places[shown]), first + own
         if not self.cross and asked is None:
-            return self._through(self.decoder_blocks, known)[:, self.ahead :]
-        hidden = self.mask_token.to(x.dtype) + (
-            places.expand(len(x), -1, -1) if asked is None else places[asked]
-        )
-        if self.cross:
-            for block in self.decoder_blocks:
-                hidden = block(hidden, known)
-            return hidden
-        every = torch.cat([known, hidden], 1)
-        return self._through(self.decoder_blocks, every)[:, known.shape[1] :]
+            return first, x
+        known = torch.cat([first, x], 1) if self.ahead else x
+        asked_for = places.expand(len(x), -1, -1) if asked is None else places[asked]
+        return known, self.mask_token.to(x.dtype) + asked_for
+
+    def _known(
+        self, image: Tensor, shown: Tensor | None = None, asked: Tensor | None = None
+    ) -> int:
+        """Return how many tokens of the decoder are known, and not asked for."""
+        if not self.cross and asked is None:
+            return self.ahead
+        rows, cols = self.grid_of(image)
+        return self.ahead + (rows * cols if shown is None else shown.shape[1])
+
+    def _read(
+        self, x: Float[Tensor, "b m e"], image: Tensor, asked: Tensor | None = None
+    ) -> Float[Tensor, "b m q"] | Float[Tensor, "b k h w"]:
+        found = self.decoder_pred(self.decoder_norm(x))
+        if asked is not None:
+            return found
+        height, width = image.shape[-2:]
+        return joined(found, self.grid_of(image), self.channels)[..., :height, :width]
 
     @staticmethod
     def _through(blocks: nn.ModuleList, x: Tensor) -> Tensor:

@@ -148,9 +148,9 @@ class ResNet(Trunk):
     def chain(self) -> list[Link]:
         """Return the links from an image to the output."""
         return [
-            Link(lambda x, _: self.maxpool(self.stem(x)), ("conv1", "bn1")),
+            Link(lambda x, *_, **__: self.maxpool(self.stem(x)), ("conv1", "bn1")),
             *(link for n in range(1, 5) for link in row(self, f"layer{n}")),
-            Link(lambda x, _: self._read(x), ("fc",)),
+            Link(lambda x, *_, **__: self._read(x), ("fc",)),
         ]
 
     def _read(self, last: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:

@@ -108,9 +108,12 @@ class ViT(nn.Module):
     def chain(self) -> list[Link]:
         """Return the links from an image, of the model's own bands, to the output."""
         return [
-            Link(lambda x, _: self.embedded(x), ("patch_embed", "cls_token", "pos_embed")),
+            Link(
+                lambda x, _, *more, **told: self.embedded(x, *more, **told),
+                ("patch_embed", "cls_token", "pos_embed"),
+            ),
             *row(self, "blocks"),
-            Link(lambda x, image: self._read(self.norm(x), image), ("norm", "head")),
+            Link(lambda x, image, *_, **__: self._read(self.norm(x), image), ("norm", "head")),
         ]
 
     def _grid_of(self, image: Tensor) -> tuple[int, int]:

@@ -18,7 +18,8 @@ def cut(model: nn.Module, mesh: Mesh, parallel: Parallel) -> dict[int, nn.Module
     """Return this rank's pieces of ``model`` (whole, the same on all ranks), by their numbers.
 
     A piece is ``model`` without the parameters and layers of other pieces, which keep their names;
-    it takes what the piece before returned, and the image. ConfigError if there is no way to cut.
+    it takes what the piece before returned, and all that the network is called with. ConfigError if
+    there is no way to cut.
     """
     total = mesh.degrees.pipeline * parallel.stages
     asked = f"parallel.pipeline={mesh.degrees.pipeline}"
@@ -28,7 +29,7 @@ def cut(model: nn.Module, mesh: Mesh, parallel: Parallel) -> dict[int, nn.Module
     if chain is None:
         raise ConfigError(
             f"{asked}: {type(model).__name__} is no chain of layers that could be cut into pieces"
-            " (vit and resnet are); set pipeline=1, and shard or replicate in its place"
+            " (vit, mae and resnet are); set pipeline=1, and shard or replicate in its place"
         )
     links: list[Link] = chain()
     units = [number for number, link in enumerate(links) if link.unit]
@@ -65,9 +66,9 @@ def _piece(model: nn.Module, first: int, end: int) -> nn.Module:
             _remove(piece, part)
     runs = [link.run for link in links[first:end]]
 
-    def forward(x: Tensor, image: Tensor) -> Tensor:
+    def forward(x: Tensor, *inputs: Tensor, **told: Any) -> Tensor:
         for run in runs:
-            x = run(x, image)
+            x = run(x, *inputs, **told)
         return x
 
     piece.forward = forward

@@ -27,7 +27,7 @@ from swath.parallel.count import Volume
 from swath.parallel.cut import cut
 from swath.parallel.fill import hollow, make_room
 from swath.parallel.mesh import Mesh
-from swath.parallel.pipeline import Border
+from swath.parallel.pipeline import Border, Given
 from swath.parallel.settings import DEGREES, Degrees, Parallel
 from swath.parallel.world import World
 
@@ -125,12 +125,13 @@ def borders(
     build: Callable[[], nn.Module],
     degrees: Degrees,
     parallel: Parallel,
-    shape: tuple[int, ...],
+    inputs: Callable[[nn.Module], Given],
     narrow: torch.dtype | None,
 ) -> list[Border]:
     """Return what each piece of a pipeline hands on.
 
-    build: the whole model. shape: of the images of a microbatch. narrow: of autocast, if any.
+    build: the whole model. inputs: what it is called with for a microbatch. narrow: of autocast, if
+    any.
     """
     pieces: dict[int, nn.Module] = {}
     for rank in range(0, degrees.ranks, degrees.ranks // degrees.pipeline):
@@ -139,11 +140,11 @@ def borders(
     found: list[Border] = []
     cast = torch.autocast("cpu", dtype=narrow, enabled=narrow is not None)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), cast:
-        image = torch.zeros(shape, dtype=next(pieces[0].parameters()).dtype)
-        x = image
+        given, told = inputs(pieces[0])
+        x = given[0]
         for number in range(len(pieces)):
-            make_room(pieces[number], image.device, offload=False)
-            x = pieces[number](x, image)
+            make_room(pieces[number], x.device, offload=False)
+            x = pieces[number](x, *given, **told)
             found.append((tuple(x.shape), x.dtype))
     return found
 

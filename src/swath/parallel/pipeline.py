@@ -3,8 +3,9 @@
 A network is cut (:mod:`swath.parallel.cut`) into as many pieces as there are ranks in the pipeline,
 or ``stages`` times as many, dealt out in turn. Only the tensor between two pieces travels: once
 forward and, as a gradient, once back. Every rank of the pipeline reads the same microbatches; the
-first looks at the images, the last at the labels. While the pipeline fills and empties ranks wait:
-(p - 1) / (v m + p - 1) of the time, with p ranks, m microbatches and v stages.
+first looks at the images, the last at the labels. What else the loss hands to the network (which
+patches are shown, say) each rank makes from the microbatch. While the pipeline fills and empties
+ranks wait: (p - 1) / (v m + p - 1) of the time, with p ranks, m microbatches and v stages.
 
 The order of forward and backward passes and the exchange are torch.distributed.pipelining's.
 
@@ -38,6 +39,8 @@ from swath.span import span
 
 Border = tuple[tuple[int, ...], torch.dtype]
 """Shape and type of what one piece hands to the next, or of the output."""
+Given = tuple[tuple[Tensor, ...], dict[str, Any]]
+"""What a network is called with: the image and more in a row, and more by name."""
 Call = Callable[[Callable[[nn.Module, Batch], Tensor], Batch], Tensor]
 Loss = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
 
@@ -45,8 +48,8 @@ Loss = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
 class Pipeline(nn.Module):
     """One rank's pieces of a network; names of parameters are those of the whole network.
 
-    Called with images, under no_grad, by all ranks of the pipeline alike, it returns the whole
-    network's output on each of them. An update's gradients come by :meth:`learn`.
+    Called as the network is, under no_grad, by all ranks of the pipeline alike, it returns the
+    whole network's output on each of them. An update's gradients come by :meth:`learn`.
 
     names: of all parameters of the whole network, in order.
     """
@@ -58,7 +61,7 @@ class Pipeline(nn.Module):
         self.names = tuple(names)
         self.parallel = parallel
         self.ranks = mesh.along("pipeline")
-        self.numbers = list(pieces)
+        self.held = list(pieces)
         self.total = mesh.degrees.pipeline * parallel.stages
         self.pieces = nn.ModuleList(pieces.values())
         self._borders: dict[Any, list[Border]] = {}
@@ -96,20 +99,28 @@ class Pipeline(nn.Module):
             raise RuntimeError(f"state without {missing} and with unknown {sorted(unknown)}")
         return type(found[0])(missing, sorted(unknown))
 
+    def __getattr__(self, name: str) -> Any:
+        # What a task asks of the network beside its output: how it cuts an image, say.
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            pieces: Any = super().__getattr__("pieces")
+            return getattr(pieces[0], name)
+
     # Through all ranks
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return the whole network's output for ``image`` (b, c, h, w) on every rank."""
+    def forward(self, *inputs: Tensor, **told: Any) -> Tensor:
+        """Return the whole network's output for ``inputs``, the image first, on every rank."""
         assert not torch.is_grad_enabled(), "a pipeline learns by learn()"
-        key = self._kind(image)
+        key = self._kind(inputs, told)
         known = self._borders.get(key)
         borders: list[Border] = known or []
-        x = image
+        x = inputs[0]
         for number in range(self.total):
             problem = ""
             if self._rank_of(number) == self.ranks.rank:
                 try:
-                    x = self._own(number)(x, image).contiguous()
+                    x = self._own(number)(x, *inputs, **told).contiguous()
                 except ConfigError as error:
                     if known is not None:
                         raise
@@ -120,10 +131,10 @@ class Pipeline(nn.Module):
         self._borders[key] = borders
         return x
 
-    def know(self, image: Tensor, borders: Sequence[Border]) -> None:
-        """Take it from here what each piece makes of images like ``image``, without asking ranks
-        that are not there; called as the replica calls functions."""
-        self._borders[self._kind(image)] = list(borders)
+    def know(self, loss_of: Loss, batch: Batch, borders: Sequence[Border]) -> None:
+        """Take it from here what each piece makes of microbatches like ``batch``, without asking
+        ranks that are not there; called as the replica calls functions."""
+        self._borders[self._kind(*inputs_of(loss_of, self, batch))] = list(borders)
 
     def _handed_on(
         self, x: Tensor, number: int, shape: tuple[int, ...], dtype: torch.dtype
@@ -157,13 +168,15 @@ class Pipeline(nn.Module):
         return number % self.ranks.ranks
 
     def _own(self, number: int) -> nn.Module:
-        return self.pieces[self.numbers.index(number)]
+        return self.pieces[self.held.index(number)]
 
-    def _kind(self, image: Tensor) -> Any:
+    def _kind(self, inputs: Sequence[Tensor], told: Mapping[str, Any]) -> Any:
         """Return all that decides over the borders."""
-        kind = image.device.type
+        kind = inputs[0].device.type
         cast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        return tuple(image.shape), image.dtype, cast, self.training
+        shapes = tuple((tuple(x.shape), x.dtype) for x in inputs)
+        flags = tuple((name, value is True) for name, value in told.items())
+        return shapes, flags, cast, self.training
 
     # Learning
 
@@ -212,8 +225,8 @@ class Pipeline(nn.Module):
         schedule = self._schedule_for(len(batches))
         # What torch deals out to the microbatches is their numbers.
         numbers = torch.arange(len(batches))
-        first = [numbers] if 0 in self.numbers else []
-        last = {"target": numbers} if self.total - 1 in self.numbers else {}
+        first = [numbers] if 0 in self.held else []
+        last = {"target": numbers} if self.total - 1 in self.held else {}
         schedule.step(*first, **last)
         self._update = None
         return totals
@@ -225,10 +238,12 @@ class Pipeline(nn.Module):
         batch = update.batches[batch_number]
 
         def through(_: nn.Module, batch: Batch) -> Tensor:
-            piece = _Rest(self._own(number), x if number else None)
+            piece = self._own(number)
             if number + 1 < self.total:
-                return piece(batch.image).contiguous()
-            loss, weight = update.loss_of(piece, batch)
+                inputs, told = inputs_of(update.loss_of, piece, batch)
+                return piece(x if number else inputs[0], *inputs, **told).contiguous()
+            whole = _StandIn(piece, lambda *inputs, **told: piece(x, *inputs, **told))
+            loss, weight = update.loss_of(whole, batch)
             counted = update.share * batch.counts
             update.totals += counted * torch.stack([loss.detach().double(), weight.double()])
             return torch.stack([loss.double() * counted])
@@ -250,14 +265,15 @@ class Pipeline(nn.Module):
 
     def _schedule_for(self, microbatches: int) -> Any:
         assert self._update is not None, "no update is under way"
-        batch, call = self._update.batches[0], self._update.call
+        batch, call, loss_of = self._update.batches[0], self._update.call, self._update.loss_of
         borders: list[Border] = []
 
         def look(_: nn.Module, batch: Batch) -> Tensor:
-            key = self._kind(batch.image)
+            inputs, told = inputs_of(loss_of, self, batch)
+            key = self._kind(inputs, told)
             if key not in self._borders:
                 with torch.no_grad(), unrecorded(self):
-                    self(batch.image)
+                    self(*inputs, **told)
             borders.extend(self._borders[key])
             return batch.image
 
@@ -276,7 +292,7 @@ class Pipeline(nn.Module):
         loss = torch.empty(1, dtype=torch.float64, device="meta", requires_grad=True)
         at = [index, *between, loss]
         stages: list[Any] = [
-            _Stage(self, number, at[number], at[number + 1]) for number in self.numbers
+            _Stage(self, number, at[number], at[number + 1]) for number in self.held
         ]
         options: dict[str, Any] = {
             "n_microbatches": microbatches,
@@ -304,15 +320,44 @@ class _Update:
     """Backward passes to come on this rank."""
 
 
-class _Rest(nn.Module):
-    """A network whose first pieces have done their work: ``x`` is what they made of the image."""
+class _StandIn(nn.Module):
+    """Stands for the whole network where ``piece`` is a part of it: calling it calls ``answer``,
+    and what it is asked beside that, the piece tells."""
 
-    def __init__(self, piece: nn.Module, x: Tensor | None) -> None:
+    def __init__(self, piece: nn.Module, answer: Callable[..., Tensor]) -> None:
         super().__init__()
-        self.piece, self.x = piece, x
+        self.piece, self.answer = piece, answer
 
-    def forward(self, image: Tensor) -> Tensor:
-        return self.piece(image if self.x is None else self.x, image)
+    def forward(self, *inputs: Tensor, **told: Any) -> Tensor:
+        return self.answer(*inputs, **told)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("piece"), name)
+
+
+class _Called(Exception):
+    """Ends a loss at the moment at which it calls the network: what it makes of the output is of no
+    use yet."""
+
+    def __init__(self, given: Given) -> None:
+        super().__init__()
+        self.given = given
+
+
+def inputs_of(loss_of: Loss, network: nn.Module, batch: Batch) -> Given:
+    """Return what ``loss_of`` calls ``network`` with for ``batch``."""
+
+    def called(*inputs: Tensor, **told: Any) -> Tensor:
+        raise _Called((inputs, told))
+
+    try:
+        loss_of(_StandIn(network, called), batch)
+    except _Called as call:
+        return call.given
+    raise AssertionError("a loss that does not call the network")
 
 
 class _Stage(PipelineStage):

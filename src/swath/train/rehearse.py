@@ -29,7 +29,7 @@ from swath.parallel.dry import Held, Traffic, accumulated, borders, held, opened
 from swath.parallel.fill import hollow, make_room
 from swath.parallel.live import GATHERED, OTHER, Live
 from swath.parallel.mesh import Mesh
-from swath.parallel.pipeline import Border, Pipeline
+from swath.parallel.pipeline import Border, Given, Pipeline, inputs_of
 from swath.parallel.replica import Replica
 from swath.parallel.settings import Degrees
 from swath.tasks import Objective
@@ -156,7 +156,8 @@ class Rehearsal:
             if isinstance(model, Pipeline):
                 pipeline, (first,) = model, self._batches(1)
                 known = self._known_borders()
-                replica.call(lambda _, batch: pipeline.know(batch.image, known), first)
+                loss_of = self.objective.loss
+                replica.call(lambda _, batch: pipeline.know(loss_of, batch, known), first)
                 del first
             live.name(PARAMETERS, [*model.parameters(), *model.buffers()])
             live.name(OPTIMISER, _states(learner))
@@ -192,10 +193,16 @@ class Rehearsal:
 
     def _known_borders(self) -> list[Border]:
         if self._borders is None:
-            shape = self._shape()
-            parallel = self.job.parallel
-            self._borders = borders(self.build, self.degrees, parallel, shape, self.autocast)
+            parallel, given = self.job.parallel, self._given
+            self._borders = borders(self.build, self.degrees, parallel, given, self.autocast)
         return self._borders
+
+    def _given(self, network: nn.Module) -> Given:
+        """Return what ``network`` is called with for a microbatch."""
+        (batch,) = self._batches(1)
+        image = batch.image.to(next(network.parameters()).dtype)
+        batch = dataclasses.replace(batch, image=image)
+        return inputs_of(self.objective.loss, network, batch)
 
     def _shape(self) -> tuple[int, ...]:
         size = self.inputs.size
