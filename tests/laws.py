@@ -25,8 +25,10 @@ from torch import Tensor, nn
 
 from swath.config import ConfigError, find, kind_of, kinds
 from swath.data import draw
+from swath.data.augment import Augment
 from swath.data.chip import IGNORE, Batch, Label
 from swath.data.sensor import Band
+from swath.data.views import Viewer
 from swath.models import Inputs
 from swath.models.mae import MAE
 from swath.optimizers.adamw import AdamW
@@ -80,7 +82,13 @@ class Case:
         valid = torch.ones(len(at), SIZE, SIZE, dtype=torch.bool)
         if self.label.kind == "none":
             valid = target.bool()
+        views, wanted = (), self.task.wants
+        if wanted is not None:
+            there = valid[:, None].expand_as(image)
+            viewer = Viewer(wanted, Augment(gain=0.3))
+            views, _ = viewer(image * there, there, np.array(positions), 7)
         return Batch(
+            views=views,
             image=image * valid[:, None],
             valid=valid,
             target=None if self.label.kind == "none" else target,
@@ -138,7 +146,7 @@ Rule = Callable[[nn.Module, World, list[Batch], Objective], None]
 
 def sums(model: nn.Module, world: World, mine: list[Batch], task: Objective) -> None:
     """Our rule: sums of losses over sums of weights, over all microbatches of all ranks."""
-    Replica(model, world).gradients(mine, task.loss)
+    Replica(model, world).gradients(mine, task.loss, BATCH)
 
 
 def mean_of_ranks(model: nn.Module, world: World, mine: list[Batch], task: Objective) -> None:

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from swath.batch.size import BatchSize
 from swath.data import draw
+from swath.data.augment import Augment
 from swath.data.chip import IGNORE, Batch, Label
 from swath.data.sensor import load_sensor
+from swath.data.views import Viewer
 from swath.models import Inputs, Model
 from swath.models.mae import MAE
 from swath.models.resnet import ResNet
@@ -36,6 +38,7 @@ from swath.parallel.settings import Parallel
 from swath.parallel.world import World
 from swath.tasks import Objective, Task
 from swath.tasks.classify import Classify
+from swath.tasks.contrast import Contrast
 from swath.tasks.pretrain import Pretrain
 from swath.tasks.segment import Segment
 from swath.train.ema import Average
@@ -86,7 +89,12 @@ class Subject:
         valid = torch.ones(BATCH.micro, self.size, self.size, dtype=torch.bool)
         if self.model.masked:  # what was not observed is what has no label
             valid, image = target != IGNORE, image * (target != IGNORE)[:, None]
+        views = ()
+        if self.task.wants is not None:
+            seen = valid[:, None].expand_as(image)
+            views, _ = Viewer(self.task.wants, Augment())(image, seen, at.numpy(), 5)
         return Batch(
+            views=views,
             image=image,
             valid=valid,
             target=target,
@@ -126,6 +134,10 @@ SUBJECTS = {
         MAE(**FILLING, class_token=True, positions="learned"), Pretrain(), 32, dense=True
     ),
     "mae-cross": Subject(MAE(**FILLING, decoder="cross"), Pretrain(), 32, dense=True),
+    "contrast": Subject(
+        ViT(patch=4, width=32, depth=4, heads=4, pool="mean", drop_path=0.2),
+        Contrast(hidden=(16,), width=8), 16, dense=False,
+    ),
     "resnet": Subject(ResNet(depth=18, width=16, dropout=0.1), Classify(), 64, dense=False),
     "unet": Subject(UNet(width=8, depth=2, dropout=0.2), Segment(), 16, dense=True),
     "unet-resnet": Subject(NarrowUNet(), Segment(), 64, dense=True),
@@ -160,21 +172,21 @@ LAYOUTS = [
     Layout(1, ALL, {"recompute": "full"}),
     Layout(1, TOKENS, {"recompute": "selective"}),
     Layout(2, ALL),
-    Layout(2, ("mae", "mae-token", "mae-cross")),
-    Layout(3, ("vit", "resnet")),
+    Layout(2, ("mae", "mae-token", "mae-cross", "contrast")),
+    Layout(3, ("vit", "resnet", "contrast")),
     Layout(4, ("vit",), {"bucket": 1}),
     Layout(2, ALL, {"shard": 2}),
-    Layout(2, ("mae", "mae-token", "mae-cross"), {"shard": 2}),
+    Layout(2, ("mae", "mae-token", "mae-cross", "contrast"), {"shard": 2}),
     Layout(3, ("vit",), {"shard": 3}),
     Layout(4, ("vit", "resnet"), {"shard": 4}),
     Layout(4, ("vit", "resnet", "unet"), {"replicate": 2, "shard": 2}),
     Layout(2, ("vit",), {"shard": 2, "reshard": False}),
     Layout(2, ("vit", "resnet"), {"shard": 2, "wrap": "matrix", "recompute": "full"}),
     Layout(2, TOKENS, {"tensor": 2}),
-    Layout(2, ("mae", "mae-token", "mae-cross"), {"tensor": 2}),
-    Layout(2, FILLED, {"tensor": 2, "sequence": True}),
-    Layout(4, ("mae",), {"tensor": 2, "shard": 2, "recompute": "full"}),
-    Layout(2, ("mae-token", "mae-cross"), {"context": 2}),
+    Layout(2, ("mae", "mae-token", "mae-cross", "contrast"), {"tensor": 2}),
+    Layout(2, (*FILLED, "contrast"), {"tensor": 2, "sequence": True}),
+    Layout(4, ("mae", "contrast"), {"tensor": 2, "shard": 2, "recompute": "full"}),
+    Layout(2, ("mae-token", "mae-cross", "contrast"), {"context": 2}),
     Layout(4, TOKENS, {"tensor": 4}),
     Layout(2, TOKENS, {"tensor": 2, "sequence": True}),
     Layout(4, TOKENS, {"tensor": 2, "shard": 2}),

@@ -13,6 +13,7 @@ from swath.models import Inputs
 from swath.tasks import Task
 from swath.tasks._figures import FIGURES, larger_is_better
 from swath.tasks._tally import Confusion, Flags, Moments
+from swath.tasks.contrast import Pairs
 from swath.tasks.pretrain import Filled
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs/howto/scores.md"
@@ -29,6 +30,7 @@ TALLIES = (
         },
         ("a", "b"),
     ),
+    Pairs({"index": np.arange(2), "alike": np.arange(2), "views": np.ones((2, 2, 1))}, 0.2),
 )
 INPUTS = Inputs(bands=(Band(name="a"), Band(name="b")), size=8)
 

@@ -4,6 +4,7 @@ learned from it."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import math
 from dataclasses import dataclass, field
@@ -179,6 +180,9 @@ class Batch:
     ``image`` is the sample as it is."""
     seen: tuple[Tensor, ...] = ()
     """For each of the views (b, h_i, w_i) bool: the pixel was observed in every band."""
+    places: Tensor | None = None
+    """(b,) int64: which place of the store a sample shows, if views of several dates are asked
+    for."""
     counts: bool = True
     """False: only keeps step with other ranks; no loss or score of it counts."""
     known: Known = field(default_factory=Known)
@@ -214,6 +218,23 @@ class Batch:
         """(b, 2) float64: year, and day of the year; NaN: unknown."""
         return self.known.when
 
-    def told(self, model: object) -> dict[str, Any]:
-        """Return what ``model`` is called with beside the images: ``known``, if it asks for any."""
-        return {"known": self.known} if getattr(model, "asks", ()) else {}
+    @property
+    def alike(self) -> Tensor:
+        """(b,) int64: samples with the same number show the same."""
+        return self.indices if self.places is None else self.places
+
+    def told(self, model: object, times: int = 1) -> dict[str, Any]:
+        """Return what ``model`` is called with beside the images: ``known``, if it asks for any.
+
+        times: how often the samples follow one another in the images, as their views may.
+        """
+        if not getattr(model, "asks", ()):
+            return {}
+        known = self.known
+        if times > 1:
+            where, when = (
+                None if each is None else each.repeat(times, 1)
+                for each in (known.where, known.when)
+            )
+            known = dataclasses.replace(known, where=where, when=when)
+        return {"known": known}

@@ -25,6 +25,7 @@ from swath.config import ConfigError
 from swath.data.chip import Batch
 from swath.nn.random import Draws
 from swath.nn.settle import Update, settle, unrecorded
+from swath.parallel.couples import Couples, apart
 from swath.parallel.flat import Flats, square
 from swath.parallel.mesh import Mesh
 from swath.parallel.pipeline import Pipeline
@@ -101,19 +102,27 @@ class Replica:
             for number in {fewest, most}:
                 self.model.check(number)
 
-    def gradients(self, batches: Iterable[Batch], loss_of: Loss) -> tuple[Tensor, Tensor]:
+    def gradients(
+        self, batches: Iterable[Batch], loss_of: Loss | Couples, samples: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Leave the gradient of the update's mean loss in the parameters.
 
-        batches: this part's microbatches of the update; may be none. Returns (sum of losses, sum of
-        weights), float64 and 0-d, over all microbatches of all ranks and equal on each. The
-        parameters' gradients are zero, not None, where nothing flowed. A total weight of 0 (nothing
-        labelled in the whole update) leaves zero gradients.
+        batches: this part's microbatches of the update; may be none. samples: of the update, over
+        all parts; needed for a loss that couples them, which sees each twice. Returns (sum of
+        losses, sum of weights), float64 and 0-d, over all microbatches of all ranks and equal on
+        each. The parameters' gradients are zero, not None, where nothing flowed. A total weight of
+        0 (nothing labelled in the whole update) leaves zero gradients.
         """
         self._flats.clear()
         for p in self._sharded:
             p.grad = None
         totals = torch.zeros(2, dtype=torch.float64, device=self.world.device)
         share = 1 / self.mesh.degrees.context  # each of them computes the whole loss
+        if isinstance(loss_of, Couples):
+            assert samples is not None, "a loss that couples samples needs their number"
+            batches = list(batches)
+            with span("forward"):
+                loss_of = apart(loss_of, batches, samples, self.call, self.mesh, self.dtype)
         if isinstance(self.model, Pipeline):
             totals += self.model.learn(list(batches), loss_of, self.call, share, self._send_next)
             batches = []

@@ -79,11 +79,6 @@ def own_rows(batch: Batch, model: nn.Module, mesh: Mesh) -> Batch:
     """Return of ``batch`` the rows of this rank; ConfigError if there are too few to share."""
     if mesh.degrees.spatial == 1:
         return batch
-    if batch.views:
-        raise ConfigError(
-            f"parallel.spatial={mesh.degrees.spatial} shares the rows of an image among ranks, and"
-            " the task compares views of images as a whole; set spatial=1, and replicate instead"
-        )
     shares = rows_of_ranks(batch.image.shape[-2], model.multiple, mesh.degrees.spatial)  # type: ignore[arg-type]
     rows = slice(*shares[mesh.at("spatial")])
     target = batch.target

@@ -52,7 +52,10 @@ class Objective(Protocol):
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the sum of the losses, which carries the gradient, and the sum of their weights
         (0-d, the weight float64 without gradient). Their ratio over all microbatches of an update
-        is what is minimised. A microbatch without labels gives (a sum of 0 with a graph, 0)."""
+        is what is minimised. A microbatch without labels gives (a sum of 0 with a graph, 0).
+
+        A loss that couples all samples of an update is an object that says so
+        (:class:`swath.parallel.couples.Couples`)."""
 
     def score(self, model: nn.Module, batch: Batch) -> Tally:
         """Return the sums of figures over ``batch``; the caller has set eval and no_grad."""

@@ -53,6 +53,9 @@ FIGURES = {
     "mae": Figure("Mean absolute error", "quantity", "smallest"),
     "bias": Figure("Bias", "quantity", "nearest 0"),
     "r2": Figure("R²"),
+    "top1": Figure("Other view found first", "share"),
+    "alignment": Figure("Alignment", best="smallest"),
+    "uniformity": Figure("Uniformity", best="smallest"),
     "loss": Figure("Loss", best="smallest"),
 }
 """By name, in the order of tables."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -22,6 +22,9 @@ class Tally:
     """Named float64 sums; subclasses turn them into figures with names."""
 
     sums: dict[str, np.ndarray]
+
+    lists: ClassVar[bool] = False
+    """Whether these are lists with an entry for each sample, which are joined, not added up."""
 
     def __add__(self, other: Self) -> Self:
         assert self.sums.keys() == other.sums.keys(), f"{set(self.sums)} is not {set(other.sums)}"

@@ -46,6 +46,8 @@ def evaluate(
 
 def over_ranks(tally: Tally, world: World) -> Tally:
     """Return the sum of every rank's ``tally``."""
+    if tally.lists:
+        return _joined(tally, world)
     sums = {
         name: torch.from_numpy(np.array(value, dtype=np.float64)).to(world.device)
         for name, value in tally.sums.items()
@@ -54,6 +56,21 @@ def over_ranks(tally: Tally, world: World) -> Tally:
     return dataclasses.replace(
         tally, sums={name: value.cpu().numpy() for name, value in sums.items()}
     )
+
+
+def _joined(tally: Tally, world: World) -> Tally:
+    """Return the lists of all ranks, one after the other."""
+    lengths = np.zeros(world.ranks, np.int64)
+    lengths[world.rank] = max(map(len, tally.sums.values()))
+    lengths = world.sum(torch.from_numpy(lengths).to(world.device)).cpu().numpy()
+    mine = slice(*np.cumsum([lengths[: world.rank].sum(), lengths[world.rank]]))
+    sums = {}
+    for name, value in tally.sums.items():
+        whole = np.zeros((lengths.sum(), *value.shape[1:]), value.dtype)
+        whole[mine] = value
+        sums[name] = torch.from_numpy(whole).to(world.device)
+    world.sum_all(list(sums.values()))
+    return dataclasses.replace(tally, sums={name: v.cpu().numpy() for name, v in sums.items()})
 
 
 class evaluating:

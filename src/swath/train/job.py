@@ -78,6 +78,14 @@ class TrainJob:
                 f"{kind_of(type(self.adapt))} only the last piece would have something to learn;"
                 " set pipeline=1, and shard or replicate in its place"
             )
+        for degree in ("pipeline", "spatial"):
+            if self.task.wants is not None and getattr(self.parallel, degree) > 1:
+                raise ConfigError(
+                    f"parallel.{degree}={getattr(self.parallel, degree)}: task.kind="
+                    f"{kind_of(type(self.task))} compares several views of each sample, each of "
+                    f"which a rank computes as a whole; set {degree}=1, and shard or replicate in "
+                    "its place"
+                )
         try:
             self.schedule.check(self.train.samples)
         except ConfigError as error:

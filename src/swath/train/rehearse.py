@@ -25,6 +25,7 @@ from swath.models import Inputs
 from swath.nn.settle import Update
 from swath.parallel.apply import spread
 from swath.parallel.count import counted
+from swath.parallel.couples import Couples
 from swath.parallel.dry import Held, Traffic, accumulated, borders, held, opened, pretended, traffic
 from swath.parallel.fill import hollow, make_room
 from swath.parallel.live import GATHERED, OTHER, Live
@@ -97,6 +98,11 @@ class Rehearsal:
         self._positions = torch.from_numpy(values)
         self._positions.numpy = lambda **_: values.copy()  # type: ignore[method-assign]
 
+    @property
+    def _grows(self) -> bool:
+        """Whether memory does with the number of microbatches."""
+        return self.degrees.pipeline > 1 or isinstance(self.objective.loss, Couples)
+
     def build(self) -> nn.Module:
         model = build(self.job, self.inputs, self.objective.outputs)
         return model.to(DTYPES[self.job.train.precision])
@@ -122,9 +128,7 @@ class Rehearsal:
         return Share(
             rank=rank,
             at={axis: n for axis, n in at.items() if getattr(self.degrees, axis) > 1},
-            memory=_memory(
-                [memory for memory, _, _ in found], numbers, microbatches, self.degrees.pipeline > 1
-            ),
+            memory=_memory([memory for memory, _, _ in found], numbers, microbatches, self._grows),
             held=tuple(found[0][2]),
             traffic=_traffic([rows for _, rows, _ in found], numbers, microbatches),
         )
@@ -166,7 +170,7 @@ class Rehearsal:
             for number in numbers:
                 live.begin()
                 with counted() as volume:
-                    replica.gradients(self._batches(number), self.objective.loss)
+                    replica.gradients(self._batches(number), self.objective.loss, job.batch.samples)
                     live.name(GRADIENTS, (p.grad for p in replica.parameters))
                     norm = replica.norm()
                     if job.train.clip is not None:
@@ -243,7 +247,8 @@ def _states(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 
 def _memory(peaks: list[dict[str, int]], numbers: list[int], wanted: int, grows: bool) -> Memory:
-    """grows: by as much for each microbatch, as buffers of a pipeline do."""
+    """grows: by as much for each microbatch, as buffers of a pipeline do, or samples kept
+    for a second pass."""
     names = (PARAMETERS, GRADIENTS, OPTIMISER, AVERAGE, GATHERED, OTHER)
     values = {name: [peak.get(name, 0) for peak in peaks] for name in names}
     if not grows:

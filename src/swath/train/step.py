@@ -9,6 +9,7 @@ import torch
 
 from swath.data.chip import Batch
 from swath.nn.settle import Update, forget
+from swath.parallel.couples import Couples
 from swath.parallel.replica import Loss, Replica
 from swath.span import span
 from swath.train.settings import TrainSettings
@@ -22,7 +23,7 @@ class Diverged(ArithmeticError):
 def train_step(
     state: TrainState,
     batches: Iterable[Batch],
-    loss_of: Loss,
+    loss_of: Loss | Couples,
     replica: Replica,
     settings: TrainSettings,
     samples: int,
@@ -36,7 +37,7 @@ def train_step(
     skipped.
     """
     progress = state.progress
-    loss, weight = replica.gradients(batches, loss_of)
+    loss, weight = replica.gradients(batches, loss_of, samples)
     norm = replica.norm()
     # The one wait for the device.
     mean, length = torch.stack([loss / weight, norm.double()]).tolist()
