@@ -181,8 +181,8 @@ class Batch:
     seen: tuple[Tensor, ...] = ()
     """For each of the views (b, h_i, w_i) bool: the pixel was observed in every band."""
     places: Tensor | None = None
-    """(b,) int64: which place of the store a sample shows, if views of several dates are asked
-    for."""
+    """(b,) int64, if there are views: samples with the same number show the same, be it one sample
+    twice or one place at two dates."""
     counts: bool = True
     """False: only keeps step with other ranks; no loss or score of it counts."""
     known: Known = field(default_factory=Known)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import logging
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -30,6 +31,7 @@ from swath.data.normalize import Normalize, Normalizer, normalizer
 from swath.data.order import Order
 from swath.data.places import gsd_m, middles, times
 from swath.data.resample import resized
+from swath.data.seasons import Partners, check_seasons
 from swath.data.sensor import Band
 from swath.data.split import Part, Selection, Split, select
 from swath.data.stage import Stage, Staging
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from swath.data.store import Store
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,9 +218,16 @@ class Data:
     def training(self, **how: Any) -> Loader | Mixed:
         """Return a loader of what is trained on, of this store and of ``also``; ``how`` is as in
         :meth:`loader`."""
-        if not self.also:
-            return self.loader("train", **how)
         loaders = [data.loader("train", **how) for data in (self, *self.also)]
+        if partners := [one.partners for one in loaders if one.partners is not None]:
+            found, samples = sum(p.found for p in partners), sum(p.samples for p in partners)
+            check_seasons(found, samples)
+            log.info(
+                "%d of %d samples have a partner of another date; the others' views are all of one",
+                *(found, samples),
+            )
+        if not self.also:
+            return loaders[0]
         weights = [self.settings.weight, *(one.weight for one in self.settings.also)]
         return Mixed(loaders, weights)
 
@@ -246,7 +258,12 @@ class Loader:
         self.micro, self.seed, self.augment, self.prefetch = micro, seed, augment, prefetch
         self.waited = 0.0
         """Seconds from asking for microbatches to having them, summed."""
+        self.number = 0
+        """Of the store, among those that are trained on."""
         self.viewer = None if views is None else Viewer(views, augment)
+        self.partners = None
+        if views is not None and views.seasons:
+            self.partners = Partners(selection)
         if views is None:
             augment.size(*data.grid)  # raises if the samples cannot be varied so
         self._modalities = tuple(dict.fromkeys(m.name for m, _ in data.channels))
@@ -335,7 +352,7 @@ class Loader:
             with span("data"):
                 for one in itertools.islice(source, self.prefetch + 1 - len(ahead)):
                     reading = self.data.store.read(
-                        one[1], self._modalities, label=self.data.labelled, groups=groups
+                        self._rows(one), self._modalities, label=self.data.labelled, groups=groups
                     )
                     ahead.append((one, reading))
                 if not ahead:
@@ -349,16 +366,22 @@ class Loader:
         self, wanted: Wanted, found: dict[str, np.ndarray], augment: Augment | None
     ) -> Batch:
         positions, indices, counts = wanted
-        image, observed = self._image(found)
+        views: tuple[Tensor, ...] = ()
+        seen: tuple[Tensor, ...] = ()
+        if self.viewer is None:
+            image, observed = self._image(found)
+        else:
+            other = None
+            if self.partners is not None:
+                other = self._image({n: v[len(indices) :] for n, v in found.items()})
+                found = {n: v[: len(indices)] for n, v in found.items()}
+            image, observed = self._image(found)
+            views, seen = self.viewer(image, observed, positions, self.seed, other)
         target = self._target(found)
         groups = found.get(f"groups/{self.selection.grouping}")
         if target is None and groups is not None:  # pixels of other parts are seen, and no target
             observed &= self._tensor(self.selection.member(groups))[:, None]
-        views: tuple[Tensor, ...] = ()
-        seen: tuple[Tensor, ...] = ()
-        if self.viewer is not None:
-            views, seen = self.viewer(image, observed, positions, self.seed)
-        elif augment is not None:
+        if self.viewer is None and augment is not None:
             image, observed, target = augment(image, observed, target, positions, self.seed)
         return Batch(
             image=image,
@@ -370,9 +393,22 @@ class Loader:
             keys=self._tensor(draw.keys(self.seed, positions, "task")),
             views=views,
             seen=tuple(map(_in_every_band, seen)),
+            places=None if self.viewer is None else self._tensor(self._places(indices)),
             counts=counts,
             known=self._known(indices),
         )
+
+    def _rows(self, wanted: Wanted) -> np.ndarray:
+        """Return the samples to be read; those of another date, if views are of two, come last."""
+        positions, indices, _ = wanted
+        if self.partners is None:
+            return indices
+        return np.concatenate([indices, self.partners.of(indices, positions, self.seed)])
+
+    def _places(self, indices: np.ndarray) -> np.ndarray:
+        """Return a number for each sample that no other has, but one that shows the same."""
+        alike = indices if self.partners is None else self.partners.places[indices]
+        return alike + (self.number << 40)
 
     def _known(self, indices: np.ndarray) -> Known:
         """Return what is known of samples beside their pixels."""

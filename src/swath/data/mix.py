@@ -84,6 +84,8 @@ class Mixed:
     def __init__(self, loaders: Sequence[Loader], weights: Sequence[float]) -> None:
         """loaders: of the same seed and microbatch."""
         self.loaders = tuple(loaders)
+        for number, loader in enumerate(loaders):
+            loader.number = number
         self.micro, self.seed = loaders[0].micro, loaders[0].seed
         self.shares = Shares(weights, self.seed)
 

@@ -78,6 +78,9 @@ class Views:
     """Small pieces, none by default."""
     ratio: float = 4 / 3
     """Largest ratio of a piece's sides; 1: squares only."""
+    seasons: bool = False
+    """Whether every second view is of another sample, cut from the same ground at another date,
+    where the store has one: of several scenes of the same tiles (kind scenes or stac)."""
 
     def __post_init__(self) -> None:
         if self.global_.number < 1:
@@ -116,16 +119,25 @@ class Viewer:
         return self.views.kinds(height, width)[0][0]
 
     def __call__(
-        self, image: Tensor, observed: Tensor, positions: np.ndarray, seed: int
+        self,
+        image: Tensor,
+        observed: Tensor,
+        positions: np.ndarray,
+        seed: int,
+        other: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Return the views (b, c, h_i, w_i) of images (b, c, h, w), global ones first, and where
-        each was observed, likewise; a pixel that was not is 0."""
+        each was observed, likewise; a pixel that was not is 0.
+
+        other: images of which every second view is, and where they were observed.
+        """
         height, width = image.shape[2:]
+        both = ((image, observed), other or (image, observed))
         views, seen = [], []
         for number, (size, scale) in enumerate(self.views.kinds(height, width)):
             own = draw.key(seed, number, "view")
             boxes = pieces(positions, own, height, width, scale, self.views.ratio)
-            view, there = resized(image, observed, boxes, size)
+            view, there = resized(*both[number % 2], boxes, size)
             view, there, _ = self.augment(view, there, None, positions, own)
             views.append(view)
             seen.append(there)
