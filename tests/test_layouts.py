@@ -200,7 +200,7 @@ LAYOUTS = [
     Layout(4, ("mae", "contrast"), {"tensor": 2, "shard": 2, "recompute": "full"}),
     Layout(2, ("mae-token", "mae-cross", "contrast"), {"context": 2}),
     Layout(4, TOKENS, {"tensor": 4}),
-    Layout(2, ("vit-channels",), {"shard": 2, "wrap": "matrix", "recompute": "selective"}),
+    Layout(2, ("vit-channels",), {"shard": 2, "wrap": "matrix", "recompute": "full"}),
     Layout(2, CHANNELS, {"tensor": 2}),
     Layout(4, ("vit-channels",), {"tensor": 4, "recompute": "full"}),
     Layout(4, CHANNELS, {"tensor": 2, "shard": 2, "sequence": True}),

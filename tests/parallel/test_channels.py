@@ -19,6 +19,7 @@ from swath.models._channels import Channels
 from swath.models.vit import ViT
 from swath.nn.channels import ChannelEmbed
 from swath.parallel.apply import spread
+from swath.parallel.channels import share_channels
 from swath.parallel.count import counted
 from swath.parallel.mesh import Mesh
 from swath.parallel.replica import Replica
@@ -50,44 +51,41 @@ def network(aggregate: str, groups: tuple[int, ...] = (8, 4)) -> nn.Module:
 
 
 def passed(tensor: int, aggregate: str) -> dict[str, Any]:
-    """Return output and gradients, whole, and what was sent between the two for tokens."""
+    """Return output and gradients, whole, and what was sent forward and backward."""
     parallel = Parallel(tensor=tensor)
     mesh = Mesh.of(World.start("cpu"), parallel)
     model = spread(network(aggregate), mesh, parallel)
     draws = torch.Generator().manual_seed(4)
     image = torch.randn(SAMPLES, CHANNELS, 16, 16, dtype=torch.float64, generator=draws)
     with counted() as forward:
-        tokens = model.patch_embed(image)
+        output = model(image)
     with counted() as backward:
-        tokens.square().sum().backward()
-    model.zero_grad()
-    output = model(image)
-    (output * torch.arange(3)).sum().backward()
+        (output * torch.arange(3)).sum().backward()
     if tensor > 1:
         complete(pieces(model), mesh)
     grads = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
     return {
         "output": output.detach().numpy(),
         "grads": whole(grads),
-        "held": model.patch_embed.proj.weight.numel(),
-        "forward": dict(forward.bytes),
-        "backward": dict(backward.bytes),
+        "forward": (dict(forward.calls), forward.bytes["all_gather"]),
+        "backward": dict(backward.calls),
     }
 
 
 @pytest.mark.parametrize("aggregate", ["linear", "attention"])
 def test_output_and_every_gradient_are_those_of_one_process(ranks, aggregate):
-    """And a token of each patch for each of four groups is all that is sent, and only forward."""
+    """And a token of each patch for each of four groups is all that is sent for channels, and only
+    forward: beside it there are the block's own sums, two each way."""
     alone = passed(1, aggregate)
-    assert alone["forward"] == alone["backward"] == {}
     for number in (2, 4):
         for found in ranks(number, passed, number, aggregate):
             np.testing.assert_allclose(found["output"], alone["output"], rtol=1e-12, atol=1e-12)
             assert set(found["grads"]) == set(alone["grads"])
             for name, grad in alone["grads"].items():
                 np.testing.assert_allclose(found["grads"][name], grad, rtol=1e-12, atol=1e-12)
-            assert found["forward"] == {"all_gather": 4 * SAMPLES * PATCHES * WIDTH * 8}
-            assert found["backward"] == {}
+            sent = 4 * SAMPLES * PATCHES * WIDTH * 8
+            assert found["forward"] == ({"all_gather": 1, "all_reduce": 2}, sent)
+            assert found["backward"] == {"all_reduce": 2}
 
 
 def shares(tensor: int) -> tuple[int, int, int]:
@@ -106,9 +104,9 @@ def test_a_rank_holds_what_belongs_to_its_groups(ranks):
 def test_groups_that_ranks_do_not_divide_are_refused():
     mesh = Mesh(World(0, 4, torch.device("cpu")), Degrees(tensor=4))
     with pytest.raises(ConfigError) as told:
-        spread(network("linear", (6,)), mesh, Parallel(tensor=4))
-    assert "tensor=4 cannot share the 6 groups that model.channels.groups=[6] ends" in str(
-        told.value
+        share_channels(network("linear", (6,)), mesh)
+    assert (
+        "tensor=4 cannot share the 6 groups that model.channels.groups=[6] ends" in f"{told.value}"
     )
     assert "set tensor=3, or end groups with a multiple of 4" in str(told.value)
 
