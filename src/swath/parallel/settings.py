@@ -103,8 +103,8 @@ class Parallel:
             )
         if self.wrap == "matrix" and self.recompute == "selective":
             raise ConfigError(
-                "parallel: recompute=selective keeps some results within a block, and with wrap=matrix"
-                " torch loses count of them as it gathers; set recompute=full, or wrap=block"
+                "parallel: recompute=selective keeps some results within a block, and torch loses"
+                " count of them where wrap=matrix gathers; set recompute=full, or wrap=block"
             )
         if self.bucket < 1:
             raise ConfigError(f"parallel.bucket={self.bucket} MiB must be at least 1")
