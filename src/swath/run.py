@@ -136,7 +136,7 @@ def train(run: Run) -> dict[str, Any]:
     """Train, or go on training, in the run folder; return the last figures, as in metrics.jsonl."""
     job = run.job()
     if run.build is not None:
-        _built_once(run)
+        built_once(run)
     from swath.train.setup import train as trained
 
     return trained(job, settings=run)
@@ -222,7 +222,7 @@ def _one_process(verb: str) -> None:
         )
 
 
-def _built_once(run: Run) -> None:
+def built_once(run: Run) -> None:
     """Build the store in this process, unless others were started beside it: they would collide."""
     if here.ranks() == 1:
         build(run)
@@ -498,6 +498,7 @@ def baseline(run: Run) -> list[dict[str, Any]]:
                 store,
                 run.data.split,
                 bands=run.data.bands,
+                labels=run.data.labels,
                 seed=run.seed,
                 threads=run.compute.threads or here.cores(),
             )

@@ -15,6 +15,7 @@ import numpy as np
 from swath.config import Choice, ConfigError
 
 if TYPE_CHECKING:
+    from swath.data.few import Few
     from swath.data.split import Part, Split
     from swath.data.store import Store
 
@@ -120,15 +121,17 @@ def fit_and_score(
     *,
     part: Part = "test",
     bands: tuple[str, ...] | None = None,
+    labels: Few | None = None,
     seed: int = 0,
     threads: int = 1,
 ) -> dict[str, Any]:
     """Return the figures of ``baseline``, fitted on the training part and scored on ``part``.
 
-    split: None is the store's own. bands: None is all. threads: never changes the result.
+    split: None is the store's own. bands, labels: None is all. threads: never changes the result.
     Beside the figures: name, kind, part, train and test (samples or pixels), fitted (how many of
     train it saw), share_touching and, where objects are known, share_same_object.
     """
     from swath.baselines._fit import fit_and_score as run
 
-    return run(baseline, store, split, part=part, bands=bands, seed=seed, threads=threads)
+    how: dict[str, Any] = {"bands": bands, "labels": labels, "seed": seed, "threads": threads}
+    return run(baseline, store, split, part=part, **how)

@@ -10,6 +10,7 @@ import numpy as np
 from swath.baselines import Baseline, Problem
 from swath.baselines._table import Sample, Table, Tables
 from swath.config import ConfigError, kind_of
+from swath.data.few import Few, fewer
 from swath.data.fold import fit
 from swath.data.split import Part, Split, select
 from swath.data.store import Store
@@ -25,11 +26,13 @@ def fit_and_score(
     *,
     part: Part,
     bands: tuple[str, ...] | None,
+    labels: Few | None,
     seed: int,
     threads: int,
 ) -> dict[str, Any]:
     """See :func:`swath.baselines.fit_and_score`."""
     train, other = select(store, split, "train"), select(store, split, part)
+    train = train if labels is None else fewer(train, labels)
     if not len(other.indices):
         raise ConfigError(
             f"{store.path}: the {part} part of the split is empty: {other.why_empty()}"

@@ -26,6 +26,7 @@ from swath.data.augment import Augment
 from swath.data.balance import repeats
 from swath.data.bands import Channel, find_bands, image_grid
 from swath.data.chip import Batch, Known, Modality
+from swath.data.few import Few, fewer
 from swath.data.mix import Also, Mixed, check_alike
 from swath.data.normalize import Normalize, Normalizer, normalizer
 from swath.data.order import Order
@@ -61,6 +62,8 @@ class DataSettings:
     None: all of them."""
     split: Split | None = None
     """Which samples are trained, validated and tested on; None: as the store was built."""
+    labels: Few | None = None
+    """Only some of the training part's labels, as labels: {share: 0.01}; None: all of them."""
     balance: float = 0.0
     """0 shows every training sample as often, 1 every class; between: in part."""
     normalize: Normalize = field(default_factory=Normalize)
@@ -189,8 +192,11 @@ class Data:
         return [n for n in dict.fromkeys(names) if not self.store.specs[n].column]
 
     def select(self, part: Part) -> Selection:
-        """Return one part of the store under the run's split."""
-        return select(self.store, self.settings.split, part)
+        """Return one part of the store under the run's split; of the training part what its few
+        labels are, if so it is set."""
+        found = select(self.store, self.settings.split, part)
+        few = self.settings.labels
+        return found if few is None or part in ("val", "test") else fewer(found, few)
 
     def loader(
         self,

@@ -12,7 +12,7 @@ import io
 import logging
 import pathlib
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,13 +62,13 @@ def probe(table: Table, settings: Probe, seed: int = 0, threads: int = 1) -> lis
             f"{table.path}: the store's labels are of kind {kind}; swath probe tells classes apart,"
             " of samples or of pixels"
         )
-    train, test = (_chosen(table, part, settings.most, seed) for part in ("train", "test"))
+    label = table.column("label")
+    train, test = (_of_part(table, label, part, settings.most, seed) for part in ("train", "test"))
     if settings.neighbours > len(train):
         raise ConfigError(
             f"probe.neighbours={settings.neighbours}: the training part of {table.path} has "
             f"{len(train)} labelled vectors; set it to {len(train)} or less"
         )
-    label = table.column("label")
     x, y = table.vectors(train), label[train]
     asked, truth = table.vectors(test), label[test]
     log.info("%d vectors to learn from, %d to score on", len(train), len(test))
@@ -77,13 +77,11 @@ def probe(table: Table, settings: Probe, seed: int = 0, threads: int = 1) -> lis
         draws = range(seed, seed + (settings.draws if share < 1 else 1))
         drawn = [few(train, y, share, draw) for draw in draws]
         for method in METHODS:
-            answers = {
-                "knn": lambda some: _voted(x[some], y[some], asked, len(classes), settings),
-                "linear": lambda some: _linear(
-                    x[some], y[some], asked, classes, settings.penalty, seed, threads
-                ),
-            }[method]
-            rows.append(_scored(method, share, drawn, answers, truth, classes))
+            found = [
+                answer(method, x[some], y[some], asked, classes, settings, seed, threads)
+                for some in drawn
+            ]
+            rows.append(_scored(method, share, drawn, found, truth, classes))
     return rows
 
 
@@ -98,48 +96,54 @@ def few(numbers: np.ndarray, classes: np.ndarray, share: float, seed: int) -> np
     return np.sort(np.concatenate(chosen))
 
 
-def _chosen(table: Table, part: str, most: int, seed: int) -> np.ndarray:
-    """Return the numbers, ascending, of at most ``most`` labelled vectors of ``part``."""
-    mine = np.flatnonzero((table.column("part") == PARTS[part]) & (table.column("label") >= 0))
+def _of_part(table: Table, label: np.ndarray, part: str, most: int, seed: int) -> np.ndarray:
+    mine = choose(table.column("part"), label, PARTS[part], most, seed)
     if not len(mine):
         raise ConfigError(
             f"{table.path}: no vector of the {part} part has a class; swath probe learns from the "
             "training part and scores on the test part: see data.split, or build.split"
         )
-    luck = uniform(seed, mine, f"probe {part}")[:, 0]
+    return mine
+
+
+def choose(parts: np.ndarray, labels: np.ndarray, part: int, most: int, seed: int) -> np.ndarray:
+    """Return the numbers, ascending, of at most ``most`` vectors that have a label and are of
+    ``part``, drawn with equal luck."""
+    mine = np.flatnonzero((parts == part) & (labels >= 0))
+    name = next(name for name, number in PARTS.items() if number == part)
+    luck = uniform(seed, mine, f"probe {name}")[:, 0]
     return np.sort(mine[np.argsort(luck, kind="stable")[:most]])
 
 
-def _voted(
-    x: np.ndarray, y: np.ndarray, asked: np.ndarray, number: int, settings: Probe
-) -> np.ndarray:
-    k = min(settings.neighbours, len(x))  # a small share of the labels may be fewer
-    found, cosine = nearest(asked, [(0, x)], k)
-    return vote(cosine, y[found], number, settings.temperature)
-
-
-def _linear(
+def answer(
+    method: str,
     x: np.ndarray,
     y: np.ndarray,
     asked: np.ndarray,
     classes: tuple[str, ...],
-    penalty: float,
+    settings: Probe,
     seed: int,
     threads: int,
 ) -> np.ndarray:
+    """Return the classes (m,) that ``method`` ("knn" or "linear") tells of vectors ``asked``; it
+    learns from vectors ``x`` (n, width) of classes ``y`` (n,)."""
+    if method == "knn":
+        k = min(settings.neighbours, len(x))  # a small share of the labels may be fewer
+        found, cosine = nearest(asked, [(0, x)], k)
+        return vote(cosine, y[found], len(classes), settings.temperature)
     problem = Problem("class", classes, tuple(f"feature {i}" for i in range(x.shape[1])))
-    return Linear(penalty=penalty).fit(x, y, problem, seed, threads)(asked)
+    return Linear(penalty=settings.penalty).fit(x, y, problem, seed, threads)(asked)
 
 
 def _scored(
     method: str,
     share: float,
     drawn: Sequence[np.ndarray],
-    answers: Callable[[np.ndarray], np.ndarray],
+    answers: Sequence[np.ndarray],
     truth: np.ndarray,
     classes: tuple[str, ...],
 ) -> Row:
-    figures = [Confusion.count(truth, answers(some), classes).finish() for some in drawn]
+    figures = [Confusion.count(truth, found, classes).finish() for found in answers]
     values = {name: [one[name] for one in figures] for name in SHOWN}
     return Row(
         method=method,

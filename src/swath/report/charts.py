@@ -41,7 +41,7 @@ def chart(lines: Sequence[Line], *, x_name: str, log: bool = False, places: int 
     first = min(min(line.x) for line in lines)
     last = max(max(line.x) for line in lines)
     last = last if last > first else first + 1
-    marks, low, high = _log_marks(shown) if log else _marks(min(shown), max(shown))
+    marks, low, high = _log_marks(shown) if log else round_marks(min(shown), max(shown))
 
     def across(x: float) -> float:
         return LEFT + (x - first) / (last - first) * (WIDTH - LEFT - RIGHT)
@@ -62,7 +62,7 @@ def chart(lines: Sequence[Line], *, x_name: str, log: bool = False, places: int 
         )
     base = HEIGHT - BOTTOM
     parts.append(f'<line class="zero" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}"/>')
-    for mark in _marks(first, last)[0]:
+    for mark in round_marks(first, last)[0]:
         if first <= mark <= last:
             parts.append(
                 f'<text x="{across(mark):.1f}" y="{HEIGHT - 9}" text-anchor="middle">'
@@ -136,7 +136,7 @@ def _plottable(value: float, log: bool) -> bool:
     return math.isfinite(value) and (value > 0 or not log)
 
 
-def _marks(low: float, high: float, about: int = 5) -> tuple[list[float], float, float]:
+def round_marks(low: float, high: float, about: int = 5) -> tuple[list[float], float, float]:
     """Return round numbers from below ``low`` to above ``high``, and these two bounds."""
     span = high - low if high > low else abs(high) or 1.0
     power = 10 ** math.floor(math.log10(span / about))

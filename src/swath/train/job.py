@@ -86,6 +86,11 @@ class TrainJob:
                     f"which a rank computes as a whole; set {degree}=1, and shard or replicate in "
                     "its place"
                 )
+        if self.data.labels is not None and self.task.labels is None:
+            raise ConfigError(
+                f"data.labels has no effect on task.kind={kind_of(type(self.task))}, which reads no"
+                " labels; leave it out"
+            )
         try:
             self.schedule.check(self.train.samples)
         except ConfigError as error:

@@ -1,0 +1,112 @@
+"""Features as they are: k nearest neighbours and a linear layer on a network left as it began.
+
+The network is the one that the task would train, begun with the model's weights, so that bands,
+patches and image sizes are adapted as they are for training; or with random ones, of the seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from swath import here
+from swath.config import ConfigError
+from swath.data.few import Few, drawn, fewer
+from swath.data.split import PARTS, select
+from swath.embed.labels import Labels
+from swath.embed.probe import answer, choose
+from swath.embed.samples import embed_samples
+from swath.embed.table import Table
+from swath.parallel.world import World, pick_device
+from swath.settings import Run
+from swath.tasks import Confusion
+from swath.train.begin import begin
+from swath.train.export import ABOUT, load_model, save_model
+from swath.train.precision import arithmetic
+from swath.train.score import data_of
+from swath.train.setup import describe, network
+
+FEATURES = "features"
+"""Folder of networks as they began, and of their features."""
+
+
+def begun(run: Run, folder: pathlib.Path, world: World) -> None:
+    """Write to ``folder`` the network of ``run`` with the weights it would begin with, if it is not
+    there yet; all ranks call."""
+
+    def write() -> None:
+        if (folder / ABOUT).exists():
+            return
+        job = dataclasses.replace(run, adapt=None).job()
+        with arithmetic(job.train.precision, job.compute):
+            about = describe(job, job.data.open())
+            model = network(job, about)
+            if job.init is not None:
+                begin(job.init, about, model, World.alone())
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(folder, model.state_dict(), about)
+
+    world.first_does(write)
+
+
+def features(run: Run, folder: pathlib.Path, world: World) -> Table:
+    """Return the features of the store of ``run`` by the network in ``folder``, made first if they
+    are not there."""
+    model = load_model(folder)
+    return embed_samples(
+        model,
+        data_of(run.job(), model),
+        run.embed,
+        folder,
+        device=pick_device(run.compute.device),
+        precision=run.train.precision,
+        compute=run.compute,
+        windows_at_once=run.predict.windows_at_once,
+        world=world,
+    )
+
+
+def score_frozen(run: Run, table: Table, method: str, few: Few) -> dict[str, Any]:
+    """Return the figures on the test part of ``method`` ("knn" or "linear"), which learns from few
+    labels of the training part; and how many these are, as labels (samples or places) and vectors.
+
+    ConfigError if the labels are no classes, or a part has none.
+    """
+    data = run.data.open()
+    label = data.store.contents.label
+    if label.kind not in ("class", "mask"):
+        raise ConfigError(
+            f"{data.store.path}: its labels are of kind {label.kind}; {method} tells classes apart,"
+            " of samples or of pixels: leave it out for this task, by tasks.NAME.ways"
+        )
+    grid, unit = tuple(table.grid), table.plan["unit"]
+    every = fewer(select(data.store, run.data.split, "all"), few)
+    parts, labels = (
+        np.ascontiguousarray(column).reshape(-1)
+        for column in Labels(every, grid, unit).of(np.arange(data.store.samples))
+    )
+    train, test = (
+        choose(parts, labels, PARTS[part], run.probe.most, few.seed) for part in ("train", "test")
+    )
+    for part, some in (("training", train), ("test", test)):
+        if not len(some):
+            raise ConfigError(f"{data.store.path}: no vector of the {part} part has a class")
+    answers = answer(
+        method,
+        table.vectors(train),
+        labels[train],
+        table.vectors(test),
+        label.classes,
+        run.probe,
+        few.seed,
+        run.compute.threads or here.cores(),
+    )
+    truth = labels[test]
+    return {
+        "figures": Confusion.count(truth, answers, label.classes).finish(),
+        "labels": drawn(fewer(select(data.store, run.data.split, "train"), few)),
+        "vectors": len(train),
+    }

@@ -1,0 +1,78 @@
+"""The verb ``swath assess``: settings from what was typed, processes that help, what is told."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from swath import config, here
+from swath.assess.settings import Assess
+from swath.config import ConfigError
+
+if TYPE_CHECKING:
+    from swath.parallel.world import World
+
+
+def load(arguments: Sequence[str | pathlib.Path]) -> Assess:
+    """Return the comparison that YAML files and then ``key=value`` words describe."""
+    files = [str(one) for one in arguments if str(one).endswith((".yaml", ".yml"))]
+    words = [str(one) for one in arguments if str(one) not in files]
+    for word in words:
+        if "=" not in word:
+            raise ConfigError(
+                f"{word}: is no settings file (FILE.yaml) and no word (seeds=[0]); swath assess"
+                " takes a file that says what is compared: docs/howto/assess.md shows one"
+            )
+    if not files and not words:
+        raise ConfigError("swath assess needs a file that says what is compared, as assess.yaml")
+    return config.load(Assess, files, words)
+
+
+def prepare(settings: Assess) -> None:
+    """Build the stores of all tasks and check all that can be; in one process."""
+    from swath.assess.work import prepare as prepared
+
+    prepared(settings)
+
+
+def assess(settings: Assess, world: World | None = None) -> str:
+    """Measure what was not measured yet, and write tables and page; return the tables as text, and
+    where they are."""
+    from swath.assess import page, table, work
+
+    plan = work.assess(settings, world)
+    found = table.rows(plan)
+    if here.rank() or (world is not None and not world.first):
+        return ""
+    files = [*table.write(plan, found), page.write(plan)]
+    told = [table.text(table.blocks(plan, found)), "", *table.verdicts(plan, found)]
+    return "\n".join([*told, *map(str, files)])
+
+
+@contextlib.contextmanager
+def helped(arguments: Sequence[str], settings: Assess, jobs: int) -> Iterator[None]:
+    """Let ``jobs`` - 1 more processes share the cells with this one inside the block; ConfigError
+    if one of them fails, whose own message says why."""
+    if jobs == 1:
+        yield
+        return
+    prepare(settings)
+    threads = {"OMP_NUM_THREADS": str(max(1, here.cores() // jobs)), **os.environ}
+    command = [sys.executable, "-m", "swath", "assess", *arguments]
+    others = [
+        subprocess.Popen(command, env=threads, stdout=subprocess.DEVNULL) for _ in range(jobs - 1)
+    ]
+    try:
+        yield
+        codes = [other.wait() for other in others]
+    finally:
+        for other in others:
+            other.terminate()
+            other.wait()
+    if any(codes):
+        raise ConfigError(f"{sum(map(bool, codes))} of {jobs} jobs failed; their messages say why")

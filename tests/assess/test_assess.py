@@ -1,0 +1,260 @@
+"""`swath assess`: each cell is what the other verbs would say, is measured once, whoever measures,
+and what is wrong is told before anything is measured."""
+
+import csv
+import dataclasses
+import json
+import pathlib
+import re
+
+import pytest
+
+from swath import run as runs
+from swath.assess import verb, work
+from swath.assess.cells import cells
+from swath.assess.settings import Assess, Downstream, Way
+from swath.assess.work import Plan, _take
+from swath.config import ConfigError
+from swath.parallel.world import World
+from swath.train.interrupt import Interrupted
+from tests.lab import invoke
+
+TASK = """\
+build:
+  dataset: {kind: synthetic, samples: 60, size: 8, bands: 2, label: class, noise: 2.0}
+  split: {by: block, test: 0.3, val: 0.2}
+data: {store: store}
+model: {kind: vit, width: 8, depth: 1, heads: 1, patch: 4, pool: mean}
+task: {kind: classify}
+batch: {samples: 4, micro: 2}
+train: {samples: 16}
+probe: {neighbours: 5}
+"""
+ASSESS = """\
+name: small
+models: {scratch: null, other: {from: other.safetensors}}
+tasks: {land: {run: [task.yaml]}}
+ways: {knn: null, linear: null, full: {tries: [optim.lr=1e-3, optim.lr=1e-2]}, probe: null}
+shares: [0.1, 1]
+seeds: [0]
+baselines: [{kind: majority}]
+"""
+
+
+def set_up() -> None:
+    """Write the files of a comparison into the folder that the test is in."""
+    import torch
+    from safetensors.torch import save_file
+
+    pathlib.Path("task.yaml").write_text(TASK)
+    pathlib.Path("assess.yaml").write_text(ASSESS)
+    run = runs.load("task.yaml")
+    from swath.train.setup import describe, network
+
+    runs.build(run, progress=False)
+    torch.manual_seed(9)
+    model = network(dataclasses.replace(run, seed=7).job(), describe(run.job(), run.data.open()))
+    save_file(model.state_dict(), "other.safetensors")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a comparison that was gone through."""
+    path = tmp_path_factory.mktemp("assess")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        set_up()
+        path.joinpath("told").write_text(invoke("assess", "assess.yaml"))
+    return path
+
+
+def records(folder=pathlib.Path("assess/small")):
+    found = folder.glob("cells/**/*.json")
+    return {str(p.relative_to(folder)): json.loads(p.read_text()) for p in sorted(found)}
+
+
+def test_all_is_measured_and_told(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    told = (folder / "told").read_text()
+    assert "land: Overall accuracy, on the held-out part" in told
+    assert re.search(r"way +model +10 % \(3\) +100 % \(36\)\nbaseline  majority  ", told)
+    assert re.search(r"\nfull +other - scratch  [+-]0\.", told)
+    assert "land: other is ahead of scratch in " in told and " of 8 comparisons, behind in " in told
+    rows = list(csv.DictReader(pathlib.Path("assess/small/results.csv").read_text().splitlines()))
+    assert len(rows) == len(records()) == 2 * (1 + 4 * 2)
+    summary = json.loads(pathlib.Path("assess/small/results.json").read_text())
+    assert {(r["way"], r["model"]) for r in summary} == {(r["way"], r["model"]) for r in rows}
+    assert "| full | other - scratch | " in pathlib.Path("assess/small/results.md").read_text()
+    page = pathlib.Path("assess/small/report.html").read_text()
+    assert page.count("<svg") == 4 and "http" not in page.replace("http://www.w3.org", "")
+    assert not pathlib.Path("assess/small/runs/land/full/other/1-0").exists()
+    known = {name for cell in records().values() for name in cell}
+    assert known >= {"figures", "of", "seconds", "labels", "validated", "chosen", "share_touching"}
+
+
+def test_a_cell_is_what_the_other_verbs_say(folder, monkeypatch):
+    """Typed by hand: train with so many labels from these weights, then evaluate; probe."""
+    monkeypatch.chdir(folder)
+    record = records()["cells/land/full/other/0.1-0.json"]
+    words = ["adapt={kind: full}", record["chosen"], "init.from=other.safetensors", "name=hand"]
+    hand = runs.load("task.yaml", *words, "data.labels={share: 0.1, seed: 0}")
+    figures = runs.train(hand)
+    assert figures["val/oa"] == pytest.approx(record["validated"][record["chosen"]])
+    assert record["validated"][record["chosen"]] == max(record["validated"].values())
+    assert runs.evaluate(hand)["model"]["oa"] == pytest.approx(record["figures"]["oa"])
+
+
+def test_features_are_scored_as_the_probe_scores_them(folder, monkeypatch):
+    """All labels: `swath probe` of a run whose model is those very weights."""
+    from swath.embed.probe import probe
+    from swath.embed.table import Table
+
+    monkeypatch.chdir(folder)
+    (path,) = pathlib.Path("assess/small/features/land/other").glob("*.zarr")
+    settings = dataclasses.replace(runs.load("task.yaml").probe, shares=(1.0,))
+    rows = {row.method: row.mean["oa"] for row in probe(Table.open(path), settings)}
+    for method in ("knn", "linear"):
+        record = records()[f"cells/land/{method}/other/1-0.json"]
+        assert record["figures"]["oa"] == pytest.approx(rows[method])
+        assert record["vectors"] == record["labels"] == 36
+
+
+def test_what_is_done_is_not_done_again_and_what_was_cut_goes_on(folder, monkeypatch, tmp_path):
+    """A cell is interrupted in its training; the others stand, and it ends as it would have."""
+    import shutil
+
+    whole = records(folder / "assess/small")
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    lost = pathlib.Path("assess/small/cells/land/full/other/0.1-0.json")
+    lost.unlink()
+    measured = []
+    real = work.score_tuned
+
+    def cut(tries, place, world):
+        measured.append(place)
+        if len(measured) > 1:
+            return real(tries, place, world)
+        with monkeypatch.context() as patch:
+            patch.setattr("swath.train.setup.export_model", _interrupted)
+            return real(tries, place, world)
+
+    monkeypatch.setattr(work, "score_tuned", cut)
+    with pytest.raises(Interrupted):
+        verb.assess(verb.load(["assess.yaml"]))
+    assert not lost.exists() and len(records()) == len(whole) - 1
+    verb.assess(verb.load(["assess.yaml"]))
+    assert len(measured) == 2
+    again = records()
+    assert again.keys() == whole.keys()
+    for name, one in again.items():
+        assert one["figures"] == pytest.approx(whole[name]["figures"], rel=1e-6, nan_ok=True)
+
+
+def _interrupted(*_):
+    raise Interrupted("left")
+
+
+ONE = (
+    "models={other: {from: other.safetensors}}",
+    "ways={knn: null, full: {tries: [optim.lr=1e-3, optim.lr=1e-2]}}",
+    "baselines=[]",
+)
+
+
+def _on_ranks(folder):
+    import os
+
+    os.chdir(folder)
+    settings = verb.load(["assess.yaml", "name=ranked", "shares=[0.1]", *ONE])
+    with World.start("cpu") as world:
+        return verb.assess(settings, world)
+
+
+def test_ranks_find_the_same(folder, ranks, tmp_path):
+    first, second = ranks(2, _on_ranks, str(folder))
+    assert "land: Overall accuracy" in first and second == ""
+    alone, both = records(folder / "assess/small"), records(folder / "assess/ranked")
+    assert both.keys() == {f"cells/land/{way}/other/0.1-0.json" for way in ("knn", "full")}
+    for name, one in both.items():
+        assert one["figures"] == pytest.approx(alone[name]["figures"], rel=1e-5, nan_ok=True)
+
+
+def test_what_another_process_measures_is_left_to_it(folder, monkeypatch):
+    """Cells are taken one by one; a lock that nobody holds any more does not hold up."""
+    from contextlib import ExitStack
+
+    monkeypatch.chdir(folder)
+    plan = Plan(verb.load(["assess.yaml", "name=apart", "ways={full: null}", "baselines=[]"]))
+    with ExitStack() as one, ExitStack() as two:
+        assert [_take(plan, one), _take(plan, two)] == [0, 1]
+    with ExitStack() as later:
+        assert _take(plan, later) == 0
+    plan = Plan(verb.load(["assess.yaml"]))
+    with ExitStack() as done:
+        assert _take(plan, done) == len(plan.cells)
+
+
+def test_ways_by_name_are_filled_in():
+    task = Downstream(run=("t.yaml",))
+
+    def way(**own):
+        return Assess(models={"m": None}, tasks={"t": task}, ways=own).way(next(iter(own)))
+
+    assert way(full=None) == Way(kind="train", words=("adapt={kind: full}",), scratch=())
+    assert way(full=Way(tries=("a=1",))).scratch == () and way(knn=None).kind == "knn"
+    own = way(full=Way(words=("adapt={kind: full, decay: 1}",)))
+    assert own.words == ("adapt={kind: full, decay: 1}",) and own.scratch is None
+    assert way(mine=Way(words=("optim.lr=1",), scratch=())).scratch == ()
+
+
+def test_cells_are_all_combinations_in_an_order():
+    settings = verb.load(["models={a: null, b: null}", "tasks={t: {run: [x.yaml]}}"])
+    found = [str(cell) for cell in cells(settings)]
+    assert len(found) == len(set(found)) == 2 * 2 * 3 * 3
+    assert found[0] == "t, knn, a, 0.01 of labels, seed 0"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["shares=[0]"], r"shares=\[0.0\]: each is above 0 and at most 1"),
+        (["seeds=[1, 1]"], r"seeds=\[1, 1\]: one is there twice"),
+        (["models={}"], "models is empty; there is nothing to compare"),
+        (["ways={mine: null}"], r"ways.mine: only knn, linear, probe, full, lora are known"),
+        (["ways={knn: {tries: [a=1]}}", "name=x"], "tries has no effect on kind=knn"),
+        (["ways={full: {models: [none]}}"], "ways.full.models: there is no 'none', only scratch"),
+        (["tasks={land: {run: [task.yaml], ways: [x]}}"], "tasks.land.ways: there is no 'x'"),
+        (["ways={full: {words: [adapt]}}"], "'adapt' is no key=value word"),
+        (["ways={full: {words: [optim.lrr=1]}}", "name=x"], r"tasks.land, full: .*no field 'lrr'"),
+        (["models={m: {from: gone}}", "name=x"], "init.from=gone: there is no such folder or file"),
+        (["tasks={land: {run: [task.yaml, 'data.labels={share: 0.5}']}}", "name=x"],
+         "data.labels has no effect there: shares say it"),
+        (["tasks={land: {run: [task.yaml, probe.neighbours=7]}}"],
+         "was measured with probe.neighbours=5, it is 7 now; set that back, choose another name"),
+        (["tasks={land: {run: [task.yaml], figure: big}}", "name=x", "ways={knn: null}"],
+         r"tasks.land.figure: there is no 'big' among the figures of .*; there are balanced, "),
+        (["notes.txt"], "notes.txt: is no settings file"),
+        (["--jobs", "2", "--ranks", "2"], "--jobs 2 --ranks 2: at least 1 job, and either several"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told(folder, monkeypatch, words, message):
+    monkeypatch.chdir(folder)
+    with pytest.raises(ConfigError, match=message):
+        invoke("assess", "assess.yaml", *words)
+
+
+def test_labels_that_are_no_classes_are_told(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    text = TASK.replace("label: class", "label: value").replace("classify", "regress")
+    pathlib.Path("value.yaml").write_text(text)
+    words = ["models={scratch: null}", "tasks={v: {run: [value.yaml]}}", "ways={knn: null}"]
+    with pytest.raises(ConfigError, match="its labels are of kind value; knn tells classes apart"):
+        invoke("assess", *words)
+
+
+def test_a_difference_counts_from_two_standard_errors_on():
+    """Of 3 and 5 the mean is 4, the standard error 1; of -1 and 5 it is 2 +- 3."""
+    from swath.assess.table import _clear
+
+    assert [_clear(e) for e in ([3, 5], [-1, 5], [-3, -5], [0.0], [0.1])] == [1, 0, -1, 0, 1]
