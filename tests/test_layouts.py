@@ -21,9 +21,10 @@ from swath.batch.size import BatchSize
 from swath.data import draw
 from swath.data.augment import Augment
 from swath.data.chip import IGNORE, Batch, Label
-from swath.data.sensor import load_sensor
+from swath.data.sensor import Band, load_sensor
 from swath.data.views import Viewer
 from swath.models import Inputs, Model
+from swath.models._channels import Channels
 from swath.models.mae import MAE
 from swath.models.resnet import ResNet
 from swath.models.unet import UNet
@@ -47,6 +48,7 @@ from swath.train.state import TrainState
 from swath.train.step import train_step
 
 BANDS = load_sensor("rgb").bands
+MANY = tuple(Band(name=f"B{i}") for i in range(11))
 CLASSES = ("water", "forest", "town", "field")
 BATCH = BatchSize(samples=12, micro=2)
 UPDATES = 5
@@ -60,10 +62,11 @@ class Subject:
     task: Task
     size: int
     dense: bool
+    bands: tuple[Band, ...] = BANDS
 
     @property
     def inputs(self) -> Inputs:
-        return Inputs(bands=BANDS, size=self.size)
+        return Inputs(bands=self.bands, size=self.size)
 
     def objective(self) -> Objective:
         label = Label(kind="mask" if self.dense else "class", classes=CLASSES)
@@ -76,14 +79,14 @@ class Subject:
     def batch(self, first: int, counts: bool = True) -> Batch:
         """Return the microbatch whose first sample is at position ``first``."""
         draws = [np.random.default_rng([5, p]) for p in range(first, first + BATCH.micro)]
-        images = np.stack([d.normal(size=(len(BANDS), self.size, self.size)) for d in draws])
+        images = np.stack([d.normal(size=(len(self.bands), self.size, self.size)) for d in draws])
         image = torch.from_numpy(images)
         if self.dense:
             target = image[:, :3].argmax(1)
             hidden = [d.random((self.size, self.size)) < d.random() for d in draws]
             target[torch.from_numpy(np.stack(hidden))] = IGNORE
         else:
-            target = image.mean((2, 3)).argmax(1)
+            target = image[:, : len(CLASSES)].mean((2, 3)).argmax(1)
             target[::3] = -1
         at = torch.arange(first, first + BATCH.micro)
         valid = torch.ones(BATCH.micro, self.size, self.size, dtype=torch.bool)
@@ -138,6 +141,14 @@ SUBJECTS = {
         ViT(patch=4, width=32, depth=4, heads=4, pool="mean", drop_path=0.2),
         Contrast(hidden=(16,), width=8), 16, dense=False,
     ),
+    "vit-channels": Subject(  # the fourth group has two channels, the others three
+        ViT(patch=4, width=32, depth=2, heads=4, pool="mean", channels=Channels(groups=(4,))),
+        Classify(), 16, dense=False, bands=MANY,
+    ),
+    "mae-channels": Subject(
+        MAE(**FILLING, channels=Channels(groups=(8, 4), aggregate="linear", heads=2)),
+        Pretrain(), 32, dense=True, bands=MANY,
+    ),
     "resnet": Subject(ResNet(depth=18, width=16, dropout=0.1), Classify(), 64, dense=False),
     "unet": Subject(UNet(width=8, depth=2, dropout=0.2), Segment(), 16, dense=True),
     "unet-resnet": Subject(NarrowUNet(), Segment(), 64, dense=True),
@@ -167,6 +178,7 @@ class Layout:
 ALL = ("vit", "vit-dense", "resnet", "unet")
 TOKENS = ("vit", "vit-dense")
 FILLED = ("mae", "mae-cross")
+CHANNELS = ("vit-channels", "mae-channels")
 KINDS = ("gather", "lss", "ring", "ulysses")
 LAYOUTS = [
     Layout(1, ALL, {"recompute": "full"}),
@@ -188,6 +200,13 @@ LAYOUTS = [
     Layout(4, ("mae", "contrast"), {"tensor": 2, "shard": 2, "recompute": "full"}),
     Layout(2, ("mae-token", "mae-cross", "contrast"), {"context": 2}),
     Layout(4, TOKENS, {"tensor": 4}),
+    Layout(2, ("vit-channels",), {"shard": 2, "wrap": "matrix", "recompute": "full"}),
+    Layout(2, CHANNELS, {"tensor": 2}),
+    Layout(4, ("vit-channels",), {"tensor": 4, "recompute": "full"}),
+    Layout(4, CHANNELS, {"tensor": 2, "shard": 2, "sequence": True}),
+    Layout(4, ("vit-channels",), {"tensor": 2, "replicate": 2}),
+    Layout(4, ("vit-channels",), {"tensor": 2, "context": 2}),
+    Layout(4, ("vit-channels",), {"tensor": 2, "pipeline": 2}),
     Layout(2, TOKENS, {"tensor": 2, "sequence": True}),
     Layout(4, TOKENS, {"tensor": 2, "shard": 2}),
     Layout(4, TOKENS, {"tensor": 2, "shard": 2, "wrap": "matrix"}),

@@ -7,7 +7,7 @@ import torch
 
 from swath.data.sensor import Band
 from swath.models import Inputs, Model, Outputs
-from swath.models._transformer import SIZES
+from swath.models._transformer import PRINTED, SIZES
 from swath.models.conv3d import Conv3d
 from swath.models.resnet import ResNet
 from swath.models.unet import UNet
@@ -35,15 +35,25 @@ def test_vit_has_the_published_number():
 
 @pytest.mark.parametrize("preset", SIZES)
 def test_vit_blocks_follow_the_closed_form(preset):
-    """Each block has 12 d² weights and 13 d biases and scales; the settings' text rounds that."""
-    width, depth, _ = SIZES[preset]
-    blocks = depth * (12 * width**2 + 13 * width)
+    """Each block has attention of 4 d² weights, two layers (three if gated) of d * hidden, and
+    biases and scales; the settings' text rounds that."""
+    width, depth, _, hidden, gated = SIZES[preset]
+    hidden, layers = hidden or 4 * width, 2 + gated
+    beside = (4 + 1 + 4) * width + (layers - 1) * hidden
+    blocks = depth * (4 * width**2 + layers * width * hidden + beside)
     patch, tokens = 3 * 16**2 * width + width, (1 + 14**2) * width + width
     around = patch + tokens + 2 * width + 10 * width + 10
     assert parameters(ViT(preset=preset, patch=16), 3, 224, 10) == blocks + around
     said = {"tiny": 5.3, "small": 21, "base": 85, "large": 302, "huge": 629}
-    said |= {"1b": 900, "3b": 3000, "15b": 15000}
+    said |= {"1b": 900, "3b": 3000, "5b": 5300, "15b": 15000}
     assert blocks / 1e6 == pytest.approx(said[preset], rel=0.03)
+
+
+@pytest.mark.parametrize("preset", PRINTED)
+def test_large_presets_have_nearly_the_printed_number(preset):
+    """Encoders alone, without a head's thousand classes: arXiv:2404.11706 prints millions."""
+    found = parameters(ViT(preset=preset, patch=16), 3, 224, 1)
+    assert 0.985 * PRINTED[preset] < found < PRINTED[preset]
 
 
 def test_conv3d_has_the_plan_of_lange_et_al():

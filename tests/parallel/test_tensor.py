@@ -69,6 +69,11 @@ def test_sharing_tokens_needs_ranks_that_share_a_tensor():
         Parallel(sequence=True)
 
 
+def test_what_torch_cannot_recompute_is_refused():
+    with pytest.raises(ConfigError, match="set recompute=full, or wrap=block"):
+        Parallel(shard=2, wrap="matrix", recompute="selective")
+
+
 def test_draws_for_each_token_are_refused_where_tokens_are_shared():
     """Two ranks would draw the same for different tokens, and one process something else."""
     model = network(ViT(width=32, depth=2, heads=4, patch=4))

@@ -93,6 +93,7 @@ class MAE(Transformer):
             width=width,
             depth=depth,
             heads=heads,
+            mlp=self.mlp,
             class_token=self.class_token,
             positions=self.positions,
             mask_ratio=self.mask_ratio,

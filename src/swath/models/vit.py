@@ -52,6 +52,7 @@ class ViT(Transformer):
             width=width,
             depth=depth,
             heads=heads,
+            mlp=self.mlp,
             pool=None if outputs.dense else self.pool or "token",
             positions=self.positions,
             drop_path=self.drop_path,

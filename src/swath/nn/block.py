@@ -1,7 +1,8 @@
 """The transformer block, with norms before its two branches.
 
 Sources: Vaswani et al. 2017, arXiv:1706.03762; norm first, Xiong et al. 2020, arXiv:2002.04745;
-drop path, Huang et al. 2016, arXiv:1603.09382. Names as in timm.
+drop path, Huang et al. 2016, arXiv:1603.09382; gated, Shazeer 2020, arXiv:2002.05202 (SwiGLU).
+Names as in timm.
 """
 
 from typing import ClassVar
@@ -28,17 +29,34 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
+class GatedMlp(nn.Module):
+    """Two linear layers, their product (one of them through SiLU), and one back, on each token."""
+
+    split: ClassVar = {"fc1_g": "columns", "fc1_x": "columns", "fc2": "rows"}
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1_g = nn.Linear(width, hidden)
+        self.fc1_x = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        return self.fc2(F.silu(self.fc1_g(x)) * self.fc1_x(x))
+
+
 class Block(nn.Module):
     """Attention among tokens, then a network on each; both add to what was there."""
 
     unit = True
 
-    def __init__(self, width: int, heads: int, hidden: int, drop_path: float = 0.0) -> None:
+    def __init__(
+        self, width: int, heads: int, hidden: int, gated: bool = False, drop_path: float = 0.0
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attn = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = Mlp(width, hidden)
+        self.mlp = GatedMlp(width, hidden) if gated else Mlp(width, hidden)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:

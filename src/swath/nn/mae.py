@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from swath.nn.attention import CrossAttention
 from swath.nn.block import Block, Mlp
 from swath.nn.chain import Link, row
+from swath.nn.channels import ChannelEmbed
 from swath.nn.patch import PatchEmbed, SpectralPatchEmbed
 from swath.nn.position import kept_waves, resized
 from swath.nn.resize import pad_to_multiple
@@ -38,16 +39,18 @@ class MaskedAutoencoder(nn.Module):
     """Encoder of the patches shown, and decoder of those asked for.
 
     size: height and width in pixels of a training sample; fixes the grid of learned positions.
+    mlp: numbers in the hidden layer of an encoder's block, and whether it is gated.
     mask_ratio: share of the patches that is hidden. predicted: share of the hidden ones that is
     asked for. Both only answer :meth:`numbers`. embeds: the layer whose features stand for an
     image.
     """
 
     embeds: ClassVar = "norm"
+    wide: ClassVar = ("decoder_pred",)
 
     def __init__(
         self,
-        patch_embed: PatchEmbed | SpectralPatchEmbed,
+        patch_embed: PatchEmbed | SpectralPatchEmbed | ChannelEmbed,
         channels: int,
         *,
         size: int,
@@ -55,6 +58,7 @@ class MaskedAutoencoder(nn.Module):
         width: int,
         depth: int,
         heads: int,
+        mlp: tuple[int, bool],
         class_token: bool,
         positions: Literal["learned", "waves"],
         mask_ratio: float,
@@ -77,7 +81,7 @@ class MaskedAutoencoder(nn.Module):
         self.patch_embed = patch_embed
         self.cls_token = nn.Parameter(torch.empty(width)) if class_token else None
         self.pos_embed = nn.Parameter(torch.empty(places, width)) if learned else None
-        self.blocks = nn.ModuleList(Block(width, heads, 4 * width) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads, *mlp) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
         self.decoder_embed = nn.Linear(width, decoder_width)

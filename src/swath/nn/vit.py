@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from swath.nn.block import Block
 from swath.nn.chain import Link, row
+from swath.nn.channels import ChannelEmbed
 from swath.nn.patch import PatchEmbed, SpectralPatchEmbed
 from swath.nn.position import kept_waves, resized
 from swath.nn.projector import head
@@ -28,6 +29,7 @@ class ViT(nn.Module):
 
     size: height and width in pixels of a training sample; fixes the grid of learned positions.
     pool: what the head reads; None: every token writes its patch (dense output).
+    mlp: numbers in the hidden layer of a block, and whether it is gated.
     hidden: widths of the head's layers before its last one.
     trunk: lists of layers that hand tokens on from one to the next, all of the same shape.
     embeds: the layer whose features stand for an image.
@@ -38,7 +40,7 @@ class ViT(nn.Module):
 
     def __init__(
         self,
-        patch_embed: PatchEmbed | SpectralPatchEmbed,
+        patch_embed: PatchEmbed | SpectralPatchEmbed | ChannelEmbed,
         channels: int,
         *,
         size: int,
@@ -49,6 +51,7 @@ class ViT(nn.Module):
         pool: Literal["token", "mean"] | None,
         positions: Literal["learned", "waves"],
         drop_path: float,
+        mlp: tuple[int, bool],
         hidden: Sequence[int] = (),
     ) -> None:
         super().__init__()
@@ -62,7 +65,7 @@ class ViT(nn.Module):
         self.pos_embed = nn.Parameter(learned) if positions == "learned" else None
         # Deeper blocks are skipped more often, the first never.
         shares = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
-        self.blocks = nn.ModuleList(Block(width, heads, 4 * width, share) for share in shares)
+        self.blocks = nn.ModuleList(Block(width, heads, *mlp, share) for share in shares)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = head(width, channels * (1 if pool else patch * patch), hidden)
         self._start()

@@ -1,7 +1,7 @@
 """Which parameters are decayed.
 
-Weights are pulled towards 0; scales, biases and tokens (one dim) are not, nor position
-embeddings, which are places and not weights. A new optimiser takes its groups from here.
+Weights are pulled towards 0; scales, biases and tokens (one dim) are not, nor what says which
+place or channel a token is of, or asks for it. A new optimiser takes its groups from here.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+TOKENS = ("pos_embed", "channel_embed", "query")
+
+
 def decayed(name: str, dims: int) -> bool:
     """Whether weight decay acts on the parameter ``name``, which has ``dims`` dimensions."""
-    return dims > 1 and name.rpartition(".")[2] != "pos_embed"
+    return dims > 1 and name.rpartition(".")[2] not in TOKENS
 
 
 def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

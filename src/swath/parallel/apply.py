@@ -5,10 +5,13 @@ recompute, then compile (under context or spatial the other way round), then sha
 nothing of it: they only hint at what can be split:
 
 * ``chain()``: where a pipeline may cut;
-* ``split``, with ``head_width``: which linear layers tensor ranks share, and how;
+* ``split``, with ``head_width``: which linear layers tensor ranks share, and how; ``wide``: those
+  of which each makes some of the numbers, and gets all; a layer that aggregates channels says the
+  same of its groups;
 * ``trunk``: lists of blocks among which tokens may be shared;
 * ``spatial``, ``multiple``: that rows of images may be shared, and how many go together;
-* ``unit``: what is recomputed, compiled, and gathered from shards at once.
+* ``unit``: what is recomputed, compiled, and gathered from shards at once; ``again``: parts of it
+  that are recomputed one by one in its place.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import dataclasses
 import torch
 from torch import nn
 
+from swath.parallel.channels import share_channels
 from swath.parallel.context import share_tokens
 from swath.parallel.cut import cut
 from swath.parallel.mesh import Mesh
@@ -53,6 +57,7 @@ def spread(
         return Pipeline(held, [n for n, _ in model.named_parameters()], mesh, parallel)
     if degrees.tensor > 1:
         split(model, mesh, parallel)
+        share_channels(model, mesh)
     if degrees.context > 1:
         share_tokens(model, mesh, parallel)
     if degrees.spatial > 1:

@@ -43,7 +43,9 @@ def recompute(model: nn.Module, kind: Literal["selective", "full"]) -> None:
     torch._dynamo.config.skip_fwd_side_effects_in_bwd_under_checkpoint = True
     for module in model.modules():
         if getattr(module, "unit", False):
-            module.forward = _recomputing(module, kind)
+            for name in getattr(module, "again", ("",)):
+                part = module.get_submodule(name)
+                part.forward = _recomputing(part, kind)
 
 
 def _recomputing(module: nn.Module, kind: str) -> Any:

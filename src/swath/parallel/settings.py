@@ -101,6 +101,11 @@ class Parallel:
                 f"parallel.attention={self.attention} has no effect with context=1; set context=2 "
                 "or leave it out"
             )
+        if self.wrap == "matrix" and self.recompute == "selective":
+            raise ConfigError(
+                "parallel: recompute=selective keeps some results within a block, and torch loses"
+                " count of them where wrap=matrix gathers; set recompute=full, or wrap=block"
+            )
         if self.bucket < 1:
             raise ConfigError(f"parallel.bucket={self.bucket} MiB must be at least 1")
         for name in ("start_seconds", "lost_seconds"):

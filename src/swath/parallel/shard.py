@@ -78,7 +78,7 @@ def _not_in_products(unit: nn.Module) -> set[nn.Parameter]:
     return {
         p
         for module in unit.modules()
-        if not isinstance(module, nn.Linear | _ConvNd)
+        if not isinstance(module, nn.Linear | _ConvNd) and not getattr(module, "in_products", False)
         for p in module.parameters(recurse=False)
     }
 
@@ -90,6 +90,7 @@ def units(model: nn.Module, wrap: str) -> list[nn.Module]:
         found += [
             layer
             for module in list(found)
+            if not getattr(module, "in_products", False)  # its layers are not called one by one
             for layer in module.modules()
             if layer is not module and list(layer.parameters(recurse=False))
         ]

@@ -10,6 +10,9 @@ are kept once. A model names in ``trunk`` its lists of layers that hand tokens (
 are dealt out before the first layer of a list and collected after the last. The all-reduce becomes
 an all-gather before the columns and a reduce-scatter after the rows: as many bytes.
 
+A module names in ``wide`` layers so wide that it pays to share them alone, as the one that writes a
+patch of a thousand channels: each rank makes some of the numbers, and gets those of all.
+
 Sources: Shoeybi et al. 2019, arXiv:1909.08053; tokens, Korthikanti et al. 2022, arXiv:2205.05198.
 """
 
@@ -61,6 +64,10 @@ def split(model: nn.Module, mesh: Mesh, parallel: Parallel) -> None:
         between = Shard(TOKENS) if module in sharing else Replicate()
         parallelize_module(module, group, _plan(module, between), src_data_rank=None)
         _sum_over_ranks(module)
+    for layer in _wide(model, ranks):
+        parallelize_module(
+            layer, group, ColwiseParallel(output_layouts=Replicate()), src_data_rank=None
+        )
     for layers in shared:
         _share_tokens(layers, group)
         _sum_over_ranks(layers)
@@ -82,6 +89,15 @@ def pieces(model: nn.Module) -> list[nn.Parameter]:
     that see only this rank's tokens, or heads."""
     owners = (m for m in model.modules() if getattr(m, "sum_over_ranks", False))
     return [p for m in owners for p in m.parameters(recurse=False) if p.requires_grad]
+
+
+def _wide(model: nn.Module, ranks: int) -> list[nn.Module]:
+    """Return the layers of which each rank makes some of the numbers and then gets those of all;
+    one whose numbers do not divide is whole on each."""
+    # A piece of a pipeline is without those of others.
+    hinted = [getattr(m, name, None) for m in model.modules() for name in getattr(m, "wide", ())]
+    linear = [layer for layer in hinted if isinstance(layer, nn.Linear)]
+    return [layer for layer in linear if layer.out_features % ranks == 0]
 
 
 def _check(name: str, module: nn.Module, ranks: int) -> None:

@@ -36,6 +36,7 @@ def write_foreign(folder: str | pathlib.Path, layout: str) -> pathlib.Path:
             f"{place}: {kind_of(type(model))} has no counterpart by other names; vit has. Its"
             " model.safetensors can be opened by any program for that format"
         )
+    _check_plain(model, place)
     weights = _plain(network)
     if layout == "timm":
         path = place / "timm.safetensors"
@@ -47,6 +48,18 @@ def write_foreign(folder: str | pathlib.Path, layout: str) -> pathlib.Path:
     write_file(path / "model.safetensors", pack(named, {"format": "pt"}))
     write_file(path / "config.json", json.dumps(_config(model, loaded.about), indent=1).encode())
     return path
+
+
+def _check_plain(model: ViT, place: pathlib.Path) -> None:
+    """Raise ConfigError for layers that other programs' networks do not have."""
+    layers = {"aggregated channels (model.channels)": model.channels is not None}
+    layers["gated hidden layers (model.gated)"] = model.mlp[1]
+    for layer, there in layers.items():
+        if there:
+            raise ConfigError(
+                f"{place}: a vit with {layer} has no counterpart by other names. Its"
+                " model.safetensors can be opened by any program for that format"
+            )
 
 
 def _plain(network: Network) -> dict[str, Tensor]:
@@ -73,7 +86,7 @@ def _config(model: ViT, about: About) -> dict[str, Any]:
         "hidden_size": width,
         "num_hidden_layers": depth,
         "num_attention_heads": heads,
-        "intermediate_size": 4 * width,
+        "intermediate_size": model.mlp[0],
         "image_size": -(-about.inputs.size // model.patch) * model.patch,
         "patch_size": model.patch,
         "num_channels": len(about.inputs.bands),
