@@ -37,10 +37,10 @@ def test_the_example_runs_and_its_runs_began_with_the_pretrained_weights(
 
 
 def test_the_settings_of_the_page_are_settings():
-    """Each block of YAML that shows ways to adapt, line by line."""
-    (block,) = (
-        b for b in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL) if "probe" in b
-    )
-    for line in block.splitlines():
-        given = line.split("#")[0].split(":", 1)[1].strip()
-        load(Run, [], ["data.store=s", f"adapt={given}"])
+    """Each block of YAML that shows ways to adapt, or decoders, line by line."""
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    for word, words in (("probe", ["adapt={}"]), ("upernet", ["task.kind=segment", "model={}"])):
+        (block,) = (b for b in blocks if word in b)
+        for line in block.splitlines():
+            given = line.split("#")[0].split(":", 1)[1].strip()
+            load(Run, [], ["data.store=s", *(each.replace("{}", given) for each in words)])

@@ -132,6 +132,13 @@ SUBJECTS = {
         ViT(patch=4, width=32, depth=4, heads=4, pool="token", drop_path=0.2),
         Classify(), 16, dense=False,
     ),
+    "vit-linear": Subject(
+        ViT(patch=4, width=32, depth=4, heads=4, decoder="linear"), Segment(), 16, dense=True
+    ),
+    "vit-upernet": Subject(  # of which tokens between its blocks are read
+        ViT(patch=4, width=32, depth=4, heads=4, drop_path=0.2, decoder="upernet", decoder_width=8),
+        Segment(), 16, dense=True,
+    ),
     "mae": Subject(MAE(**FILLING), Pretrain(), 32, dense=True),  # 16 of 64 patches shown
     "mae-token": Subject(  # 17 tokens, and 65 in the decoder
         MAE(**FILLING, class_token=True, positions="learned"), Pretrain(), 32, dense=True
@@ -158,7 +165,7 @@ TWO = " of 2"
 SUBJECTS |= {
     name + TWO: dataclasses.replace(one, model=dataclasses.replace(one.model, depth=2))
     for name, one in SUBJECTS.items()
-    if isinstance(one.model, ViT)
+    if isinstance(one.model, ViT) and one.model.decoder != "upernet"
 }
 
 
@@ -179,6 +186,7 @@ ALL = ("vit", "vit-dense", "resnet", "unet")
 TOKENS = ("vit", "vit-dense")
 FILLED = ("mae", "mae-cross")
 CHANNELS = ("vit-channels", "mae-channels")
+DECODED = ("vit-linear", "vit-upernet")
 KINDS = ("gather", "lss", "ring", "ulysses")
 LAYOUTS = [
     Layout(1, ALL, {"recompute": "full"}),
@@ -214,6 +222,14 @@ LAYOUTS = [
     Layout(8, TOKENS, {"replicate": 2, "tensor": 2, "shard": 2}),
     Layout(4, ("vit",), {"tensor": 2, "shard": 2, "sequence": True, "recompute": "selective"}),
     Layout(2, (*TOKENS, "resnet"), {"pipeline": 2}),
+    Layout(2, DECODED),
+    Layout(2, DECODED, {"shard": 2}),
+    Layout(2, DECODED, {"tensor": 2, "sequence": True}),
+    Layout(2, DECODED, {"context": 2}),
+    Layout(2, DECODED, {"pipeline": 2}),
+    Layout(4, ("vit-upernet",), {"tensor": 2, "shard": 2, "recompute": "full"}),
+    Layout(4, ("vit-upernet",), {"pipeline": 2, "context": 2, "attention": "ring"}),
+    Layout(4, ("vit-upernet",), {"pipeline": 2, "tensor": 2, "sequence": True}),
     Layout(2, ("mae", "mae-token", "mae-cross"), {"pipeline": 2}),
     Layout(2, ("mae-cross",), {"pipeline": 2, "schedule": "interleaved", "stages": 2}),
     Layout(4, FILLED, {"pipeline": 4}),

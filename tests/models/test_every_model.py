@@ -20,8 +20,11 @@ SMALL: dict[str, dict] = {
     "vit": {"width": 24, "depth": 2, "heads": 3, "patch": 4},
 }
 """Settings that make a model small enough for a test; without an entry, the defaults."""
+SMALL |= {f"vit {name}": SMALL["vit"] | {"decoder": name} for name in ("linear", "upernet")}
 
 KINDS = kinds(Model)
+WAYS = [*KINDS, "vit linear", "vit upernet"]
+"""Kinds, some with a word on how."""
 
 
 def inputs(bands: int = 4, size: int = 20) -> Inputs:
@@ -35,7 +38,7 @@ def inputs(bands: int = 4, size: int = 20) -> Inputs:
 def build(kind: str, dense: bool, seed: int = 0, **options) -> nn.Module:
     """Return a small model of ``kind``."""
     torch.manual_seed(seed)
-    settings = find(Model, kind)(**SMALL.get(kind, {}))
+    settings = find(Model, kind.split()[0])(**SMALL.get(kind, {}))
     assert isinstance(settings, Model)
     return settings.build(
         inputs(**options), Outputs(channels=3, dense=dense, masked=settings.masked)
@@ -47,7 +50,7 @@ def able(kind: str, dense: bool) -> bool:
     try:
         build(kind, dense)
     except ConfigError as error:
-        if "choose model.kind" in str(error):
+        if "choose model.kind" in str(error) or "decoder=" in str(error):
             return False
         raise
     return True
@@ -60,9 +63,9 @@ def image(bands: int = 4, height: int = 20, width: int = 20, samples: int = 2) -
 
 every = pytest.mark.parametrize("kind", KINDS)
 every_output = pytest.mark.parametrize(
-    "kind, dense", [(kind, dense) for kind in KINDS for dense in (False, True) if able(kind, dense)]
+    "kind, dense", [(kind, dense) for kind in WAYS for dense in (False, True) if able(kind, dense)]
 )
-every_dense = pytest.mark.parametrize("kind", [kind for kind in KINDS if able(kind, True)])
+every_dense = pytest.mark.parametrize("kind", [kind for kind in WAYS if able(kind, True)])
 
 
 @every

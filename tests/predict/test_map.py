@@ -359,7 +359,14 @@ def test_a_model_of_whole_windows_maps_their_middles(scene, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp64"])
-@pytest.mark.parametrize("network", [None, ViT(width=16, depth=1, heads=2, patch=8)])
+@pytest.mark.parametrize(
+    "network",
+    [
+        None,
+        ViT(width=16, depth=1, heads=2, patch=8),
+        ViT(width=16, depth=1, heads=2, patch=8, decoder="upernet", decoder_width=8),
+    ],
+)
 def test_a_map_is_computed_in_the_precision_of_training(scene, tmp_path, precision, network):
     """Its answers are, bit for bit, those that the run's own score is taken from, and the map is
     the same whatever number of windows go at once."""

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA(Adapt):
-    """Low-rank changes of linear layers learn, and the head; the rest stays as it was begun."""
+    """Low-rank changes of linear layers learn, and the head, with a vit's decoder; the rest stays
+    as it was begun."""
 
     freezes: ClassVar[bool] = True
     passes: ClassVar[int] = 2
@@ -50,6 +51,7 @@ class LoRA(Adapt):
 
         from swath.adapt.probe import freeze
         from swath.nn.lora import Lora
+        from swath.nn.transfer import readout
 
         linear = {n: m for n, m in network.named_modules() if isinstance(m, nn.Linear)}
         known = {n.rpartition(".")[2] for n in linear if f"{n}.weight" not in heads}
@@ -60,7 +62,7 @@ class LoRA(Adapt):
                     f"adapt.layers: {layer} is no linear layer of {type(network).__name__}, which"
                     f" {there}; choose of those, or kind full or probe"
                 )
-        learning = set(heads)
+        learning = {*heads, *readout(network)}
         for name, module in linear.items():
             if name.rpartition(".")[2] not in self.layers or f"{name}.weight" in heads:
                 continue

@@ -26,10 +26,13 @@ class Probe(Adapt):
     cuts: ClassVar[bool] = False
     passes: ClassVar[int] = 1
 
-    decoder: bool = False
-    """Let the decoder between encoder and head learn, too, as a unet has one."""
+    decoder: bool | None = None
+    """Let the decoder between encoder and head learn, too. None: that of a vit does, for no
+    pretrained encoder comes with one; that of a unet does not."""
 
     def fit(self, network: nn.Module, heads: Collection[str]) -> None:
+        from swath.nn.transfer import readout
+
         names = [name for name, _ in network.named_parameters()]
         between = [n for n in names if any(part.startswith("decoder") for part in n.split("."))]
         if self.decoder and not between:
@@ -37,7 +40,8 @@ class Probe(Adapt):
                 f"adapt.decoder=true has no effect: {type(network).__name__} has no decoder, its"
                 " head reads the encoder itself; leave it out"
             )
-        learning = {*heads, *(between if self.decoder else ())}
+        own = readout(network) if self.decoder is None else between if self.decoder else ()
+        learning = {*heads, *own}
         if not learning.intersection(names):
             raise ConfigError(
                 f"adapt.kind=probe: {type(network).__name__} has no head that depends on what is to"

@@ -64,6 +64,24 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
+class Tap(nn.Identity):
+    """A place at which tokens are read between two blocks; see :func:`taps`."""
+
+
+def taps(network: nn.Module, blocks: nn.ModuleList) -> list[nn.Module]:
+    """Return the taps of ``network`` among ``blocks``, one of its trunks: ``taps`` of the module
+    that has the trunk, by the numbers of the blocks. What follows the last block is no longer
+    among them."""
+    inside = list(blocks._modules)[:-1]
+    return [
+        tap
+        for module in network.modules()
+        if any(getattr(module, name) is blocks for name in getattr(module, "trunk", ()))
+        for number, tap in getattr(module, "taps", {}).items()
+        if number in inside
+    ]
+
+
 def trunks(network: nn.Module) -> list[nn.ModuleList]:
     """Return the lists of blocks in ``network`` that hand tokens on, as its modules say in
     ``trunk``; a piece of a pipeline may have an empty one."""

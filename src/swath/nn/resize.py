@@ -1,4 +1,6 @@
-"""Sizes made to fit: the padding that a network needs inside, and bilinear doubling."""
+"""Sizes made to fit: the padding that a network needs inside, other sizes bilinear or by means."""
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -54,3 +56,43 @@ def _edges_repeated(
     wide = torch.cat(sides, -1) if len(sides) > 1 else image
     ends = [wide[..., :1, :]] * above + [wide] + [wide[..., -1:, :]] * below
     return torch.cat(ends, -2) if len(ends) > 1 else wide
+
+
+def enlarged(image: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tensor, "b c H W"]:
+    """Return ``image`` at another size, bilinear between pixel centres, edges held: the values of
+    ``F.interpolate``, whose backward pass is not deterministic on a GPU."""
+    return _along(image, _between, size)
+
+
+def pooled(image: Float[Tensor, "b c h w"], pieces: int) -> Float[Tensor, "b c p p"]:
+    """Return the means over ``pieces`` x ``pieces`` parts of ``image``, which overlap where they do
+    not divide it, as ``F.adaptive_avg_pool2d`` has them."""
+    return _along(image, _means, (pieces, pieces))
+
+
+def _along(
+    image: Tensor, weights: Callable[[int, Tensor], Tensor], size: tuple[int, int]
+) -> Tensor:
+    """Return ``image`` with rows and columns each mixed by ``weights`` to as many as ``size``."""
+    for dim, wanted in zip((-2, -1), size, strict=True):
+        if image.shape[dim] == wanted and weights is _between:
+            continue
+        at = torch.arange(wanted, dtype=torch.float64, device=image.device)
+        matrix = weights(image.shape[dim], at).to(image.dtype)
+        image = matrix @ image if dim == -2 else image @ matrix.T
+    return image
+
+
+def _between(here: int, at: Tensor) -> Float[Tensor, "there here"]:
+    """Return how much of each of ``here`` pixels is in those at ``at`` of a row of len(at)."""
+    centre = ((at + 0.5) * here / len(at) - 0.5).clamp(0, here - 1)
+    away = centre[:, None] - torch.arange(here, dtype=at.dtype, device=at.device)
+    return (1 - away.abs()).clamp(min=0)
+
+
+def _means(here: int, at: Tensor) -> Float[Tensor, "there here"]:
+    """Return how much of each of ``here`` pixels is in the means of the pieces ``at``."""
+    first, end = (at * here / len(at)).floor(), ((at + 1) * here / len(at)).ceil()
+    pixel = torch.arange(here, dtype=at.dtype, device=at.device)
+    inside = (pixel >= first[:, None]) & (pixel < end[:, None])
+    return inside / (end - first)[:, None]

@@ -11,7 +11,16 @@ al. 2023, arXiv:2212.08013, section 3.4 ("PI-resize").
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def readout(network: nn.Module) -> set[str]:
+    """Return the names of the parameters between encoder and head that a pretrained encoder comes
+    without, as the network says in ``readout``."""
+    parts: tuple[str, ...] = getattr(network, "readout", ())
+    named = (name for name, _ in network.named_parameters())
+    return {name for name in named if name.split(".")[0] in parts}
+
 
 Shares = list[list[tuple[int, float]]]
 """For each band wanted: which bands given make up its weights, and how much of each."""

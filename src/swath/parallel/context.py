@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from swath.config import ConfigError
 from swath.nn.attention import Attention
-from swath.nn.block import trunks
+from swath.nn.block import taps, trunks
 from swath.nn.random import Dropout
 from swath.parallel.attention import KINDS, Gather
 from swath.parallel.mesh import Mesh
@@ -46,13 +46,15 @@ def share_tokens(model: nn.Module, mesh: Mesh, parallel: Parallel) -> None:
         )
     for blocks in filter(len, found):
         _check(blocks, parallel, mesh)
-        Trunk(blocks, world, parallel.attention)
+        Trunk(blocks, taps(model, blocks), world, parallel.attention)
 
 
 class Trunk:
     """A list of blocks whose tokens are on several ranks."""
 
-    def __init__(self, blocks: nn.ModuleList, world: World, kind: str) -> None:
+    def __init__(
+        self, blocks: nn.ModuleList, taps: Sequence[nn.Module], world: World, kind: str
+    ) -> None:
         self.world = world
         self.runs: Runs | None = None
         for block in blocks:
@@ -61,7 +63,8 @@ class Trunk:
             block.register_forward_pre_hook(self._tell)
         # Before and after what tensor ranks do at the same places.
         blocks[0].register_forward_pre_hook(self._enter, prepend=True)
-        blocks[-1].register_forward_hook(self._leave)
+        for module in (*taps, blocks[-1]):
+            module.register_forward_hook(self._leave)
 
     def _enter(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         self.runs = Runs.of(args[0].shape[TOKENS], self.world)

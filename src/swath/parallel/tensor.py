@@ -33,7 +33,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 from swath.config import ConfigError
-from swath.nn.block import trunks
+from swath.nn.block import taps, trunks
 from swath.nn.random import Dropout
 from swath.parallel.mesh import Mesh
 from swath.parallel.settings import Parallel
@@ -69,7 +69,7 @@ def split(model: nn.Module, mesh: Mesh, parallel: Parallel) -> None:
             layer, group, ColwiseParallel(output_layouts=Replicate()), src_data_rank=None
         )
     for layers in shared:
-        _share_tokens(layers, group)
+        _share_tokens(layers, taps(model, layers), group)
         _sum_over_ranks(layers)
 
 
@@ -161,7 +161,7 @@ def _sum_over_ranks(part: nn.Module) -> None:
             module.sum_over_ranks = True  # type: ignore[assignment]
 
 
-def _share_tokens(layers: nn.ModuleList, group: DeviceMesh) -> None:
+def _share_tokens(layers: nn.ModuleList, taps: Sequence[nn.Module], group: DeviceMesh) -> None:
     def enter(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         tokens = args[0].shape[TOKENS]
         if tokens % group.size():
@@ -176,7 +176,8 @@ def _share_tokens(layers: nn.ModuleList, group: DeviceMesh) -> None:
         return _laid_out(output, group, Shard(TOKENS), Replicate())
 
     layers[0].register_forward_pre_hook(enter)
-    layers[-1].register_forward_hook(leave)
+    for module in (*taps, layers[-1]):
+        module.register_forward_hook(leave)
 
 
 def _laid_out(x: Tensor, group: DeviceMesh, now: Placement, then: Placement) -> Tensor:

@@ -77,6 +77,7 @@ def match(
     ConfigError if hardly anything matches, or what has to fit does not, with the numbers.
     """
     wanted = {name: tuple(t.shape) for name, t in network.state_dict().items()}
+    between = transfer.readout(network)
     first = _first_layer(wanted, len(bands.wanted))
     ours = _renamed(given, wanted)
     found = Match()
@@ -92,6 +93,9 @@ def match(
             continue
         theirs, tensor = there
         tensor = _without_ones(tensor, len(shape))
+        if name in between and tensor.shape != shape:
+            found.new.append(name)
+            continue
         if name in heads and not (same_heads and tensor.shape == shape):
             found.new.append(name)
             continue
@@ -116,8 +120,9 @@ def match(
         else:
             found.adapted[name] = how
     found.left_out = [name for name in given if name not in used]
-    found.lacking = [name for name in found.new if name not in heads]
-    _enough(found, given, [n for n in wanted if n not in heads])
+    reading = {*heads, *between}
+    found.lacking = [name for name in found.new if name not in reading]
+    _enough(found, given, [n for n in wanted if n not in reading])
     return found
 
 
