@@ -22,19 +22,23 @@ from safetensors.torch import load_file
 from swath import exits
 from swath.batch.schedule import Schedule
 from swath.batch.size import BatchSize
+from swath.config import ConfigError
 from swath.data.augment import Augment
 from swath.data.build import build
 from swath.data.chip import Batch
 from swath.data.loader import DataSettings
 from swath.data.mix import Also
 from swath.data.split import Split
+from swath.data.views import Global, Views
 from swath.datasets.synthetic import Synthetic
 from swath.models import Model
 from swath.models.unet import UNet
+from swath.models.vit import ViT
 from swath.nn.norm import BatchNorm2d
 from swath.optimizers.adamw import AdamW
 from swath.parallel.settings import Parallel
 from swath.parallel.world import World
+from swath.tasks.contrast import Contrast
 from swath.tasks.segment import Segment
 from swath.train.interrupt import Interrupted
 from swath.train.job import TrainJob
@@ -311,3 +315,33 @@ def test_several_stores_spread_over_ranks_and_resumed(ranks, store, tmp_path):
     assert ranks(3, stopped_after, spread, 5) == [exits.LEFT] * 3
     ranks(2, train, spread)
     assert_same(outcome(tmp_path / "spread"), outcome(tmp_path / "alone"), 1e-9)
+
+
+def test_views_and_negatives_of_the_batch_spread_over_ranks_and_resumed(ranks, store, tmp_path):
+    """Contrast: each view is compared with those of all ranks; stopped on 4, ended on 2;
+    scores on the validation part, which is compared with itself, too."""
+
+    def contrast(name: str) -> TrainJob:
+        changes = {
+            "model": ViT(patch=4, width=16, depth=1, heads=2, pool="mean", drop_path=0.1),
+            "task": Contrast(hidden=(16,), width=8, views=Views(global_=Global(size=12))),
+            "augment": Augment(flips=True, rotations=True, noise=0.1, blur=0.5, drop_bands=0.1),
+            "data": DataSettings(store=str(store)),
+        }
+        whole = dataclasses.replace(job(store, tmp_path / name), **changes)
+        (tmp_path / name / "seen").touch()
+        return whole
+
+    train(contrast("alone"), world=World.alone())
+    alone = outcome(tmp_path / "alone")
+    assert any("val/top1" in line for line in alone.curve)
+    assert ranks(4, stopped_after, contrast("spread"), 3) == [exits.LEFT] * 4
+    ranks(2, train, contrast("spread"))
+    assert_same(outcome(tmp_path / "spread"), alone, 1e-9)
+
+
+@pytest.mark.parametrize("degree", ["pipeline", "spatial"])
+def test_views_are_computed_as_a_whole(degree, store, tmp_path):
+    message = f"parallel.{degree}=2: task.kind=contrast compares several views.*set {degree}=1"
+    with pytest.raises(ConfigError, match=message):
+        job(store, tmp_path, task=Contrast(), parallel=Parallel(**{degree: 2}))

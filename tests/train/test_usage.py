@@ -67,6 +67,8 @@ def test_flops_of_a_convolution_are_the_closed_form():
     inputs = Inputs(bands=BANDS, size=20)
     convolution = 2 * 20 * 20 * len(BANDS) * 9 * 8
     assert work(lambda: nn.Conv2d(len(BANDS), 8, 3, padding=1), inputs) == (3 * convolution, None)
+    views = work(lambda: nn.Conv2d(len(BANDS), 8, 3, padding=1), inputs, sides=[20, 20, 10])
+    assert views == (3 * convolution * 9 // 4, None)
 
 
 @pytest.mark.parametrize("model", [UNet(width=8, depth=2), ResNet(depth=18, width=8)])

@@ -35,7 +35,7 @@ def filled_in(
     if not len(indices) or not isinstance(objective, FillObjective):
         return None
     chosen = indices[np.linspace(0, len(indices) - 1, min(MOST, len(indices))).astype(int)]
-    rgb, found = _colours(data), []
+    rgb, found = colours(data), []
     model.network.to(dtype=DTYPES[precision])
     narrow = AUTOCAST.get(precision)
     with torch.inference_mode(), arithmetic(precision, compute):
@@ -61,7 +61,7 @@ def filled_in(
     return {"about": about, "shown": found}
 
 
-def _colours(data: Data) -> list[int]:
+def colours(data: Data) -> list[int]:
     """Return the channels that make red, green and blue; the first ones if the sensor has none."""
     modality = max(data.channels, key=lambda channel: len(channel[0].sensor.bands))[0]
     sensor = modality.sensor

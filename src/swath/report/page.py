@@ -28,6 +28,7 @@ from swath.report.examples import examples
 from swath.report.filled import filled_in
 from swath.report.maps import map_sections
 from swath.report.speed import profiles, use
+from swath.report.viewed import viewed
 from swath.report.words import whole
 from swath.train.export import ABOUT, About, fingerprint, load_model, read_about
 from swath.train.record import read, starts
@@ -77,12 +78,15 @@ def write(
             folder / FOLDER, about.label, fingerprint(model), imagery, store, data.split
         )
         if store is not None:
-            pictures = filled_in if model.outputs.masked else examples
-            content["examples"] = pictures(model, data, precision, compute)
+            if model.about.task.wants is not None:
+                content["examples"] = viewed(model, data, settings.augment)
+            else:
+                pictures = filled_in if model.outputs.masked else examples
+                content["examples"] = pictures(model, data, precision, compute)
     if far := how_far(folder):
         content["unfinished"] = f"{whole(far[0])} of {whole(far[1])} samples, unfinished."
     mappable = about is not None and about.label.kind == "mask" and imagery is not None
-    if about is not None and about.outputs.masked:
+    if about is not None and about.task.labels is None:
         mappable = False
     missing = {
         "export": ("the model as it stands", about is None and far is not None),
@@ -163,6 +167,7 @@ def _summary(about: About | None, store: Store | None) -> str:
     if about is not None:
         kind = {"segment": "A class for each pixel", "classify": "A class for each sample"}
         kind["pretrain"] = "Hidden patches filled in"
+        kind["contrast"] = "Views of one sample told from those of others"
         task = plain(about.task)["kind"]
         words.append(f"{kind.get(task, task.capitalize())} by {plain(about.model)['kind']}")
         words.append(f"{len(about.inputs.bands)} bands")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,20 +53,25 @@ def cost(
     machine: str | None = None,
     *,
     passes: int = 3,
+    sides: Sequence[int] | None = None,
 ) -> Cost:
     """Return the cost of a sample for the network that ``build`` makes, and the rate of ``device``.
 
     machine: whose stated peak rate is taken, a name or a file; None: the rate is measured. passes:
-    forward passes that forward and backward cost; fewer where parameters are frozen.
+    forward passes that forward and backward cost; fewer where parameters are frozen. sides: of the
+    views of a sample, in pixels; None: it is seen once, as it is.
     """
-    counted = work(build, inputs, passes)
+    counted = work(build, inputs, passes, sides)
     flops, tokens = counted if counted else (None, None)
     rate, source = peak(device, precision, machine)
     return Cost(flops=flops, tokens=tokens, peak=rate, peak_from=source)
 
 
 def work(
-    build: Callable[[], nn.Module], inputs: Inputs, passes: int = 3
+    build: Callable[[], nn.Module],
+    inputs: Inputs,
+    passes: int = 3,
+    sides: Sequence[int] | None = None,
 ) -> tuple[int, int | None] | None:
     """Return FLOPs (forward and backward) and tokens of one sample; None if they defy counting.
 
@@ -80,16 +85,19 @@ def work(
     try:
         with torch.device("meta"):
             network = build().eval()
-            image = torch.empty(1, len(inputs.bands), inputs.size, inputs.size)
+            images = [
+                torch.empty(1, len(inputs.bands), side, side) for side in sides or [inputs.size]
+            ]
         for layers in trunks(network)[:1]:
             layers[0].register_forward_pre_hook(lambda _, args: tokens.append(args[0].shape[1]))
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network(*getattr(network, "usual", lambda *image: image)(image))
+            for image in images:
+                network(*getattr(network, "usual", lambda *image: image)(image))
     except Exception as error:  # of a network that is not ours anything can come
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         log.info("the record has no mfu: this network cannot be run without values (%s)", reason)
         return None
-    return passes * counter.get_total_flops(), tokens[0] if tokens else None
+    return passes * counter.get_total_flops(), sum(tokens) or None
 
 
 def peak(device: torch.device, precision: str, machine: str | None) -> tuple[float, str]:

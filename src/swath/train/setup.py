@@ -302,6 +302,7 @@ def _cost(about: About, job: TrainJob, world: World) -> Cost:
     """Return what a sample costs and what a rank can; known to rank 0, which records."""
     if not world.first:
         return Cost()
+    wants, size = job.task.wants, about.inputs.size
     return cost(
         lambda: about.model.build(about.inputs, about.outputs),
         about.inputs,
@@ -309,6 +310,7 @@ def _cost(about: About, job: TrainJob, world: World) -> Cost:
         job.train.precision,
         job.compute.machine,
         passes=3 if job.adapt is None else job.adapt.passes,
+        sides=None if wants is None else [side for side, _ in wants.kinds(size, size)],
     )
 
 
