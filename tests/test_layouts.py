@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from swath.batch.size import BatchSize
 from swath.data import draw
 from swath.data.augment import Augment
-from swath.data.chip import IGNORE, Batch, Label
+from swath.data.chip import IGNORE, Batch, Known, Label
 from swath.data.sensor import Band, load_sensor
 from swath.data.views import Viewer
 from swath.models import Inputs, Model
@@ -63,6 +63,8 @@ class Subject:
     size: int
     dense: bool
     bands: tuple[Band, ...] = BANDS
+    sensors: bool = False
+    """Whether each microbatch is of one of three sensors, with places and times, some unknown."""
 
     @property
     def inputs(self) -> Inputs:
@@ -79,6 +81,8 @@ class Subject:
     def batch(self, first: int, counts: bool = True) -> Batch:
         """Return the microbatch whose first sample is at position ``first``."""
         draws = [np.random.default_rng([5, p]) for p in range(first, first + BATCH.micro)]
+        if self.sensors:
+            return self.sensed(first, draws, counts)
         images = np.stack([d.normal(size=(len(self.bands), self.size, self.size)) for d in draws])
         image = torch.from_numpy(images)
         if self.dense:
@@ -107,6 +111,30 @@ class Subject:
             counts=counts,
             keys=torch.from_numpy(draw.keys(5, at.numpy(), "task")),
         )
+
+    def sensed(self, first: int, draws: list[np.random.Generator], counts: bool) -> Batch:
+        """Return a microbatch of the sensor whose turn it is."""
+        name, gsd, size = SENSORS[first // BATCH.micro % len(SENSORS)]
+        bands = load_sensor(name).bands[:4]
+        image = np.stack([d.normal(size=(len(bands), size, size)) for d in draws])
+        valid = np.stack([d.random((size, size)) < 0.8 for d in draws])
+        where, when = (np.stack([d.random(2) * [60, 200] for d in draws]) for _ in range(2))
+        where[0] = np.nan
+        at = torch.arange(first, first + BATCH.micro)
+        return Batch(
+            image=torch.from_numpy(image * valid[:, None]),
+            valid=torch.from_numpy(valid),
+            target=None,
+            positions=at,
+            indices=at,
+            seed=1000 + first,
+            counts=counts,
+            keys=torch.from_numpy(draw.keys(5, at.numpy(), "task")),
+            known=Known(bands, gsd, torch.from_numpy(where), torch.from_numpy(when)),
+        )
+
+
+SENSORS = (("sentinel2_l2a", 10.0, 32), ("landsat8_oli", 30.0, 16), ("sentinel1_grd", 10.0, 32))
 
 
 class NarrowUNet(UNet):
@@ -155,6 +183,10 @@ SUBJECTS = {
     "mae-channels": Subject(
         MAE(**FILLING, channels=Channels(groups=(8, 4), aggregate="linear", heads=2)),
         Pretrain(), 32, dense=True, bands=MANY,
+    ),
+    "mae-sensors": Subject(
+        MAE(**FILLING, embed="wavelengths", positions="metres", time=True, place=True),
+        Pretrain(), 32, dense=True, sensors=True,
     ),
     "resnet": Subject(ResNet(depth=18, width=16, dropout=0.1), Classify(), 64, dense=False),
     "unet": Subject(UNet(width=8, depth=2, dropout=0.2), Segment(), 16, dense=True),
@@ -238,6 +270,8 @@ LAYOUTS = [
     Layout(4, ("mae-token",), {"pipeline": 2, "context": 2}),
     Layout(4, (*TOKENS, "resnet"), {"pipeline": 4}),
     Layout(3, ("vit",), {"pipeline": 3}),
+    Layout(2, ("mae-sensors",), {"shard": 2}),
+    Layout(2, ("mae-sensors",), {"tensor": 2}),
     Layout(2, TOKENS, {"pipeline": 2, "schedule": "gpipe"}),
     Layout(2, TOKENS, {"pipeline": 2, "schedule": "interleaved", "stages": 2}),
     Layout(2, TOKENS, {"pipeline": 2, "recompute": "full"}),

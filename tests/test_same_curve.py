@@ -32,6 +32,7 @@ from swath.data.split import Split
 from swath.data.views import Global, Views
 from swath.datasets.synthetic import Synthetic
 from swath.models import Model
+from swath.models.mae import MAE
 from swath.models.unet import UNet
 from swath.models.vit import ViT
 from swath.nn.norm import BatchNorm2d
@@ -39,12 +40,14 @@ from swath.optimizers.adamw import AdamW
 from swath.parallel.settings import Parallel
 from swath.parallel.world import World
 from swath.tasks.contrast import Contrast
+from swath.tasks.pretrain import Pretrain
 from swath.tasks.segment import Segment
 from swath.train.interrupt import Interrupted
 from swath.train.job import TrainJob
 from swath.train.record import Recorder, read
 from swath.train.settings import Compute, TrainSettings
 from swath.train.setup import train
+from tests.several import three
 
 UPDATES = 8
 CURVE = ("update", "samples", "loss", "grad_norm", "lr")
@@ -68,24 +71,38 @@ class Batchwise(Model):
 MODELS = {"unet": UNet(width=8, depth=1), "batch norm": Batchwise()}
 
 
+def watched(objective, seen: str):
+    """Return ``objective``, which now writes down which sample was trained on at which position."""
+    plain_loss = objective.loss
+
+    def loss(model: torch.nn.Module, batch: Batch):
+        pairs = zip(batch.positions.tolist(), batch.indices.tolist(), strict=True)
+        with open(seen, "a") as file:
+            file.write("".join(f"{position} {index}\n" for position, index in pairs))
+        return plain_loss(model, batch)
+
+    object.__setattr__(objective, "loss", loss)
+    return objective
+
+
 @dataclass(frozen=True, kw_only=True)
 class Watched(Segment):
-    """Segment, that writes down which sample was trained on at which position."""
+    """Segment, watched."""
 
     seen: str
 
     def bind(self, label, counts, inputs=None):
-        objective = super().bind(label, counts, inputs)
-        plain_loss = objective.loss
+        return watched(super().bind(label, counts, inputs), self.seen)
 
-        def loss(model: torch.nn.Module, batch: Batch):
-            pairs = zip(batch.positions.tolist(), batch.indices.tolist(), strict=True)
-            with open(self.seen, "a") as file:
-                file.write("".join(f"{position} {index}\n" for position, index in pairs))
-            return plain_loss(model, batch)
 
-        object.__setattr__(objective, "loss", loss)
-        return objective
+@dataclass(frozen=True, kw_only=True)
+class WatchedFill(Pretrain):
+    """Pretrain, watched."""
+
+    seen: str
+
+    def bind(self, label, counts, inputs=None):
+        return watched(super().bind(label, counts, inputs), self.seen)
 
 
 @dataclass
@@ -345,3 +362,23 @@ def test_views_are_computed_as_a_whole(degree, store, tmp_path):
     message = f"parallel.{degree}=2: task.kind=contrast compares several views.*set {degree}=1"
     with pytest.raises(ConfigError, match=message):
         job(store, tmp_path, task=Contrast(), parallel=Parallel(**{degree: 2}))
+
+
+def test_several_sensors_spread_over_ranks_and_resumed(ranks, tmp_path):
+    """Bands, sizes of samples and of pixels differ from store to store; some places and times are
+    not known, and those that are known are withheld from some samples."""
+    first, *others = three(tmp_path)
+    data = DataSettings(store=first, also=tuple(Also(store=one) for one in others))
+    small = {"patch": 2, "width": 16, "depth": 1, "heads": 2, "decoder_depth": 1}
+    told = {"embed": "wavelengths", "positions": "metres", "time": True, "place": True}
+    model = MAE(**small, **told, withheld=0.5)
+
+    def sensed(folder: pathlib.Path) -> TrainJob:
+        task, augment = WatchedFill(seen=str(folder / "seen")), Augment(flips=True)
+        whole = job(first, folder, data=data, augment=augment, task=task)
+        return dataclasses.replace(whole, model=model)
+
+    train(sensed(tmp_path / "alone"), world=World.alone())
+    assert ranks(3, stopped_after, sensed(tmp_path / "spread"), 5) == [exits.LEFT] * 3
+    ranks(2, train, sensed(tmp_path / "spread"))
+    assert_same(outcome(tmp_path / "spread"), outcome(tmp_path / "alone"), 1e-9)

@@ -13,6 +13,7 @@ from swath.data.loader import DataSettings
 from swath.data.mix import ROUND, Also, Shares
 from swath.data.split import Split
 from tests.data.test_loader import VARIED, equal, made
+from tests.several import three
 
 HALF = Split(by="random", val=0.2, test=0.2)
 
@@ -98,7 +99,7 @@ def test_each_store_shows_each_sample_once_in_its_epoch(stores):
 
 def test_stores_that_do_not_fit_are_refused(stores, tmp_path):
     other = made(tmp_path / "bands", samples=20, size=8, bands=4)
-    with pytest.raises(ConfigError, match=r"data.also: \S*bands has bands F0, F1, F2, F3, and"):
+    with pytest.raises(ConfigError, match=r"bands has bands F0, F1, F2, F3, and .*=wavelengths$"):
         settings((stores[0], other)).open()
     other = made(tmp_path / "size", samples=20, size=12, bands=3)
     with pytest.raises(ConfigError, match=r"has samples of 12 x 12 px, and .* 8 x 8 px"):
@@ -111,7 +112,30 @@ def test_stores_that_do_not_fit_are_refused(stores, tmp_path):
         DataSettings(store=stores[0], weight=3.0)
     with pytest.raises(ConfigError, match="a store is there twice"):
         settings((stores[0], stores[0]))
+    with pytest.raises(ConfigError, match="bands is empty; name some"):
+        Also(store=stores[1], bands=())
     with pytest.raises(ConfigError, match="weight=0 must be above 0"):
         Also(store=stores[1], weight=0.0)
     with pytest.raises(ConfigError, match="at least one microbatch in 100"):
         first(settings(stores, weight=500.0).open(), 1)
+
+
+def test_stores_of_other_sensors_keep_their_bands_and_sizes(tmp_path):
+    """Where a model takes any bands; each microbatch tells its own."""
+    first, *others = three(tmp_path)
+    also = (Also(store=others[0]), Also(store=others[1], bands=("VH",)))
+    one = DataSettings(store=first, bands=("B08", "B03"), also=also)
+    data = one.open(labels=False, asks={"bands", "gsd_m"})
+    seen = {
+        (tuple(b.name for b in batch.bands), batch.gsd, tuple(batch.image.shape[1:]))
+        for batch in itertools.islice(data.training(micro=2, seed=1).stream(0, 4), 20)
+    }
+    assert seen == {
+        (("B08", "B03"), 10.0, (2, 16, 16)),
+        (("B4", "B3", "B6"), 30.0, (3, 8, 8)),
+        (("VH",), 10.0, (1, 16, 16)),
+    }
+    with pytest.raises(ConfigError, match=r"data.bands: \S* has no band 'B08'"):
+        one.open(labels=False)
+    no_gsd = made(tmp_path / "rgb", samples=20, size=8, bands=3)
+    assert DataSettings(store=no_gsd).open(asks={"gsd_m"}).known.gsd_m == 10.0

@@ -67,11 +67,6 @@ def test_settings_that_cannot_be_meant_are_refused(cls, settings, message):
         (Conv3d(), SINGLE, "nothing is left of windows of 9 px and 2 bands after 3 convolutions"),
         (ViT(patch=4, pool="mean"), DENSE, "pool=mean has no effect"),
         (ViT(patch=16), SINGLE, r"patch=16 is larger than the samples \(9 px\); make it 9 or less"),
-        (
-            ViT(patch=4, embed="wavelengths"),
-            SINGLE,
-            "embed=wavelengths: VV have no wavelength; .* model.embed=bands",
-        ),
     ],
 )
 def test_settings_that_do_not_fit_the_data_are_refused(settings, outputs, message):

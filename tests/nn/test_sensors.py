@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from swath.data.chip import Known
 from swath.data.sensor import Band
 from swath.models import Inputs, Outputs
 from swath.models.vit import ViT
@@ -37,9 +38,10 @@ def test_a_model_trained_on_one_sensor_reads_another():
         optimizer.step()
     model.eval()
     image, kind = draw(UNSEEN, 400, generator)
-    told = torch.tensor(UNSEEN)
+    told = tuple(Band(name=f"{nm:g}", wavelength_nm=nm) for nm in UNSEEN)
     right, reverse = (
-        (model(image, nm).argmax(1) == kind).float().mean() for nm in (told, told.flip(0))
+        (model(image, Known(bands=bands)).argmax(1) == kind).float().mean()
+        for bands in (told, told[::-1])
     )
     assert right > 0.95
     assert reverse < 0.05

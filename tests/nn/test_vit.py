@@ -1,17 +1,19 @@
 """The transformer's parts against torch's own layers and closed forms."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from swath.config import ConfigError
+from swath.data.chip import Known
 from swath.data.sensor import Band
 from swath.models import Inputs, Outputs
 from swath.models.vit import ViT
 from swath.nn.attention import Attention
 from swath.nn.block import Block, DropPath
-from swath.nn.patch import PatchEmbed, SpectralPatchEmbed
+from swath.nn.patch import PatchEmbed, SpectralHead, SpectralPatchEmbed, codes
 from swath.nn.position import kept_waves, resized, waves
 
 NM = (443.0, 490.0, 560.0, 665.0, 842.0, 1610.0)
@@ -167,57 +169,111 @@ def test_names_and_shapes_are_those_of_timm_without_leading_ones():
 # One model, several sensors.
 
 
+def seen(*nm: float) -> Known:
+    return Known(bands=tuple(Band(name=f"{i}", wavelength_nm=w) for i, w in enumerate(nm)))
+
+
 def test_order_of_bands_does_not_matter_with_wavelengths():
-    """Bands shuffled together with their wavelengths are the same image."""
+    """Bands shuffled together with their wavelengths are the same image, whatever their names."""
     model = small(embed="wavelengths")
-    image, order = torch.randn(2, 6, 16, 16, dtype=torch.float64), torch.tensor([4, 0, 5, 2, 1, 3])
-    nm = torch.tensor(NM, dtype=torch.float64)
+    image, order = torch.randn(2, 6, 16, 16, dtype=torch.float64), [4, 0, 5, 2, 1, 3]
+    shuffled = seen(*(NM[i] for i in order))
     own = model(image)
-    torch.testing.assert_close(model(image, nm), own)
-    torch.testing.assert_close(model(image[:, order], nm[order]), own)
-    assert (model(image, nm[order]) - own).abs().max() > 1e-6  # other wavelengths, other image
+    torch.testing.assert_close(model(image, seen(*NM)), own)
+    torch.testing.assert_close(model(image[:, order], shuffled), own)
+    assert (model(image, shuffled) - own).abs().max() > 1e-6  # other wavelengths, other image
 
 
 def test_a_band_given_twice_changes_nothing():
     """A token is a mean over the spectrum, so denser sampling alone must not scale it."""
     model = small(embed="wavelengths")
-    image, nm = torch.randn(1, 6, 16, 16, dtype=torch.float64), torch.tensor(NM).double()
-    torch.testing.assert_close(model(image.repeat(1, 2, 1, 1), nm.repeat(2)), model(image))
+    image = torch.randn(1, 6, 16, 16, dtype=torch.float64)
+    torch.testing.assert_close(model(image.repeat(1, 2, 1, 1), seen(*NM, *NM)), model(image))
 
 
 @pytest.mark.parametrize("bands", [1, 3, 200])
 def test_a_model_takes_another_sensor(bands):
     model = small(embed="wavelengths")
-    nm = torch.linspace(400, 2500, bands, dtype=torch.float64)
-    out = model(torch.randn(1, bands, 20, 16, dtype=torch.float64), nm)
+    nm = torch.linspace(400, 2500, bands).tolist()
+    out = model(torch.randn(1, bands, 20, 16, dtype=torch.float64), seen(*nm))
     assert out.shape == (1, 3) and out.isfinite().all()
 
 
 def test_near_wavelengths_have_near_weights():
-    """2 nm aside must be nearly the same projection, 300 nm aside another."""
-    torch.manual_seed(0)
-    embed = SpectralPatchEmbed(("a",), (560.0,), 4, 24)
-    here, near, far = embed.weights(torch.tensor([560.0, 562.0, 860.0])).unbind(1)
-    assert (here - near).norm() < 0.15 * here.norm()
-    assert (here - far).norm() > 0.5 * here.norm()
+    """2 nm aside must be nearly the same projection, 300 nm aside another; over eight draws."""
+    apart = []
+    for seed in range(8):
+        torch.manual_seed(seed)
+        embed = SpectralPatchEmbed(seen(560.0).bands, 4, 24)
+        here, near, far = embed.weights(seen(560.0, 562.0, 860.0).bands).unbind(1)
+        apart.append([((here - other).norm() / here.norm()).item() for other in (near, far)])
+    near, far = np.mean(apart, 0)
+    assert near < 0.25 and far > 0.8
 
 
-def test_tokens_start_at_the_scale_of_the_image():
-    """At the first step tokens of a normalised image are of order 1, for 1 band or 200 alike."""
+def test_bands_without_a_wavelength_are_told_apart_by_name():
+    """The same name is the same band, of any instrument; no two names, and no wavelength, have
+    weights as near as two neighbouring bands have."""
     torch.manual_seed(0)
-    for bands in (1, 12, 200):
-        nm = tuple(torch.linspace(420, 2400, bands).tolist())
-        embed = SpectralPatchEmbed(tuple(map(str, nm)), nm, 8, 96)
-        grey = torch.randn(8, 1, 32, 32).expand(-1, bands, -1, -1)  # bands wholly correlated
+    embed = SpectralPatchEmbed(seen(560.0).bands, 4, 24)
+    names = ("VV", "VH", "HH", "HV", "elevation")
+    bands = (*(Band(name=n) for n in names), Band(name="VV", gsd_m=3.0), *seen(*NM).bands)
+    weights = embed.weights(bands)
+    assert torch.equal(weights[:, 0], weights[:, len(names)])
+    far = [(weights[:, 0] - weights[:, i]).norm() for i in range(1, len(bands)) if i != 5]
+    assert min(far) > 0.5 * weights[:, 0].norm()
+    assert codes(bands).shape == (12, 32)
+    np.testing.assert_allclose((codes(bands) ** 2).sum(1), 16)  # all of one length
+
+
+def test_tokens_and_predictions_start_at_the_scale_of_the_image():
+    """At the first step tokens of a normalised image are of order 1, for 1 band or 200 alike, and
+    so is what the head makes of tokens."""
+    torch.manual_seed(0)
+    for count in (1, 12, 200):
+        bands = seen(*torch.linspace(420, 2400, count).tolist()).bands
+        embed = SpectralPatchEmbed(bands, 8, 96)
+        grey = torch.randn(8, 1, 32, 32).expand(-1, count, -1, -1)  # bands wholly correlated
         assert 0.2 < embed(grey).std().item() < 3
+        filled = SpectralHead(bands, 8, 96)(torch.randn(2, 16, 96))
+        assert filled.shape == (2, 16, 64 * count) and 0.2 < filled.std().item() < 3
 
 
-def test_missing_and_useless_wavelengths_are_said():
+def test_the_head_of_any_bands_writes_each_by_its_own_weights():
+    """A pixel's bands together, as patches_of has them: against the layer of one band alone."""
+    torch.manual_seed(0)
+    head, tokens = SpectralHead(seen(*NM).bands, 2, 8), torch.randn(1, 3, 8)
+    torch.nn.init.normal_(head.bias)
+    every = head(tokens).unflatten(2, (4, len(NM)))
+    for i, nm in enumerate(NM):
+        torch.testing.assert_close(every[..., i], head(tokens, seen(nm)))
+
+
+def test_places_may_be_counted_on_the_ground():
+    """At 10 m a pixel they are the waves of patches; at 20 m those of an image twice as large,
+    every other one."""
+    every = waves(8, 8, 16).view(8, 8, 16)
+    assert torch.equal(waves(4, 4, 16, step=2.0).view(4, 4, 16), every[::2, ::2])
+    plain, ground = (small(positions=p, width=48) for p in ("waves", "metres"))
+    image = torch.randn(1, 6, 16, 16, dtype=torch.float64)
+    assert torch.equal(plain(image), ground(image, Known(gsd_m=10.0)))
+    assert not torch.allclose(ground(image), ground(image, Known(gsd_m=30.0)))
+    inputs = Inputs(bands=seen(*NM).bands, size=16, gsd_m=30.0)
+    outputs = Outputs(channels=3, dense=False)
+    trained = ViT(width=48, depth=2, heads=3, patch=4, positions="metres").build(inputs, outputs)
+    trained.load_state_dict(ground.state_dict())
+    trained.double().eval()
+    assert torch.equal(trained(image), ground(image, Known(gsd_m=30.0)))
+
+
+def test_missing_and_useless_bands_are_said():
     image = torch.randn(1, 4, 16, 16, dtype=torch.float64)
-    with pytest.raises(ConfigError, match="4 bands and 2 wavelengths were given"):
-        small(embed="wavelengths")(image, torch.tensor([500.0, 600.0]).double())
-    with pytest.raises(ConfigError, match=r"build it with model\.embed=wavelengths"):
-        small(embed="bands")(image, torch.tensor(NM).double()[:4])
+    with pytest.raises(ConfigError, match="4 bands and 2 are told of"):
+        small(embed="wavelengths")(image, seen(500.0, 600.0))
+    with pytest.raises(ConfigError, match="the image has 4 bands, the model was built for 6"):
+        small(embed="wavelengths")(image)
+    with pytest.raises(ConfigError, match=r"the image has bands 0, 1, .*embed=wavelengths"):
+        small(bands=NM[:4])(image, seen(*NM[:4]))
 
 
 def test_waves_are_made_once_for_a_grid_and_serve_training_after_a_map():

@@ -117,6 +117,11 @@ class DataSettings:
         also = tuple(self._other(one, any_bands).open(labels, asks) for one in self.also)
         found = Data(self, store, tuple(channels), normalize, labelled, also, frozenset(asks))
         check_alike((found, *also), any_bands=any_bands)
+        if "gsd_m" in asks and found.known.gsd_m is None:
+            raise ConfigError(
+                f"{self.store}: does not say how large its pixels are, and the model counts places "
+                "in metres; give its sensor a gsd_m, or set model.positions=waves"
+            )
         return found
 
     def _other(self, one: Also, any_bands: bool) -> DataSettings:

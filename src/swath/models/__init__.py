@@ -25,6 +25,8 @@ class Inputs:
     bands: tuple[Band, ...]
     size: int
     """Height and width in pixels of a training sample."""
+    gsd_m: float | None = field(default=None, repr=False)
+    """Metres a pixel of a training sample; None: not known, or nothing depends on it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from swath.config import ConfigError
 from swath.models import Inputs, Model
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from swath.nn.patch import PatchEmbed, SpectralPatchEmbed
 
     Embedding = PatchEmbed | SpectralPatchEmbed | ChannelEmbed
+
+GSD_M = 10.0
+"""Metres a pixel of the training samples of a network that does not say."""
 
 Preset = Literal["tiny", "small", "base", "large", "huge", "1b", "3b", "5b", "15b"]
 
@@ -86,11 +89,20 @@ class Transformer(Model):
     four times or more."""
     embed: Literal["bands", "wavelengths"] = "bands"
     """bands: weights of its own for every band, in the order of the bands. wavelengths: weights
-    made from a band's wavelength, so that the network also takes other sensors: from Python, by
-    its argument ``wavelengths``. ``swath predict`` asks for the bands of training, by name."""
+    made from a band's wavelength, or where it has none, as radar, from its name: one network for
+    several sensors (data.also) and for those to come. ``swath predict`` asks for the bands of
+    training, by name."""
     channels: Channels | None = None
     """For images of many channels: each becomes a token of its own, and these are aggregated before
     the first block. None: one layer makes a token of all bands at once."""
+    time: bool = False
+    """Whether it is told the year and the day of the year of a sample; maps are made without."""
+    place: bool = False
+    """Whether it is told where on the Earth a sample is, to some 1,000 km; maps are made
+    without."""
+    withheld: float | None = None
+    """Share of the samples that are not told their time, or their place, in training, so that the
+    network works without, too; None: a fifth. Has no effect without either."""
 
     def __post_init__(self) -> None:
         own = [n for n in Size._fields if getattr(self, n) is not None]
@@ -107,6 +119,13 @@ class Transformer(Model):
                 f"width={width} must be a multiple of heads={heads}, depth={depth} and"
                 f" patch={self.patch} at least 1"
             )
+        if self.withheld is not None and not (self.time or self.place):
+            raise ConfigError(
+                f"withheld={self.withheld} has no effect without time or place; leave it out, or "
+                "set time=true"
+            )
+        if self.withheld is not None and not 0 <= self.withheld < 1:
+            raise ConfigError(f"withheld={self.withheld} must be at least 0 and below 1")
         if self.channels is None:
             return
         if self.embed != "bands":
@@ -117,6 +136,16 @@ class Transformer(Model):
         asking = self.channels.heads or heads
         if width % asking:
             raise ConfigError(f"width={width} must be a multiple of channels.heads={asking}")
+
+    @property
+    def asks(self) -> frozenset[str]:
+        wanted = {
+            "bands": self.embed == "wavelengths",
+            "gsd_m": getattr(self, "positions", None) == "metres",
+            "where": self.place,
+            "when": self.time,
+        }
+        return frozenset(name for name, is_wanted in wanted.items() if is_wanted)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -152,11 +181,16 @@ class Transformer(Model):
             return self.channels.build(bands, self.patch, width, self.shape[2])
         if self.embed == "bands":
             return PatchEmbed(bands, self.patch, width)
-        known = tuple(b.wavelength_nm for b in inputs.bands if b.wavelength_nm is not None)
-        if len(known) < len(bands):
-            without = [b.name for b in inputs.bands if b.wavelength_nm is None]
-            raise ConfigError(
-                f"embed=wavelengths: {', '.join(without)} have no wavelength; leave these"
-                " bands out (data.bands) or set model.embed=bands"
-            )
-        return SpectralPatchEmbed(bands, known, self.patch, width)
+        return SpectralPatchEmbed(inputs.bands, self.patch, width)
+
+    def further(self, inputs: Inputs) -> dict[str, Any]:
+        """Return what else the network is built with."""
+        from swath.nn.situation import Situation
+
+        situation = None
+        if self.time or self.place:
+            withheld = 0.2 if self.withheld is None else self.withheld
+            width = self.shape[0]
+            situation = Situation(width, time=self.time, place=self.place, withheld=withheld)
+        gsd_m = (inputs.gsd_m or GSD_M) if "gsd_m" in self.asks else None
+        return {"gsd_m": gsd_m, "situation": situation, "asks": self.asks}

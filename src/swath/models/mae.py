@@ -25,9 +25,10 @@ class MAE(Transformer):
     """Share of the patches that is hidden, 0..1. How many are shown is rounded: to the nearest
     multiple of 16, else of 8, if that is off by an eighth at most (48 of 196, 16 of 64, 8 of 36),
     else to a whole number (6 of 25). Ranks that share tokens, and GPUs, like such numbers."""
-    positions: Literal["learned", "waves"] = "waves"
-    """waves: fixed sines and cosines, continued to images of another size. learned: a vector for
-    each place, stretched to images of another size."""
+    positions: Literal["learned", "waves", "metres"] = "waves"
+    """waves: fixed sines and cosines, continued to images of another size. metres: waves that count
+    places on the ground, in steps of 10 m a pixel, so that the network is told how large pixels
+    are. learned: a vector for each place, stretched to images of another size."""
     class_token: bool = False
     """Whether a token of no place goes along, as in the paper, for a ``vit`` that is to read its
     output from one."""
@@ -54,8 +55,10 @@ class MAE(Transformer):
                 f" decoder_depth={depth} at least 1"
             )
         for name, each in (("width", self.shape[0]), ("decoder_width", width)):
-            if self.positions == "waves" and each % 4:
-                raise ConfigError(f"positions=waves needs a {name} that 4 divides, not {each}")
+            if self.positions != "learned" and each % 4:
+                raise ConfigError(
+                    f"positions={self.positions} needs a {name} that 4 divides, not {each}"
+                )
         if not 0 < self.mask_ratio < 1:
             raise ConfigError(f"mask_ratio={self.mask_ratio} must be above 0 and below 1")
         if self.predicted is not None and self.decoder != "cross":
@@ -75,6 +78,7 @@ class MAE(Transformer):
 
     def build(self, inputs: Inputs, outputs: Outputs) -> nn.Module:
         from swath.nn.mae import MaskedAutoencoder
+        from swath.nn.patch import SpectralHead
 
         check_outputs(self, outputs)
         if -(-inputs.size // self.patch) == 1:
@@ -85,6 +89,9 @@ class MAE(Transformer):
         share = 1.0 if self.decoder == "full" else self.predicted or 1 / 3
         width, depth, heads = self.shape
         decoder_width, decoder_depth, decoder_heads = self.decoder_shape
+        prediction = None
+        if self.embed == "wavelengths":
+            prediction = SpectralHead(inputs.bands, self.patch, decoder_width)
         return MaskedAutoencoder(
             self.embedding(inputs),
             outputs.channels,
@@ -95,11 +102,13 @@ class MAE(Transformer):
             heads=heads,
             mlp=self.mlp,
             class_token=self.class_token,
-            positions=self.positions,
+            positions="learned" if self.positions == "learned" else "waves",
             mask_ratio=self.mask_ratio,
             decoder=self.decoder,
             decoder_width=decoder_width,
             decoder_depth=decoder_depth,
             decoder_heads=decoder_heads,
             predicted=share,
+            prediction=prediction,
+            **self.further(inputs),
         )

@@ -20,9 +20,10 @@ class ViT(Transformer):
     pool: Literal["token", "mean"] | None = None
     """What one output for each image is read from: a class token (None means that) or the mean
     of all tokens. Has no meaning for an output at every pixel."""
-    positions: Literal["learned", "waves"] = "learned"
+    positions: Literal["learned", "waves", "metres"] = "learned"
     """learned: a vector for each place, stretched to images of another size. waves: fixed sines
-    and cosines, continued to images of another size."""
+    and cosines, continued to images of another size. metres: waves that count places on the
+    ground, in steps of 10 m a pixel, so that the network is told how large pixels are."""
     decoder: Literal["patch", "linear", "upernet"] | None = None
     """Only for an output at every pixel. patch: each token writes its patch (None means that).
     linear: each token says one value or class, and pixels between tokens are told bilinearly;
@@ -40,8 +41,10 @@ class ViT(Transformer):
     def __post_init__(self) -> None:
         super().__post_init__()
         width = self.shape[0]
-        if self.positions == "waves" and width % 4:
-            raise ConfigError(f"positions=waves needs a width that 4 divides, not {width}")
+        if self.positions != "learned" and width % 4:
+            raise ConfigError(
+                f"positions={self.positions} needs a width that 4 divides, not {width}"
+            )
         if not 0 <= self.drop_path < 1:
             raise ConfigError(f"drop_path={self.drop_path} must be at least 0 and below 1")
         for name in ("decoder_width", "reads"):
@@ -89,10 +92,11 @@ class ViT(Transformer):
             heads=heads,
             mlp=self.mlp,
             pool=None if outputs.dense else self.pool or "token",
-            positions=self.positions,
+            positions="learned" if self.positions == "learned" else "waves",
             drop_path=self.drop_path,
             hidden=outputs.hidden,
             decoder=self.decoder or "patch",
             decoder_width=64 if self.decoder_width is None else self.decoder_width,
             reads=(self.reads or self._quarters) if upernet else (),
+            **self.further(inputs),
         )

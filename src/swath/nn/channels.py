@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from swath.config import ConfigError
+from swath.data.chip import Known
 from swath.nn.bands import check_bands
 
 
@@ -121,15 +121,10 @@ class ChannelEmbed(nn.Module):
         return cast("list[Aggregate]", list(self.levels))
 
     def forward(
-        self, image: Float[Tensor, "b c h w"], wavelengths: Float[Tensor, " n"] | None = None
+        self, image: Float[Tensor, "b c h w"], known: Known | None = None
     ) -> Float[Tensor, "b d gh gw"]:
         """Return the tokens on their grid; ConfigError for other bands than the model's."""
-        if wavelengths is not None:
-            raise ConfigError(
-                "this model has weights for each of its channels and cannot use wavelengths; build"
-                " it with model.embed=wavelengths, and no channels, to take several sensors"
-            )
-        check_bands(image, self.bands)
+        check_bands(image, self.bands, known)
         rows, cols = image.shape[2] // self.patch, image.shape[3] // self.patch
         x = self._grouped(image)
         for level in self._levels[isinstance(self.one, Ask) :]:

@@ -17,22 +17,28 @@ Sources: He et al. 2022, arXiv:2111.06377; the other decoder, Fu et al. 2024, ar
 (CrossMAE), here without its learned mixture of the encoder's layers: the decoder reads the last.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from swath.data.chip import Known
 from swath.nn.attention import CrossAttention
 from swath.nn.block import Block, Mlp
 from swath.nn.chain import Link, row
 from swath.nn.channels import ChannelEmbed
-from swath.nn.patch import PatchEmbed, SpectralPatchEmbed
-from swath.nn.position import kept_waves, resized
+from swath.nn.patch import PatchEmbed, SpectralHead, SpectralPatchEmbed
+from swath.nn.position import kept_waves, resized, step_of
 from swath.nn.resize import pad_to_multiple
+from swath.nn.situation import Situation
 from swath.nn.vit import without_leading_ones
+
+_OWN_START = ("patch_embed", "situation", "decoder_pred.")
+"""Layers that begin as they say themselves."""
 
 
 class MaskedAutoencoder(nn.Module):
@@ -41,8 +47,9 @@ class MaskedAutoencoder(nn.Module):
     size: height and width in pixels of a training sample; fixes the grid of learned positions.
     mlp: numbers in the hidden layer of an encoder's block, and whether it is gated.
     mask_ratio: share of the patches that is hidden. predicted: share of the hidden ones that is
-    asked for. Both only answer :meth:`numbers`. embeds: the layer whose features stand for an
-    image.
+    asked for. Both only answer :meth:`numbers`. prediction: the last layer, if it is to fill in any
+    bands. gsd_m, asks: as of :class:`swath.nn.vit.ViT`. embeds: the layer whose features stand for
+    an image.
     """
 
     embeds: ClassVar = "norm"
@@ -67,9 +74,14 @@ class MaskedAutoencoder(nn.Module):
         decoder_depth: int,
         decoder_heads: int,
         predicted: float,
+        prediction: SpectralHead | None = None,
+        gsd_m: float | None = None,
+        situation: Situation | None = None,
+        asks: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.patch, self.channels = patch, channels
+        self.gsd_m, self.asks = gsd_m, frozenset(asks)
         self.mask_ratio, self.predicted, self.cross = mask_ratio, predicted, decoder == "cross"
         # Tokens of the cross decoder look at others than themselves: they cannot be shared out.
         self.trunk = ("blocks",) if self.cross else ("blocks", "decoder_blocks")
@@ -82,6 +94,7 @@ class MaskedAutoencoder(nn.Module):
         self.cls_token = nn.Parameter(torch.empty(width)) if class_token else None
         self.pos_embed = nn.Parameter(torch.empty(places, width)) if learned else None
         self.blocks = nn.ModuleList(Block(width, heads, *mlp) for _ in range(depth))
+        self.situation = situation
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
         self.decoder_embed = nn.Linear(width, decoder_width)
@@ -94,13 +107,13 @@ class MaskedAutoencoder(nn.Module):
             kind(decoder_width, decoder_heads, 4 * decoder_width) for _ in range(decoder_depth)
         )
         self.decoder_norm = nn.LayerNorm(decoder_width, eps=1e-6)
-        self.decoder_pred = nn.Linear(decoder_width, patch * patch * channels)
+        self.decoder_pred = prediction or nn.Linear(decoder_width, patch * patch * channels)
         self._start()
         self.register_load_state_dict_pre_hook(without_leading_ones)
 
     def _start(self) -> None:
         for name, module in self.named_modules():
-            if isinstance(module, nn.Linear) and not name.startswith("patch_embed"):
+            if isinstance(module, nn.Linear) and not name.startswith(_OWN_START):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         for token in (self.cls_token, self.mask_token, self.pos_embed, self.decoder_pos_embed):
@@ -125,48 +138,56 @@ class MaskedAutoencoder(nn.Module):
         image: Float[Tensor, "b c h w"],
         shown: Int[Tensor, "b k"] | None = None,
         asked: Int[Tensor, "b m"] | None = None,
+        *,
+        both: bool = False,
+        known: Known | None = None,
     ) -> Float[Tensor, "b m q"] | Float[Tensor, "b k h w"]:
-        """Return the patches ``asked`` for, of q = patch² * channels numbers each.
+        """Return the patches ``asked`` for, of q = patch² * c numbers each.
 
         shown, asked: numbers of patches, row by row; of the decoder ``full`` asked are all that are
-        not shown. Without them the whole image is shown, and a whole image comes back.
+        not shown. Without them the whole image is shown, and a whole image comes back. both: return
+        the patches shown as well, before those asked for, as bands of them may be hidden.
         """
-        known, hidden = self._entered(
-            self._through(self.blocks, self._embedded(image, shown)), image, shown, asked
-        )
+        x = self._through(self.blocks, self._embedded(image, shown, known))
+        given = (image, shown, asked)
+        seen, hidden = self._entered(x, *given, both=both, known=known)
         if self.cross:
             for block in self.decoder_blocks:
-                hidden = block(hidden, known)
-            return self._read(hidden, image, asked)
-        every = self._through(self.decoder_blocks, torch.cat([known, hidden], 1))
-        return self._read(every[:, known.shape[1] :], image, asked)
+                hidden = block(hidden, seen)
+            return self._read(hidden, image, asked, known)
+        every = self._through(self.decoder_blocks, torch.cat([seen, hidden], 1))
+        return self._read(every[:, self._passed(*given, both=both) :], image, asked, known)
 
     def chain(self) -> list[Link]:
         """Return the links from an image, and the numbers of its patches, to the output.
 
-        In the decoder those asked for come after the known; without ``asked``, the known are what
+        In the decoder those asked for come after those seen; without ``asked``, the seen are what
         comes before the patches.
         """
 
-        def embed(x: Tensor, _: Tensor, shown: Tensor | None = None, *__: Tensor) -> Tensor:
-            return self._embedded(x, shown)
+        def embed(
+            x: Tensor, _: Tensor, shown: Tensor | None = None, *__: Tensor, **told: Any
+        ) -> Tensor:
+            return self._embedded(x, shown, told.get("known"))
 
-        def enter(x: Tensor, *given: Tensor) -> Tensor:
-            return torch.cat(self._entered(x, *given), 1)
+        def enter(x: Tensor, *given: Tensor, **told: Any) -> Tensor:
+            return torch.cat(self._entered(x, *given, **told), 1)
 
-        def cross(block: nn.Module, x: Tensor, *given: Tensor) -> Tensor:
-            known, hidden = x.tensor_split([self._known(*given)], 1)
-            return torch.cat([known, block(hidden, known)], 1)
+        def cross(block: nn.Module, x: Tensor, *given: Tensor, **_: Any) -> Tensor:
+            seen, hidden = x.tensor_split([self._seen(*given)], 1)
+            return torch.cat([seen, block(hidden, seen)], 1)
 
-        def read(x: Tensor, image: Tensor, *numbers: Tensor) -> Tensor:
-            return self._read(x[:, self._known(image, *numbers) :], image, *numbers[1:])
+        def read(x: Tensor, image: Tensor, *numbers: Tensor, **told: Any) -> Tensor:
+            passed = self._passed(image, *numbers, both=told.get("both", False))
+            asked = numbers[1] if len(numbers) > 1 else None
+            return self._read(x[:, passed:], image, asked, told.get("known"))
 
         decoder = row(self, "decoder_blocks")
         if self.cross:
             pairs = zip(decoder, self.decoder_blocks, strict=True)
             decoder = [replace(link, run=partial(cross, block)) for link, block in pairs]
         return [
-            Link(embed, ("patch_embed", "cls_token", "pos_embed")),
+            Link(embed, ("patch_embed", "cls_token", "pos_embed", "situation")),
             *row(self, "blocks"),
             Link(enter, ("norm", "decoder_embed", "mask_token", "decoder_pos_embed")),
             *decoder,
@@ -174,10 +195,10 @@ class MaskedAutoencoder(nn.Module):
         ]
 
     def tokens(
-        self, image: Float[Tensor, "b c h w"], wavelengths: Float[Tensor, " n"] | None = None
+        self, image: Float[Tensor, "b c h w"], known: Known | None = None
     ) -> tuple[Float[Tensor, "b t d"], tuple[int, int]]:
         """Return the encoder's tokens of all patches, the class token first, and the grid."""
-        embedded = self._embedded(image, None, wavelengths)
+        embedded = self._embedded(image, None, known)
         return self.norm(self._through(self.blocks, embedded)), self.grid_of(image)
 
     def grid_of(self, image: Tensor) -> tuple[int, int]:
@@ -188,7 +209,7 @@ class MaskedAutoencoder(nn.Module):
         self,
         image: Tensor,
         shown: Tensor | None,
-        wavelengths: Tensor | None = None,
+        known: Known | None = None,
     ) -> Float[Tensor, "b t d"]:
         """Return the tokens of the patches ``shown`` (None: of all) before the first block."""
         image = pad_to_multiple(image, self.patch)
@@ -196,45 +217,71 @@ class MaskedAutoencoder(nn.Module):
         if shown is not None:
             image = side_by_side(image, shown, self.patch)
         # Laid out anew once, or every norm of every block would do so.
-        x = self.patch_embed(image, wavelengths).flatten(2).mT.contiguous()
-        own, places = self._places(self.pos_embed, grid, x)
+        x = self.patch_embed(image, known).flatten(2).mT.contiguous()
+        own, places = self._places(self.pos_embed, grid, x, known)
         x = x + (places if shown is None else places[shown])
-        if self.cls_token is None:
-            return x
-        return torch.cat([(self.cls_token + own).expand(len(x), 1, -1).to(x.dtype), x], 1)
+        if self.cls_token is not None:
+            first = (self.cls_token + own).expand(len(x), 1, -1)
+            x = torch.cat([first.to(x.dtype), x], 1)
+        return x if self.situation is None else self.situation(x, known)
 
     def _entered(
-        self, x: Tensor, image: Tensor, shown: Tensor | None = None, asked: Tensor | None = None
+        self,
+        x: Tensor,
+        image: Tensor,
+        shown: Tensor | None = None,
+        asked: Tensor | None = None,
+        *,
+        both: bool = False,
+        known: Known | None = None,
     ) -> tuple[Float[Tensor, "b k e"], Float[Tensor, "b m e"]]:
-        """Return the decoder's tokens before its first block: those known, and those asked for.
-        Without ``asked`` the latter are all patches, which the decoder ``full`` knows itself."""
+        """Return the decoder's tokens before its first block: those seen, and those asked for.
+        Without ``asked`` the latter are all patches, which the decoder ``full`` sees itself."""
         x = self.decoder_embed(self.norm(x))
-        own, places = self._places(self.decoder_pos_embed, self.grid_of(image), x)
+        own, places = self._places(self.decoder_pos_embed, self.grid_of(image), x, known)
         first, x = x.split([self.ahead, x.shape[1] - self.ahead], 1)
         x, first = x + (places if shown is None else places[shown]), first + own
         if not self.cross and asked is None:
             return first, x
-        known = torch.cat([first, x], 1) if self.ahead else x
+        if self.cross and both:
+            assert shown is not None and asked is not None, "both are patches of which some are"
+            asked = torch.cat([shown, asked], 1)
+        seen = torch.cat([first, x], 1) if self.ahead else x
         asked_for = places.expand(len(x), -1, -1) if asked is None else places[asked]
-        return known, self.mask_token.to(x.dtype) + asked_for
+        return seen, self.mask_token.to(x.dtype) + asked_for
 
-    def _known(
-        self, image: Tensor, shown: Tensor | None = None, asked: Tensor | None = None
-    ) -> int:
-        """Return how many tokens of the decoder are known, and not asked for."""
+    def _seen(self, image: Tensor, shown: Tensor | None = None, asked: Tensor | None = None) -> int:
+        """Return how many tokens of the decoder are seen, before those asked for."""
         if not self.cross and asked is None:
             return self.ahead
         rows, cols = self.grid_of(image)
         return self.ahead + (rows * cols if shown is None else shown.shape[1])
 
+    def _passed(
+        self,
+        image: Tensor,
+        shown: Tensor | None = None,
+        asked: Tensor | None = None,
+        *,
+        both: bool = False,
+    ) -> int:
+        """Return how many tokens of the decoder are not read."""
+        return self.ahead if both and not self.cross else self._seen(image, shown, asked)
+
     def _read(
-        self, x: Float[Tensor, "b m e"], image: Tensor, asked: Tensor | None = None
+        self,
+        x: Float[Tensor, "b m e"],
+        image: Tensor,
+        asked: Tensor | None = None,
+        known: Known | None = None,
     ) -> Float[Tensor, "b m q"] | Float[Tensor, "b k h w"]:
-        found = self.decoder_pred(self.decoder_norm(x))
+        told = (known,) if isinstance(self.decoder_pred, SpectralHead) else ()
+        found = self.decoder_pred(self.decoder_norm(x), *told)
         if asked is not None:
             return found
         height, width = image.shape[-2:]
-        return joined(found, self.grid_of(image), self.channels)[..., :height, :width]
+        channels = found.shape[2] // self.patch**2
+        return joined(found, self.grid_of(image), channels)[..., :height, :width]
 
     @staticmethod
     def _through(blocks: nn.ModuleList, x: Tensor) -> Tensor:
@@ -243,11 +290,12 @@ class MaskedAutoencoder(nn.Module):
         return x
 
     def _places(
-        self, learned: Tensor | None, grid: tuple[int, int], like: Tensor
+        self, learned: Tensor | None, grid: tuple[int, int], like: Tensor, known: Known | None
     ) -> tuple[Tensor | float, Float[Tensor, "n d"]]:
         """Return what is added to the class token, and to the patches of ``grid``."""
         if learned is None:
-            return 0.0, kept_waves(*grid, like.shape[-1], like.dtype, like.device)
+            step = step_of(known, self.gsd_m)
+            return 0.0, kept_waves(*grid, like.shape[-1], like.dtype, like.device, step)
         own, places = learned.split([self.ahead, len(learned) - self.ahead])
         return own if self.ahead else 0.0, resized(places, self.grid, grid)
 

@@ -11,7 +11,7 @@ Sources: Dosovitskiy et al. 2021, arXiv:2010.11929; the linear decoder, Strudel 
 arXiv:2105.05633 (Segmenter), and Oquab et al. 2023, arXiv:2304.07193 (DINOv2).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -20,14 +20,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from swath.data.chip import Known
 from swath.nn.block import Block, Tap
 from swath.nn.chain import Link, row
 from swath.nn.channels import ChannelEmbed
 from swath.nn.patch import PatchEmbed, SpectralPatchEmbed
-from swath.nn.position import kept_waves, resized
+from swath.nn.position import kept_waves, resized, step_of
 from swath.nn.projector import head
 from swath.nn.resize import enlarged, pad_to_multiple
+from swath.nn.situation import Situation
 from swath.nn.upernet import UPerNet
+
+_BEGINNING = ("patch_embed", "cls_token", "pos_embed", "situation")
 
 
 class ViT(nn.Module):
@@ -41,6 +45,8 @@ class ViT(nn.Module):
     readout: parts that a pretrained encoder comes without.
     mlp: numbers in the hidden layer of a block, and whether it is gated.
     hidden: widths of the head's layers before its last one.
+    gsd_m: metres a pixel of a training sample, if waves count places on the ground; else None.
+    asks: what it heeds of what is known of images.
     trunk: lists of layers that hand tokens on from one to the next, all of the same shape.
     embeds: the layer whose features stand for an image.
     """
@@ -67,8 +73,12 @@ class ViT(nn.Module):
         decoder: Literal["patch", "linear", "upernet"] = "patch",
         decoder_width: int = 64,
         reads: Sequence[int] = (),
+        gsd_m: float | None = None,
+        situation: Situation | None = None,
+        asks: Collection[str] = (),
     ) -> None:
         super().__init__()
+        self.gsd_m, self.asks = gsd_m, frozenset(asks)
         self.patch, self.channels, self.pool = patch, channels, pool
         self.patch_embed = patch_embed
         side = -(-size // patch)
@@ -80,6 +90,7 @@ class ViT(nn.Module):
         # Deeper blocks are skipped more often, the first never.
         shares = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
         self.blocks = nn.ModuleList(Block(width, heads, *mlp, share) for share in shares)
+        self.situation = situation
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.reads, self.writes = tuple(reads), pool is None and decoder == "patch"
         self.taps = nn.ModuleDict({str(n): Tap() for n in sorted({*reads})[:-1]})
@@ -104,31 +115,32 @@ class ViT(nn.Module):
             nn.init.trunc_normal_(self.cls_token, std=0.02)
 
     def tokens(
-        self, image: Float[Tensor, "b c h w"], wavelengths: Float[Tensor, " n"] | None = None
+        self, image: Float[Tensor, "b c h w"], known: Known | None = None
     ) -> tuple[Float[Tensor, "b t d"], tuple[int, int]]:
         """Return the tokens after the last norm (the class token first) and the patches' grid."""
-        x = self.embedded(image, wavelengths)
+        x = self.embedded(image, known)
         for block in self.blocks:
             x = block(x)
         return self.norm(x), self._grid_of(image)
 
     def embedded(
-        self, image: Float[Tensor, "b c h w"], wavelengths: Float[Tensor, " n"] | None = None
+        self, image: Float[Tensor, "b c h w"], known: Known | None = None
     ) -> Float[Tensor, "b t d"]:
         """Return the tokens before the first block."""
-        x = self.patch_embed(pad_to_multiple(image, self.patch), wavelengths)
+        x = self.patch_embed(pad_to_multiple(image, self.patch), known)
         grid = (x.shape[2], x.shape[3])
         x = x.flatten(2).mT
         own = None
         if self.pos_embed is None:
-            x = x + kept_waves(*grid, x.shape[2], x.dtype, x.device)
+            step = step_of(known, self.gsd_m)
+            x = x + kept_waves(*grid, x.shape[2], x.dtype, x.device, step)
         else:
             own, places = self.pos_embed.split([len(self.pos_embed) - self._places, self._places])
             x = x + resized(places, self.grid, grid)
         if self.cls_token is not None:
             first = self.cls_token if own is None else self.cls_token + own[0]
             x = torch.cat([first.expand(x.shape[0], 1, -1).to(x.dtype), x], 1)
-        return x
+        return x if self.situation is None else self.situation(x, known)
 
     def chain(self) -> list[Link]:
         """Return the links from an image, of the model's own bands, to the output."""
@@ -138,10 +150,7 @@ class ViT(nn.Module):
             return self._read(*self._apart(x, image, depth), image)
 
         return [
-            Link(
-                lambda x, _, *more, **told: self.embedded(x, *more, **told),
-                ("patch_embed", "cls_token", "pos_embed"),
-            ),
+            Link(lambda x, _, *more, **told: self.embedded(x, *more, **told), _BEGINNING),
             *self._carried(row(self, "blocks")),
             Link(read, ("norm", "decoder", "head")),
         ]
@@ -177,13 +186,13 @@ class ViT(nn.Module):
         return self.grid[0] * self.grid[1]
 
     def forward(
-        self, image: Float[Tensor, "b c h w"], wavelengths: Float[Tensor, " n"] | None = None
+        self, image: Float[Tensor, "b c h w"], known: Known | None = None
     ) -> Float[Tensor, "b k"] | Float[Tensor, "b k h w"]:
         """Return a vector for each image, or for each pixel.
 
-        wavelengths: centres of the bands in nm, for a sensor other than the one it was built for.
+        known: the bands of a sensor other than the one it was built for, and what else it heeds.
         """
-        x, read = self.embedded(image, wavelengths), []
+        x, read = self.embedded(image, known), []
         for number, block in enumerate(self.blocks):
             x = block(x)
             if str(number) in self.taps:

@@ -73,7 +73,7 @@ class FillObjective:
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         error, _, observed = self._errors(model, batch)
-        return (error**2).sum() / len(self.bands), observed.double().sum()
+        return (error**2).sum() / error.shape[3], observed.double().sum()
 
     def score(self, model: nn.Module, batch: Batch) -> Filled:
         error, target, observed = (t.double() for t in self._errors(model, batch))
@@ -106,7 +106,9 @@ class FillObjective:
 
         patches, count, _ = model.numbers(*batch.image.shape[-2:])  # type: ignore[operator]
         shown, hidden = orders(self._keys(batch), patches).tensor_split([count], 1)
-        found = full(model(batch.image, shown, hidden)).unflatten(2, (-1, len(self.bands)))
+        bands = batch.image.shape[1]
+        found = full(model(batch.image, shown, hidden, **batch.told(model)))
+        found = found.unflatten(2, (-1, bands))
         every, observed = _cut(full(batch.image), batch.valid, model)
         places = hidden[:, :, None, None].expand_as(found)
         if self.normalise:
@@ -115,7 +117,7 @@ class FillObjective:
             found = found * deviation.gather(1, here) + mean.gather(1, here)
         where = observed.new_zeros(observed.shape).scatter(1, places[..., 0], True)
         (height, width), grid = batch.image.shape[-2:], model.grid_of(batch.image)  # type: ignore[operator]
-        image = joined(every.scatter(1, places, found.to(every)).flatten(2), grid, len(self.bands))
+        image = joined(every.scatter(1, places, found.to(every)).flatten(2), grid, bands)
         return image[..., :height, :width], joined(where, grid, 1)[:, 0, :height, :width]
 
     def drawn(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -135,11 +137,13 @@ class FillObjective:
         """Return errors and targets (b, m, p², c) of the patches asked for, 0 where not observed,
         and where they were observed (b, m, p²)."""
         shown, asked = self.drawn(model, batch)
-        found = full(model(batch.image, shown, asked)).unflatten(2, (-1, len(self.bands)))
+        bands = batch.image.shape[1]
+        found = full(model(batch.image, shown, asked, **batch.told(model)))
+        found = found.unflatten(2, (-1, bands))
         target, observed = _cut(full(batch.image), batch.valid, model)
         rows = asked[:, :, None].expand(-1, -1, observed.shape[2])
         observed = observed.gather(1, rows)
-        target = target.gather(1, rows[..., None].expand(-1, -1, -1, len(self.bands)))
+        target = target.gather(1, rows[..., None].expand(-1, -1, -1, bands))
         if self.normalise:
             mean, deviation = moments(target, observed)
             target = (target - mean) / deviation
@@ -158,7 +162,7 @@ class FillObjective:
         patches, _ = _cut(found, valid, model)
         patches = (patches * deviation + mean).flatten(2)
         height, width = image.shape[-2:]
-        return joined(patches, model.grid_of(image), len(self.bands))[..., :height, :width]  # type: ignore[operator]
+        return joined(patches, model.grid_of(image), image.shape[1])[..., :height, :width]  # type: ignore[operator]
 
 
 def _cut(image: Tensor, valid: Tensor, model: nn.Module) -> tuple[Tensor, Tensor]:

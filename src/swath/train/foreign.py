@@ -68,7 +68,7 @@ def _plain(network: Network) -> dict[str, Tensor]:
     embed = network.patch_embed
     if isinstance(embed, SpectralPatchEmbed):
         weights = {n: t for n, t in weights.items() if not n.startswith("patch_embed.")}
-        made = embed.weights(embed.wavelengths_nm) / len(embed.bands)
+        made = embed.weights() / len(embed.bands)
         weights |= {"patch_embed.proj.weight": made, "patch_embed.proj.bias": embed.bias}
     if network.pos_embed is None:
         width = network.norm.weight.shape[0]

@@ -91,6 +91,12 @@ class TrainJob:
                 f"data.labels has no effect on task.kind={kind_of(type(self.task))}, which reads no"
                 " labels; leave it out"
             )
+        if self.data.also and "bands" in self.model.asks and self.parallel.pipeline > 1:
+            raise ConfigError(
+                f"parallel.pipeline={self.parallel.pipeline}: a pipeline takes microbatches of "
+                "one shape, and stores of several sensors (data.also, model.embed=wavelengths) may "
+                "differ in it; set pipeline=1, and shard or replicate in its place"
+            )
         try:
             self.schedule.check(self.train.samples)
         except ConfigError as error:

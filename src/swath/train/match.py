@@ -161,7 +161,8 @@ def _renamed(
 
 def _first_layer(wanted: Mapping[str, tuple[int, ...]], bands: int) -> str | None:
     """Return the weight that reads the bands: the first of a convolution over images of so many."""
-    return next((n for n, s in wanted.items() if len(s) == 4 and s[1] == bands), None)
+    convolutions = ((n, s) for n, s in wanted.items() if n.endswith(".weight") and len(s) == 4)
+    return next((n for n, s in convolutions if s[1] == bands), None)
 
 
 def _without_ones(tensor: Given, dims: int) -> Given:

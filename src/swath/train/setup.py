@@ -209,7 +209,9 @@ def describe(job: TrainJob, data: Data) -> About:
     if not len(train_part.indices):
         raise ConfigError(f"{job.data.store}: no sample is in the training part of the split")
     counts = train_part.counts if label.has_classes and data.labelled else None
-    inputs = inputs_of(job, data.bands, data.grid)
+    inputs = inputs_of(job, data.bands, data.grid, data.known.gsd_m)
+    for other in data.also:
+        inputs_of(job, other.bands, other.grid)
     return About(
         model=job.model,
         inputs=inputs,
@@ -225,7 +227,9 @@ def describe(job: TrainJob, data: Data) -> About:
     )
 
 
-def inputs_of(job: TrainJob, bands: tuple[Band, ...], grid: tuple[int, int]) -> Inputs:
+def inputs_of(
+    job: TrainJob, bands: tuple[Band, ...], grid: tuple[int, int], gsd_m: float | None = None
+) -> Inputs:
     """Return what a network of ``job`` is handed of samples of (height, width) ``grid``."""
     if job.task.wants is not None:
         size = Viewer(job.task.wants, job.augment).size(*grid)
@@ -235,7 +239,7 @@ def inputs_of(job: TrainJob, bands: tuple[Band, ...], grid: tuple[int, int]) -> 
         raise ConfigError(
             f"samples are {height} x {width} pixels, networks train on squares; set augment.crop"
         )
-    return Inputs(bands=bands, size=height)
+    return Inputs(bands=bands, size=height, gsd_m=gsd_m)
 
 
 def network(job: TrainJob, about: About) -> nn.Module:
