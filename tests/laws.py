@@ -31,6 +31,7 @@ from swath.data.sensor import Band
 from swath.data.views import Viewer
 from swath.models import Inputs
 from swath.models.mae import MAE
+from swath.nn.settle import Update, settle
 from swath.optimizers.adamw import AdamW
 from swath.parallel.replica import Replica
 from swath.parallel.world import World
@@ -40,6 +41,7 @@ from swath.train.state import TrainState
 BANDS, SIZE, CLASSES = 3, 6, ("water", "forest", "town")
 INPUTS = Inputs(bands=tuple(Band(name=f"B{i}") for i in range(BANDS)), size=SIZE)
 BATCH, UPDATES = 12, 4  # samples in an update, updates in a run
+SMALL: dict[str, dict] = {"dino": {"width": 4, "prototypes": 8}}  # the rest are small as they are
 EXACT = {"rtol": 0.0, "atol": 1e-10}  # float64; a wrong rule is off by 1e-3 and more
 
 
@@ -57,12 +59,15 @@ class Case:
         return self.task.bind(self.label, np.array([30.0, 20.0, 10.0]), INPUTS)
 
     def model(self, dropout: float) -> nn.Module:
-        """Return a small network in float64, the same at every call."""
+        """Return what is trained of a small network in float64, the same at every call."""
+        return self.task.fitted(self.network(dropout), BATCH * UPDATES).double()
+
+    def network(self, dropout: float) -> nn.Module:
         torch.manual_seed(0)
         outputs = self.objective().outputs
         if outputs.masked:
             filling = MAE(patch=2, width=8, depth=1, heads=2, decoder_depth=1, decoder_heads=2)
-            return filling.build(INPUTS, outputs).double()
+            return filling.build(INPUTS, outputs)
         layers: list[nn.Module] = [
             nn.Conv2d(BANDS, 8, 3, padding=1),
             nn.Tanh(),
@@ -71,7 +76,7 @@ class Case:
         ]
         if not outputs.dense:
             layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        return nn.Sequential(*layers).double()
+        return nn.Sequential(*layers)
 
     def batch(self, positions: range) -> Batch:
         """Return the microbatch of the samples at ``positions``, keyed by them alone."""
@@ -82,20 +87,23 @@ class Case:
         valid = torch.ones(len(at), SIZE, SIZE, dtype=torch.bool)
         if self.label.kind == "none":
             valid = target.bool()
-        views, wanted = (), self.task.wants
-        if wanted is not None:
-            there = valid[:, None].expand_as(image)
-            viewer = Viewer(wanted, Augment(gain=0.3))
-            views, _ = viewer(image * there, there, np.array(positions), 7)
+        image = image * valid[:, None]
+        views: tuple[Tensor, ...] = ()
+        seen: tuple[Tensor, ...] = ()
+        if self.task.wants is not None:
+            observed = valid[:, None].expand(-1, BANDS, -1, -1)
+            viewer = Viewer(self.task.wants, Augment(gain=0.3))
+            views, seen = viewer(image, observed, np.array(positions), 7)
         return Batch(
-            views=views,
-            image=image * valid[:, None],
+            image=image,
             valid=valid,
             target=None if self.label.kind == "none" else target,
             positions=at,
             indices=at,
             seed=1000 + positions[0],
             keys=torch.from_numpy(draw.keys(7, np.array(positions), "task")),
+            views=views,
+            seen=tuple(each.all(1) for each in seen),
         )
 
 
@@ -126,7 +134,7 @@ def cases() -> list[Case]:
     """Return every task of the collection with every kind of label that it accepts."""
     found = []
     for kind in kinds(Task):
-        accepted, task = 0, find(Task, kind)()
+        accepted, task = 0, find(Task, kind)(**SMALL.get(kind, {}))
         every = ("class", "flags", "mask", "value", "raster")
         for label_kind in ("none",) if task.labels is None else every:
             case = Case(task, Label(kind=label_kind, classes=CLASSES))
@@ -186,6 +194,7 @@ def learned(
         mine = [case.batch(atom) for atom in atoms[world.rank :: world.ranks]]
         rule(state.model, world, mine, objective)
         state.optimizer.step()
+        settle(state.model, world.sum, Update(BATCH, first + BATCH))
         state.progress.update += 1
         if update + 1 == stop:
             tensors, numbers = copy.deepcopy(state.tensors()), json.dumps(state.numbers())
@@ -273,7 +282,7 @@ def loss_and_score_agree(case: Case) -> None:
 @torch.no_grad()
 def prediction_is_of_the_outputs_shape(case: Case) -> None:
     """Also for sizes that were not trained on: maps use larger windows."""
-    objective, model = case.objective(), case.model(0.0).eval()
+    objective, model = case.objective(), case.network(0.0).double().eval()
     for size in (SIZE, 2 * SIZE + 1):
         found = objective.predict(model, torch.randn(2, BANDS, size, size).double())
         grid = (size, size) if objective.outputs.dense else ()

@@ -40,6 +40,7 @@ from swath.parallel.world import World
 from swath.tasks import Objective, Task
 from swath.tasks.classify import Classify
 from swath.tasks.contrast import Contrast
+from swath.tasks.dino import Dino
 from swath.tasks.pretrain import Pretrain
 from swath.tasks.segment import Segment
 from swath.train.ema import Average
@@ -76,7 +77,8 @@ class Subject:
 
     def network(self, dtype: torch.dtype) -> nn.Module:
         torch.manual_seed(1)
-        return self.model.build(self.inputs, self.objective().outputs).to(dtype)
+        network = self.model.build(self.inputs, self.objective().outputs)
+        return self.task.fitted(network, BATCH.samples * UPDATES).to(dtype)
 
     def batch(self, first: int, counts: bool = True) -> Batch:
         """Return the microbatch whose first sample is at position ``first``."""
@@ -94,14 +96,14 @@ class Subject:
             target[::3] = -1
         at = torch.arange(first, first + BATCH.micro)
         valid = torch.ones(BATCH.micro, self.size, self.size, dtype=torch.bool)
+        views: tuple[Tensor, ...] = ()
+        seen: tuple[Tensor, ...] = ()
+        if self.task.wants is not None:
+            observed = torch.ones_like(image, dtype=torch.bool)
+            views, seen = Viewer(self.task.wants, Augment())(image, observed, at.numpy(), 5)
         if self.model.masked:  # what was not observed is what has no label
             valid, image = target != IGNORE, image * (target != IGNORE)[:, None]
-        views = ()
-        if self.task.wants is not None:
-            seen = valid[:, None].expand_as(image)
-            views, _ = Viewer(self.task.wants, Augment())(image, seen, at.numpy(), 5)
         return Batch(
-            views=views,
             image=image,
             valid=valid,
             target=target,
@@ -110,6 +112,8 @@ class Subject:
             seed=1000 + first,
             counts=counts,
             keys=torch.from_numpy(draw.keys(5, at.numpy(), "task")),
+            views=views,
+            seen=tuple(each.all(1) for each in seen),
         )
 
     def sensed(self, first: int, draws: list[np.random.Generator], counts: bool) -> Batch:
@@ -188,6 +192,10 @@ SUBJECTS = {
         MAE(**FILLING, embed="wavelengths", positions="metres", time=True, place=True),
         Pretrain(), 32, dense=True, sensors=True,
     ),
+    "dino": Subject(  # large views of 16 tokens, small ones of 4
+        ViT(patch=4, width=32, depth=2, heads=4, pool="mean", drop_path=0.2),
+        Dino(hidden=(16,), width=8, prototypes=12, memory=48, freeze=24), 16, dense=False,
+    ),
     "resnet": Subject(ResNet(depth=18, width=16, dropout=0.1), Classify(), 64, dense=False),
     "unet": Subject(UNet(width=8, depth=2, dropout=0.2), Segment(), 16, dense=True),
     "unet-resnet": Subject(NarrowUNet(), Segment(), 64, dense=True),
@@ -230,6 +238,13 @@ LAYOUTS = [
     Layout(2, ALL, {"shard": 2}),
     Layout(2, ("mae", "mae-token", "mae-cross", "contrast"), {"shard": 2}),
     Layout(3, ("vit",), {"shard": 3}),
+    Layout(3, ("dino",)),
+    Layout(2, ("dino",), {"shard": 2}),
+    Layout(3, ("dino",), {"shard": 3, "reshard": False, "recompute": "full"}),
+    Layout(2, ("dino",), {"tensor": 2}),
+    Layout(4, ("dino",), {"tensor": 2, "shard": 2, "wrap": "matrix"}),
+    Layout(2, ("dino",), {"tensor": 2, "sequence": True}),
+    Layout(2, ("dino",), {"context": 2}),
     Layout(4, ("vit", "resnet"), {"shard": 4}),
     Layout(4, ("vit", "resnet", "unet"), {"replicate": 2, "shard": 2}),
     Layout(2, ("vit",), {"shard": 2, "reshard": False}),

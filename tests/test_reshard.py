@@ -81,7 +81,7 @@ class Run:
         if seed != 1:  # other weights, which a checkpoint has to replace
             torch.manual_seed(seed)
             with torch.no_grad():
-                for tensor in [*model.parameters(), *model.buffers()]:
+                for tensor in model.state_dict().values():
                     tensor.copy_(torch.rand_like(tensor) if tensor.is_floating_point() else tensor)
         self.replica = Replica(spread(model, self.mesh, parallel), self.mesh, bucket=100_000)
         model = self.replica.model
@@ -187,6 +187,20 @@ def test_any_layout_becomes_one_file_that_any_reader_opens(saved, layout, tmp_pa
     assert run.state.average is not None and found.keys() == run.state.model.state_dict().keys()
     for name, value in run.state.average.tensors.items():
         torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-9)
+
+
+def test_a_teacher_goes_on_in_any_layout(ranks, tmp_path):
+    """Its weights, its centre, and how far it is; saved in three layouts."""
+    folders = [tmp_path / layout for layout in ("one", "shard-2", "shard-2-tensor-2")]
+    for folder in folders:
+        number, degrees = LAYOUTS[folder.name]
+        ranks(number, begin, Parallel(**degrees), folder, "dino")
+    for layout in ("one", "replicate-2-shard-2", "tensor-2"):
+        number, degrees = LAYOUTS[layout]
+        for outcomes in ranks(number, go_on, Parallel(**degrees), folders, "dino"):
+            for outcome in outcomes:
+                compare(outcome, unbroken("dino"))
+    assert unbroken("dino")["model"]["centre.value"].any()
 
 
 def test_another_place_in_the_data_is_another_curve(saved):

@@ -155,7 +155,10 @@ def after_training(run: Run, figures: dict[str, Any]) -> str:
     if told and Store.open(run.data.store).contents.label.per_pixel:
         told += f"  ({BY_CHIP})"
     verbs = ["predict"] if run.predict.scene or _built_from(run) else []
-    verbs += ["evaluate", *(["baseline"] if run.baselines else []), "report"]
+    score = "evaluate"
+    if run.task is not None and run.task.taught:  # its teacher is all that there is
+        score = "embed" if Store.open(run.data.store).contents.label.kind == "none" else "probe"
+    verbs += [score, *(["baseline"] if run.baselines else []), "report"]
     chosen = f"{run.place / WEIGHTS}: the model after update {figures['update']}"
     after = ", ".join(f"swath {verb} {run.place}" for verb in verbs)
     return f"{chosen}{'  ' if told else ''}{told}\nnext: {after}"

@@ -8,7 +8,7 @@ from swath.config import ConfigError
 from swath.nn.norm import BatchNorm2d, group_norm
 from swath.nn.settle import Update, forget, settle
 
-UPDATE = Update(samples=4, seen=4, total=8)
+UPDATE = Update(samples=4, seen=4)
 
 
 def alone(tensor: torch.Tensor) -> torch.Tensor:

@@ -186,7 +186,7 @@ def gradient(
         mine.insert(1, subject.batch(100, counts=False))
     loss, weight = replica.gradients(mine, subject.objective().loss)
     norm = replica.norm()
-    replica.settle(Update(samples=4, seen=4, total=4))
+    replica.settle(Update(samples=4, seen=4))
     buffers = {name: b.clone() for name, b in model.named_buffers()}
     grads = {name: _whole(p.grad) for name, p in model.named_parameters() if p.requires_grad}
     return {"sums": torch.stack([loss, weight]), "norm": norm, "tensors": {**buffers, **grads}}

@@ -14,6 +14,7 @@ from swath.tasks import Task
 from swath.tasks._figures import FIGURES, larger_is_better
 from swath.tasks._tally import Confusion, Flags, Moments
 from swath.tasks.contrast import Pairs
+from swath.tasks.dino import Distinct
 from swath.tasks.pretrain import Filled
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs/howto/scores.md"
@@ -31,6 +32,16 @@ TALLIES = (
         ("a", "b"),
     ),
     Pairs({"index": np.arange(2), "alike": np.arange(2), "views": np.ones((2, 2, 1))}, 0.2),
+    Distinct.of(
+        {
+            "count": np.array(1.0),
+            "shares": np.ones(2) / 2,
+            "entropy": np.array(0.5),
+            "vectors": np.ones(1),
+        },
+        1.0,
+        1.0,
+    ),
 )
 INPUTS = Inputs(bands=(Band(name="a"), Band(name="b")), size=8)
 

@@ -231,7 +231,7 @@ def test_class_weights_at_one_weigh_every_class_alike():
         ),
         (
             lambda: Regress().bind(Label(kind="none"), None),
-            "kind none: to learn without labels, use task.kind=pretrain",
+            "kind none: to learn without labels, use task.kind=",
         ),
         (
             lambda: Segment().bind(Label(kind="mask", classes=("only",)), None),

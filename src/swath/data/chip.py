@@ -151,6 +151,13 @@ class Known:
     when: Tensor | None = None
     """(b, 2) float64: year, and day of the year, 1 to 366, with its fraction; NaN: unknown."""
 
+    def repeated(self, times: int) -> Known:
+        """Return what is known of images of the samples ``times`` over, one after the other."""
+        where, when = (
+            None if each is None else each.repeat(times, 1) for each in (self.where, self.when)
+        )
+        return dataclasses.replace(self, where=where, when=when)
+
 
 ASKS = ("bands", "gsd_m", "where", "when")
 """What a network may ask for: the fields of Known."""
@@ -230,11 +237,4 @@ class Batch:
         """
         if not getattr(model, "asks", ()):
             return {}
-        known = self.known
-        if times > 1:
-            where, when = (
-                None if each is None else each.repeat(times, 1)
-                for each in (known.where, known.when)
-            )
-            known = dataclasses.replace(known, where=where, when=when)
-        return {"known": known}
+        return {"known": self.known.repeated(times)}

@@ -25,8 +25,6 @@ class Update:
     """Of the update, over all ranks."""
     seen: int
     """By the whole run so far, these included."""
-    total: int
-    """Of the run to its end."""
 
 
 class Settled(nn.Module):

@@ -86,8 +86,8 @@ def check_mappable(label: Label, outputs: Outputs) -> None:
     if outputs.hidden:
         raise ConfigError(
             "the model was trained to compare views of samples, and there is nothing to map from "
-            "that: swath evaluate tells how well it does; what it has learned is of use to a model "
-            "that learns labels, and to swath probe and swath similar"
+            "that; what it has learned is of use to a model that learns labels, and to swath probe,"
+            " swath embed and swath similar"
         )
     if label.kind == "none":
         raise ConfigError("the model learned from no labels, so there is nothing to map")

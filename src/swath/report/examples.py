@@ -27,7 +27,7 @@ def examples(
 
     precision: as in train.precision; that of the run, so that answers are those that are scored.
 
-    None if there is no test part, or the store has no labels.
+    None if there is no test part, or the store has no labels, or the model learned none.
     """
     import torch
 
@@ -36,7 +36,7 @@ def examples(
     label = data.store.contents.label
     selection = data.select("test")
     chosen = _chosen(selection, label)
-    if not len(chosen) or label.kind == "none":
+    if not len(chosen) or label.kind == "none" or model.about.task.labels is None:
         return None
     loader = data.loader("test", micro=1)
     images = _pictures(data, chosen)

@@ -11,8 +11,9 @@ checkpoint, and ``bind``. Its scores are a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -77,6 +78,10 @@ class Task(Choice):
     store."""
     asks: ClassVar[frozenset[str]] = frozenset()
     """What it heeds of ``Batch.known``, beside what the model asks for."""
+    inside: ClassVar[str] = ""
+    """What names of the network's tensors begin with in what is trained (:meth:`fitted`)."""
+    taught: ClassVar[bool] = False
+    """Whether the network learns from a teacher that follows it, and that is what is exported."""
 
     @property
     def wants(self) -> Views | None:
@@ -93,6 +98,18 @@ class Task(Choice):
             not know.
         """
         raise TypeError(f"{type(self).__name__} has no bind()")
+
+    def fitted(self, network: nn.Module, samples: int) -> nn.Module:
+        """Return what is trained: ``network``, as it was built, or a module that has it inside.
+
+        samples: of the whole run.
+        """
+        return network
+
+    def merged(self, weights: Mapping[str, Any]) -> dict[str, Any]:
+        """Return of ``weights``, which are those of what was trained, the network's own, by its
+        names."""
+        return dict(weights)
 
 
 def check_label(task: Task, label_kind: str) -> None:

@@ -56,6 +56,9 @@ FIGURES = {
     "top1": Figure("Other view found first", "share"),
     "alignment": Figure("Alignment", best="smallest"),
     "uniformity": Figure("Uniformity", best="smallest"),
+    "groups": Figure("Kinds of view told apart"),
+    "prototypes": Figure("Prototypes in use", best="unknown"),
+    "spread": Figure("Spread of vectors", best="unknown"),
     "loss": Figure("Loss", best="smallest"),
 }
 """By name, in the order of tables."""

@@ -36,6 +36,10 @@ class Tally:
         """Return the figures, by their usual short names (oa, balanced, kappa, miou, rmse, ...)."""
         raise TypeError(f"{type(self).__name__} has no finish()")
 
+    def doubts(self) -> list[str]:
+        """Return warnings about what the figures show, in words."""
+        return []
+
     def _loss(self) -> dict[str, float]:
         """Return the mean loss, where a loss was summed: a forest has none."""
         weight = self.sums["weight"]

@@ -27,11 +27,12 @@ def heads(model: Model, inputs: Inputs, outputs: Outputs) -> set[str]:
 
 
 def build(job: TrainJob, inputs: Inputs, outputs: Outputs) -> nn.Module:
-    """Return the network of ``job``, ready to learn; ConfigError if it cannot learn so."""
+    """Return the network of ``job``, ready to learn, in all that its task puts around it;
+    ConfigError if it cannot learn so."""
     network = job.model.build(inputs, outputs)
     if job.adapt is not None:
         job.adapt.fit(network, heads(job.model, inputs, outputs))
-    return network
+    return job.task.fitted(network, job.train.samples)
 
 
 def optimizer(
@@ -61,4 +62,5 @@ def factors(job: TrainJob, inputs: Inputs, outputs: Outputs) -> dict[str, float]
     """Return what the rates of parameters are multiplied by, by name, where not 1."""
     if job.adapt is None:
         return {}
-    return job.adapt.factors(hollow(lambda: job.model.build(inputs, outputs)))
+    found = job.adapt.factors(hollow(lambda: job.model.build(inputs, outputs)))
+    return {f"{job.task.inside}{name}": factor for name, factor in found.items()}

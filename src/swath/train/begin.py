@@ -11,6 +11,7 @@ import logging
 import torch
 from torch import Tensor, nn
 
+from swath.nn.teacher import Teacher
 from swath.parallel.fill import hand_out, hollow, shapes
 from swath.parallel.world import World
 from swath.train.adapted import heads
@@ -23,8 +24,9 @@ log = logging.getLogger(__name__)
 
 
 def begin(init: Init, about: About, model: nn.Module, world: World) -> None:
-    """Put the weights of ``init`` into ``model``, the network of ``about`` as the ranks of
-    ``world`` hold it together; all call it. Says what was taken, adapted, left out and new.
+    """Put the weights of ``init`` into ``model``, what is trained of the network of ``about`` as
+    the ranks of ``world`` hold it together; all call it. Says what was taken, adapted, left out and
+    new. A teacher begins as its student.
 
     ConfigError, on all ranks and with ``model`` as it was, if the weights do not fit.
     """
@@ -32,12 +34,20 @@ def begin(init: Init, about: About, model: nn.Module, world: World) -> None:
     world.first_does(lambda: vars(found).update(vars(matched(init, about))))
     tensors = shapes(hollow(lambda: about.model.build(about.inputs, about.outputs)))
     flags = world.any_of([name in found.values for name, _, _ in tensors])
-    chosen = [tensor for tensor, flag in zip(tensors, flags, strict=True) if flag]
+    inside = about.task.inside
+    chosen = [
+        (f"{inside}{name}", shape, dtype)
+        for (name, shape, dtype), flag in zip(tensors, flags, strict=True)
+        if flag
+    ]
 
     def value(name: str) -> Tensor:
-        return found.values[name]()
+        return found.values[name.removeprefix(inside)]()
 
     hand_out(model, chosen, value, world)
+    for module in model.modules():
+        if isinstance(module, Teacher):
+            module.begin()
     if world.first:
         log.info("begun with the weights of %s", init.from_)
         for line in found.table():

@@ -38,7 +38,8 @@ class Cost:
     flops: int | None = None
     """FLOPs of one sample, forward and backward."""
     tokens: int | None = None
-    """Tokens of one sample that enter the first block; None too for models without."""
+    """Tokens of one sample, all of its views, that enter the first block; None too for models
+    without."""
     peak: float | None = None
     """FLOP/s of one rank."""
     peak_from: str = ""
@@ -76,8 +77,8 @@ def work(
     """Return FLOPs (forward and backward) and tokens of one sample; None if they defy counting.
 
     The network is built and run on torch's meta device: shapes without values. One that training
-    gives more than an image says by ``usual`` what else. Counted are matrix
-    products, convolutions and attention, which is all but a hundredth.
+    gives more than an image says by ``usual`` what else. Counted are matrix products, convolutions
+    and attention, which is all but a hundredth; of a teacher the forward pass alone.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -89,15 +90,19 @@ def work(
                 torch.empty(1, len(inputs.bands), side, side) for side in sides or [inputs.size]
             ]
         for layers in trunks(network)[:1]:
-            layers[0].register_forward_pre_hook(lambda _, args: tokens.append(args[0].shape[1]))
+            layers[0].register_forward_pre_hook(
+                lambda _, args: tokens.append(args[0].shape[0] * args[0].shape[1])
+            )
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            for image in images:
-                network(*getattr(network, "usual", lambda *image: image)(image))
+            for given in [images] if getattr(network, "compares", False) else zip(images):
+                network(*getattr(network, "usual", lambda *image: image)(*given))
     except Exception as error:  # of a network that is not ours anything can come
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         log.info("the record has no mfu: this network cannot be run without values (%s)", reason)
         return None
-    return passes * counter.get_total_flops(), sum(tokens) or None
+    whole, teacher = counter.get_total_flops(), f"{type(network).__name__}.teacher"
+    still = sum(counter.get_flop_counts().get(teacher, {}).values())
+    return passes * (whole - still) + still, sum(tokens) or None
 
 
 def peak(device: torch.device, precision: str, machine: str | None) -> tuple[float, str]:

@@ -14,6 +14,7 @@ import numpy as np
 from swath.config import ConfigError
 from swath.data.bands import find_bands, image_grid
 from swath.data.chip import Contents
+from swath.nn.teacher import Teacher
 from swath.parallel.dry import places
 from swath.parallel.fill import hollow
 from swath.parallel.settings import Degrees
@@ -30,7 +31,7 @@ class Layout:
     ranks: int
     degrees: Degrees
     parameters: int
-    """Numbers in the whole model."""
+    """Numbers in the whole model, without those of a teacher."""
     precision: str
     device: str
     """gpu or cpu: how the optimiser goes about."""
@@ -79,11 +80,16 @@ def lay_out(job: TrainJob, contents: Contents, ranks: int, *, most: int | None =
     subject = Rehearsal(job, inputs, objective, contents.label, degrees)
     with arithmetic(job.train.precision, job.compute):
         shares = [subject.share(rank, sizes[1], most) for rank in places(degrees)]
-        whole = sum(p.numel() for p in hollow(subject.build).parameters())
+        network = hollow(subject.build)
+        teachers = (m for m in network.modules() if isinstance(m, Teacher))
+        whole, still = (
+            sum(p.numel() for module in some for p in module.parameters())
+            for some in ([network], teachers)
+        )
     return Layout(
         ranks=ranks,
         degrees=degrees,
-        parameters=whole,
+        parameters=whole - still,
         precision=job.train.precision,
         device=subject.device,
         inputs=(len(inputs.bands), inputs.size, inputs.size),

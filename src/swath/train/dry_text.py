@@ -107,10 +107,12 @@ def advice(layout: Layout, room: int) -> list[str]:
     memory, degrees = layout.largest.memory, layout.degrees
     share, many = degrees.shard, layout.microbatches[1]
     state = memory.parameters + memory.gradients + memory.optimiser + memory.average
+    state += memory.teacher
     found: list[tuple[int, str]] = []
     wide = "; parallel.tensor or pipeline, where the model can be cut, share them as well"
     more = f"parallel.shard={2 * share} or more would share"
     what = "parameters, gradients and optimiser" + (", average" if memory.average else "")
+    what += ", teacher" if memory.teacher else ""
     found.append((state, f"{what} take {units.bytes_(state)}: {more} them{wide}"))
     if share > 1 and many > 1 and memory.gradients > memory.parameters:
         found.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -14,6 +15,8 @@ from swath.parallel.replica import Replica
 from swath.parallel.world import World
 from swath.tasks import Objective, Tally
 
+log = logging.getLogger(__name__)
+
 
 @torch.no_grad()
 def evaluate(
@@ -22,7 +25,8 @@ def evaluate(
     batches: Iterable[Batch],
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
-    """Return the objective's figures over the ``batches`` of all ranks, equal on each.
+    """Return the objective's figures over the ``batches`` of all ranks, equal on each; warns of
+    what is doubtful in them.
 
     stop: asked before each microbatch; if it says yes on any rank, the evaluation is given up on
     all of them and None comes back.
@@ -39,9 +43,11 @@ def evaluate(
                 tally = tally + found
     if replica.world.any(stopped):
         return None
-    return over_ranks(
-        tally if replica.mesh.speaks else objective.empty(), replica.mesh.totals
-    ).finish()
+    whole = over_ranks(tally if replica.mesh.speaks else objective.empty(), replica.mesh.totals)
+    if replica.world.first:
+        for doubt in whole.doubts():
+            log.warning("%s", doubt)
+    return whole.finish()
 
 
 def over_ranks(tally: Tally, world: World) -> Tally:

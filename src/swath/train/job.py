@@ -97,6 +97,12 @@ class TrainJob:
                 "one shape, and stores of several sensors (data.also, model.embed=wavelengths) may "
                 "differ in it; set pipeline=1, and shard or replicate in its place"
             )
+        if self.task.taught and self.train.ema is not None:
+            raise ConfigError(
+                f"train.ema={self.train.ema} has no effect with task.kind="
+                f"{kind_of(type(self.task))}: its teacher is such an average already, and is what"
+                " is exported; leave ema out, and set task.memory"
+            )
         try:
             self.schedule.check(self.train.samples)
         except ConfigError as error:

@@ -24,6 +24,7 @@ from swath.config import ConfigError
 from swath.data.chip import Batch, Label
 from swath.models import Inputs
 from swath.nn.settle import Update
+from swath.nn.teacher import Teacher
 from swath.parallel.apply import spread
 from swath.parallel.count import counted
 from swath.parallel.couples import Couples
@@ -41,6 +42,7 @@ from swath.train.job import TrainJob
 from swath.train.precision import AUTOCAST, DTYPES
 
 PARAMETERS, GRADIENTS, OPTIMISER, AVERAGE = "parameters", "gradients", "optimiser", "average"
+TEACHER = "teacher"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,8 @@ class Memory:
     optimiser: int = 0
     average: int = 0
     """The moving average of the weights."""
+    teacher: int = 0
+    """Weights of a teacher, which follow those that learn."""
     gathered: int = 0
     """Parameters of other ranks while a unit is computed with."""
     activations: int = 0
@@ -167,9 +171,11 @@ class Rehearsal:
                 replica.call(lambda _, batch: pipeline.know(loss_of, batch, known), first)
                 del first
             live.name(PARAMETERS, [*model.parameters(), *model.buffers()])
+            teachers = [module for module in model.modules() if isinstance(module, Teacher)]
+            live.name(TEACHER, [t for one in teachers for t in one.state_dict().values()])
             live.name(OPTIMISER, _states(learner))
             live.name(AVERAGE, [] if average is None else average.tensors.values())
-            update = Update(job.batch.samples, job.batch.samples, job.train.samples)
+            update = Update(job.batch.samples, job.batch.samples)
             for number in numbers:
                 live.begin()
                 with counted() as volume:
@@ -282,7 +288,7 @@ def _states(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 def _memory(peaks: list[dict[str, int]], numbers: list[int], wanted: int, grows: bool) -> Memory:
     """grows: by as much for each microbatch, as buffers of a pipeline do, or samples kept
     for a second pass."""
-    names = (PARAMETERS, GRADIENTS, OPTIMISER, AVERAGE, GATHERED, OTHER)
+    names = (PARAMETERS, GRADIENTS, OPTIMISER, AVERAGE, TEACHER, GATHERED, OTHER)
     values = {name: [peak.get(name, 0) for peak in peaks] for name in names}
     if not grows:
         return Memory(**{name: each[-1] for name, each in values.items()})

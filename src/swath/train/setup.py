@@ -308,7 +308,7 @@ def _cost(about: About, job: TrainJob, world: World) -> Cost:
         return Cost()
     wants, size = job.task.wants, about.inputs.size
     return cost(
-        lambda: about.model.build(about.inputs, about.outputs),
+        lambda: job.task.fitted(about.model.build(about.inputs, about.outputs), job.train.samples),
         about.inputs,
         world.device,
         job.train.precision,
@@ -400,12 +400,13 @@ def export_model(
 ) -> pathlib.Path:
     """Write the model of the checkpoint after ``update`` to the run folder; return its weights.
 
-    What ``adapt`` put beside the network in order to learn is merged into it.
+    What ``adapt`` put beside the network in order to learn is merged into it; what the task put
+    around it is left out.
 
     lost: the update whose weights it stands in for, if those were lost.
     """
     samples = checkpoints.numbers(update)["samples"]
     reached = dataclasses.replace(about, samples=samples, update=update, lost=lost)
-    weights = weights_of(checkpoints.path(update))
+    weights = about.task.merged(weights_of(checkpoints.path(update)))
     save_model(folder, weights if adapt is None else adapt.merged(weights), reached)
     return folder / WEIGHTS

@@ -59,7 +59,7 @@ def train_step(
         for group in state.optimizer.param_groups:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * rate
         state.optimizer.step()
-        replica.settle(Update(samples, progress.samples, settings.samples))
+        replica.settle(Update(samples, progress.samples))
         if state.average is not None:
             state.average.update(state.model, samples)
     return figures
