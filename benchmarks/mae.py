@@ -3,7 +3,8 @@
     python benchmarks/mae.py --preset tiny --size 112 --patch 8 --micro 8 --rounds 5
 
 Times forward, loss, backward and optimiser step of one microbatch, all ways in turn in each round,
-so that a slow moment of the machine falls on all of them; prints medians and ratios as JSON. Both
+there and back, so that a slow moment of the machine falls on all of them; prints seconds of the
+processor and of the clock (medians), and the ratios within rounds (quartiles) as JSON. Both
 networks have the same shape, class token, precision and optimiser. See benchmarks/mae.md.
 """
 
@@ -105,6 +106,12 @@ def ways(settings: argparse.Namespace) -> dict[str, Callable[[], None]]:
     }
 
 
+def quartiles(took: list[float], ours: list[float]) -> list[float]:
+    """Return the quartiles of the ratios within rounds."""
+    ratios = [a / b for a, b in zip(took, ours, strict=True)]
+    return [round(q, 3) for q in statistics.quantiles(ratios, n=4)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="tiny")
@@ -115,20 +122,21 @@ def main() -> None:
     torch.manual_seed(0)
     updates = ways(settings)
     seconds: dict[str, list[float]] = {name: [] for name in updates}
+    busy: dict[str, list[float]] = {name: [] for name in updates}
     for round_ in range(settings.rounds + 1):
-        for name, update in updates.items():
-            began = time.perf_counter()
-            update()
+        for name in list(updates)[:: 1 if round_ % 2 else -1]:
+            began, worked = time.perf_counter(), time.process_time()
+            updates[name]()
             if round_:  # the first one warms up
+                busy[name].append(time.process_time() - worked)
                 seconds[name].append(time.perf_counter() - began)
-    ours = seconds["mae"]
     told = {
         name: {
             "seconds": round(statistics.median(took), 4),
+            "cpu_seconds": round(statistics.median(busy[name]), 4),
             "samples_per_second": round(settings.micro / statistics.median(took), 2),
-            "times_mae": round(
-                statistics.median(a / b for a, b in zip(took, ours, strict=True)), 3
-            ),
+            "times_mae": quartiles(took, seconds["mae"]),
+            "times_mae_cpu": quartiles(busy[name], busy["mae"]),
         }
         for name, took in seconds.items()
     }

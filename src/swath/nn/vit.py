@@ -129,7 +129,8 @@ class ViT(nn.Module):
         """Return the tokens before the first block."""
         x = self.patch_embed(pad_to_multiple(image, self.patch), known)
         grid = (x.shape[2], x.shape[3])
-        x = x.flatten(2).mT
+        # Laid out anew once, or every norm of every block would do so.
+        x = x.flatten(2).mT.contiguous()
         own = None
         if self.pos_embed is None:
             step = step_of(known, self.gsd_m)
