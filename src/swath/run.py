@@ -152,9 +152,10 @@ def after_training(run: Run, figures: dict[str, Any]) -> str:
     from swath.train.progress import scores
 
     told = "  ".join(f"{name} {value:.4f}" for name, value in scores(figures))
-    if told and Store.open(run.data.store).contents.label.per_pixel:
+    labelled = run.task is not None and run.task.labels is not None
+    if told and labelled and Store.open(run.data.store).contents.label.per_pixel:
         told += f"  ({BY_CHIP})"
-    verbs = ["predict"] if run.predict.scene or _built_from(run) else []
+    verbs = ["predict"] if labelled and (run.predict.scene or _built_from(run)) else []
     score = "evaluate"
     if run.task is not None and run.task.taught:  # its teacher is all that there is
         score = "embed" if Store.open(run.data.store).contents.label.kind == "none" else "probe"

@@ -6,6 +6,7 @@ import re
 import swath
 from swath.nn.projector import Projector
 from swath.report.viewed import viewed
+from swath.run import after_training
 from swath.train.export import load_model
 
 RECIPE = """\
@@ -36,7 +37,8 @@ def test_a_run_that_compares_views_from_store_to_report(tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     run = swath.load("recipe.yaml")
-    swath.train(run)
+    figures = swath.train(run)
+    assert "swath predict" not in after_training(run, figures)
     scores = swath.evaluate(run)["model"]
     assert {"loss", "top1", "alignment", "uniformity", "share_touching"} <= scores.keys()
     assert 0 < scores["loss"] < 4 and 0 <= scores["top1"] <= 1
