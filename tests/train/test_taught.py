@@ -113,6 +113,18 @@ def test_the_exported_model_is_the_teacher(unbroken):
     assert apart.abs().max() > 1e-6
 
 
+def test_it_does_not_collapse(store, tmp_path):
+    """Of three classes that it is told nothing of it tells some apart; collapsed it tells one."""
+    task = dataclasses.replace(DINO, hidden=(32,), prototypes=48)
+    brief = TrainSettings(samples=960, select="last")
+    changes = {"task": task, "batch": BatchSize(samples=24, micro=24), "train": brief}
+    figures = train(
+        job(store, tmp_path, **changes, model=ViT(width=24, depth=1, heads=2, patch=4)),
+        world=World.alone(),
+    )
+    assert figures["val/groups"] > 1.5 and figures["val/spread"] > 0.5
+
+
 def test_scoring_it_says_what_to_do_instead(store, unbroken):
     with pytest.raises(ConfigError, match=r"val/groups and others, are in its metrics.jsonl; swa"):
         score(job(store, unbroken), "test", world=World.alone())
