@@ -1,11 +1,11 @@
 """Memory of many channels: all tokens at once, group by group, and groups on tensor ranks.
 
     python benchmarks/channels.py --channels 200 500 1000 --tensor 1 2 4 8    # by the dry run
-    python benchmarks/channels.py --measure                                   # of real processes
+    python benchmarks/channels.py --measure --tensor 1 2                      # of real processes
 
 The first prints what one rank holds at the peak of an update, by the dry run, of a ViT of width
 1024, depth 12 and 16 heads in bf16 on 224 x 224 px, in patches of 16.
-The second lays a small network out and trains it too, in one process and in two with tensor=2, and
+The second lays a small network out and trains it too, in as many processes as ranks, and
 prints both figures, the bytes asked of the C library, and processor seconds of an update. See
 channels.md.
 """
@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swath.batch.size import BatchSize
-from swath.data.chip import Batch, Contents
+from swath.data.chip import Batch, Contents, Known
 from swath.data.loader import DataSettings
 from swath.datasets.synthetic import Synthetic
 from swath.models import Inputs
@@ -56,9 +56,9 @@ class PlainEmbed(nn.Module):
         self.cross_attn = CrossAttention(width, heads)
 
     def forward(
-        self, image: Float[Tensor, "b c h w"], wavelengths: None = None
+        self, image: Float[Tensor, "b c h w"], known: Known | None = None
     ) -> Float[Tensor, "b d gh gw"]:
-        check_bands(image, self.bands)
+        check_bands(image, self.bands, known)
         cut = image.unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))
         rows, cols = cut.shape[2], cut.shape[4]
         pixels = cut.permute(1, 0, 2, 4, 3, 5).flatten(4).flatten(1, 3)  # (c, n, q)
@@ -172,7 +172,7 @@ def measure(options: argparse.Namespace) -> None:
 
     ranks = Ranks()
     try:
-        for tensor in (1, 2):
+        for tensor in options.tensor:
             for way, model in ways(CHANNELS, SMALL).items():
                 subject = job(model, MICRO, Parallel(tensor=tensor), "fp32", "cpu")
                 told = lay_out(subject, contents(CHANNELS, SIDE), tensor).largest.memory.total
