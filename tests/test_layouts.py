@@ -189,7 +189,9 @@ SUBJECTS = {
         Pretrain(), 32, dense=True, bands=MANY,
     ),
     "mae-sensors": Subject(
-        MAE(**FILLING, embed="wavelengths", positions="metres", time=True, place=True),
+        MAE(
+            **FILLING, embed="wavelengths", positions="metres", time=True, place=True, mask="both"
+        ),
         Pretrain(), 32, dense=True, sensors=True,
     ),
     "dino": Subject(  # large views of 16 tokens, small ones of 4

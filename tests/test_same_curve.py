@@ -114,7 +114,7 @@ class Outcome:
 
 def outcome(folder: pathlib.Path) -> Outcome:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    curve = [{k: v for k, v in line.items() if k in CURVE or "val/" in k} for line in lines]
+    curve = [{k: v for k, v in line.items() if k in CURVE or k.startswith("val")} for line in lines]
     samples: dict[int, int] = {}
     for line in (folder / "seen").read_text().splitlines():
         position, index = map(int, line.split())
@@ -371,7 +371,7 @@ def test_several_sensors_spread_over_ranks_and_resumed(ranks, tmp_path):
     data = DataSettings(store=first, also=tuple(Also(store=one) for one in others))
     small = {"patch": 2, "width": 16, "depth": 1, "heads": 2, "decoder_depth": 1}
     told = {"embed": "wavelengths", "positions": "metres", "time": True, "place": True}
-    model = MAE(**small, **told, withheld=0.5)
+    model = MAE(**small, **told, withheld=0.5, mask="both")
 
     def sensed(folder: pathlib.Path) -> TrainJob:
         task, augment = WatchedFill(seen=str(folder / "seen")), Augment(flips=True)
@@ -379,6 +379,9 @@ def test_several_sensors_spread_over_ranks_and_resumed(ranks, tmp_path):
         return dataclasses.replace(whole, model=model)
 
     train(sensed(tmp_path / "alone"), world=World.alone())
+    alone = outcome(tmp_path / "alone")
+    scored = [line for line in alone.curve if "val/r2" in line]
+    assert len(scored) == 3 and scored[0].keys() >= {"val/r2/B08", "val@l8/loss", "val@s1/r2/VH"}
     assert ranks(3, stopped_after, sensed(tmp_path / "spread"), 5) == [exits.LEFT] * 3
     ranks(2, train, sensed(tmp_path / "spread"))
-    assert_same(outcome(tmp_path / "spread"), outcome(tmp_path / "alone"), 1e-9)
+    assert_same(outcome(tmp_path / "spread"), alone, 1e-9)

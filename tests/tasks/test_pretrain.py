@@ -14,10 +14,11 @@ from swath.data.draw_tensor import orders
 from swath.data.loader import DataSettings
 from swath.data.split import Split
 from swath.datasets.synthetic import Synthetic
-from swath.models import Outputs
+from swath.models import Inputs, Outputs
 from swath.models.mae import MAE
 from swath.models.unet import UNet
 from swath.models.vit import ViT
+from swath.nn.mae import joined, patches_of
 from swath.predict.layers import check_mappable
 from swath.tasks.pretrain import Pretrain, moments
 from tests import laws
@@ -89,6 +90,50 @@ def test_what_was_not_observed_is_no_target(normalise):
     assert task.score(model, other).finish() == task.score(model, batch).finish()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("decoder", ["full", "cross"])
+@pytest.mark.parametrize(("mask", "ratio"), [("spectral", 0.4), ("both", 0.7)])
+def test_hidden_bands_are_asked_for_and_nothing_else(decoder, mask, ratio):
+    """The loss against one written out, value by value, from the draws; what is hidden does not
+    reach the network, and what was shown or not observed is no target."""
+    settings = MAE(
+        patch=2, width=8, depth=1, heads=2, decoder_depth=1, decoder_heads=2, decoder=decoder,
+        mask=mask, band_ratio=ratio, predicted=1.0 if decoder == "cross" else None,
+    )  # fmt: skip
+    task = Pretrain(normalise=False).bind(CASE.label, None, laws.INPUTS)
+    model, batch = made(settings).double(), CASE.batch(range(6))
+    kept, (shown, asked) = task.kept(model, batch), task.drawn(model, batch)
+    patches = (laws.SIZE // 2) ** 2
+    assert kept.sum(1).tolist() == [2 if mask == "spectral" else 1] * 6  # of 3 bands
+    assert len(torch.unique(kept, dim=0)) > 1 and len(asked[0]) == (0 if mask == "spectral" else 7)
+    total, weight = task.loss(model, batch)
+    image = batch.image * kept[:, :, None, None]
+    found = model(image, shown, asked, both=True).unflatten(2, (4, 3))
+    cut = patches_of(batch.image, 2).unflatten(2, (4, 3))
+    seen = patches_of(batch.valid[:, None], 2)
+    squares, count = 0.0, 0
+    for b in range(6):
+        for place, number in enumerate([*shown[b].tolist(), *asked[b].tolist()]):
+            for pixel in range(4):
+                for band in range(3):
+                    known = place < shown.shape[1] and kept[b, band]
+                    if not known and seen[b, number, pixel]:
+                        squares += (found[b, place, pixel, band] - cut[b, number, pixel, band]) ** 2
+                        count += 1
+    assert shown.shape[1] + asked.shape[1] == patches
+    assert total.item() == pytest.approx(squares.item() / 3) and weight.item() * 3 == count
+    figures = task.score(model, batch).finish()
+    assert figures["loss"] == pytest.approx((total / weight).item())
+    # A value that is shown is no target, one that is hidden reaches no output.
+    hidden = torch.zeros(6, patches, dtype=torch.bool).scatter(1, asked, True)
+    pixels = joined(hidden[..., None].expand(-1, -1, 4), (3, 3), 1) | ~kept[:, :, None, None]
+    other = dataclasses.replace(batch, image=torch.where(pixels, batch.image + 9, batch.image))
+    again = model(other.image * kept[:, :, None, None], shown, asked, both=True)
+    assert torch.equal(again, found.flatten(2))
+    filled, _ = task.filled(model, batch)
+    assert torch.equal(filled[~pixels.expand_as(filled)], batch.image[~pixels.expand_as(filled)])
+
+
 def test_nothing_observed_gives_a_sum_of_0_with_a_graph():
     batch = CASE.batch(range(2))
     nothing = dataclasses.replace(batch, valid=torch.zeros_like(batch.valid))
@@ -115,6 +160,9 @@ def test_the_loss_of_knowing_nothing_is_the_spread_of_the_targets():
 
         def numbers(self, height, width):
             return 64, 16, 48
+
+        def bands_hidden(self, bands):
+            return 0
 
         def forward(self, image, shown, asked):
             return torch.zeros(*asked.shape, 3 * 16)
@@ -150,6 +198,14 @@ def made(model, outputs=None):
         ),
         (lambda: made(MAE(patch=6)), "one patch of samples of 6 px.*make it 1 or less"),
         (lambda: made(MAE(patch=8)), "one patch of samples of 6 px"),
+        (lambda: MAE(band_ratio=0.5), "band_ratio=0.5 has no effect with mask=spatial"),
+        (lambda: MAE(band_ratio=1.0, mask="both"), "band_ratio=1.0 must be above 0 and below 1"),
+        (
+            lambda: MAE(patch=2, mask="both").build(
+                Inputs(bands=laws.INPUTS.bands[:1], size=6), TASK.outputs
+            ),
+            "mask=both hides some bands and shows others, and the samples have one",
+        ),
         (lambda: MAE(mask_ratio=1.0), "mask_ratio=1.0 must be above 0 and below 1"),
         (lambda: MAE(predicted=0.5), "predicted=0.5 has no effect with decoder=full"),
         (lambda: MAE(predicted=1.5, decoder="cross"), "predicted=1.5 must be above 0"),

@@ -73,8 +73,8 @@ class DataSettings:
     also: tuple[Also, ...] = ()
     """Further stores that are trained on, with the same labels, if any are read, and the same bands
     and size of samples; with model.embed=wavelengths also with others. Each microbatch is of one
-    store, and normalised by that store's statistics; ``store`` alone is validated and scored
-    on."""
+    store, and normalised by that store's statistics; the validation part of ``store`` alone
+    chooses the best weights, and it alone is scored on."""
     weight: float = 1.0
     """The share of ``store`` in the microbatches, relative to the weights in ``also``."""
     stage: Stage | None = free(None)
@@ -123,6 +123,11 @@ class DataSettings:
                 "in metres; give its sensor a gsd_m, or set model.positions=waves"
             )
         return found
+
+    @property
+    def alone(self) -> DataSettings:
+        """These settings without further stores: for what only looks at ``store``."""
+        return dataclasses.replace(self, also=(), weight=1.0)
 
     def _other(self, one: Also, any_bands: bool) -> DataSettings:
         """Return what is read of a further store."""

@@ -25,6 +25,13 @@ class MAE(Transformer):
     """Share of the patches that is hidden, 0..1. How many are shown is rounded: to the nearest
     multiple of 16, else of 8, if that is off by an eighth at most (48 of 196, 16 of 64, 8 of 36),
     else to a whole number (6 of 25). Ranks that share tokens, and GPUs, like such numbers."""
+    mask: Literal["spatial", "spectral", "both"] = "spatial"
+    """spatial: whole patches are hidden. spectral: all patches are shown, without some of their
+    bands, others in each sample, which are asked for. both: the patches that are shown lack some
+    bands as well."""
+    band_ratio: float | None = None
+    """Only where bands are hidden: their share, above 0 and below 1; None: half. At least one is
+    hidden and one shown."""
     positions: Literal["learned", "waves", "metres"] = "waves"
     """waves: fixed sines and cosines, continued to images of another size. metres: waves that count
     places on the ground, in steps of 10 m a pixel, so that the network is told how large pixels
@@ -59,6 +66,13 @@ class MAE(Transformer):
                 raise ConfigError(
                     f"positions={self.positions} needs a {name} that 4 divides, not {each}"
                 )
+        if self.band_ratio is not None and self.mask == "spatial":
+            raise ConfigError(
+                f"band_ratio={self.band_ratio} has no effect with mask=spatial, which hides whole"
+                " patches; leave it out or set mask=both"
+            )
+        if self.band_ratio is not None and not 0 < self.band_ratio < 1:
+            raise ConfigError(f"band_ratio={self.band_ratio} must be above 0 and below 1")
         if not 0 < self.mask_ratio < 1:
             raise ConfigError(f"mask_ratio={self.mask_ratio} must be above 0 and below 1")
         if self.predicted is not None and self.decoder != "cross":
@@ -86,6 +100,11 @@ class MAE(Transformer):
                 f"patch={self.patch} makes one patch of samples of {inputs.size} px, and nothing "
                 f"could be hidden; make it {max(1, inputs.size // 4)} or less"
             )
+        if self.mask != "spatial" and len(inputs.bands) == 1:
+            raise ConfigError(
+                f"mask={self.mask} hides some bands and shows others, and the samples have one;"
+                " set mask=spatial"
+            )
         share = 1.0 if self.decoder == "full" else self.predicted or 1 / 3
         width, depth, heads = self.shape
         decoder_width, decoder_depth, decoder_heads = self.decoder_shape
@@ -103,7 +122,8 @@ class MAE(Transformer):
             mlp=self.mlp,
             class_token=self.class_token,
             positions="learned" if self.positions == "learned" else "waves",
-            mask_ratio=self.mask_ratio,
+            mask_ratio=0.0 if self.mask == "spectral" else self.mask_ratio,
+            band_ratio=0.0 if self.mask == "spatial" else self.band_ratio or 0.5,
             decoder=self.decoder,
             decoder_width=decoder_width,
             decoder_depth=decoder_depth,

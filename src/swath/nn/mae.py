@@ -46,10 +46,11 @@ class MaskedAutoencoder(nn.Module):
 
     size: height and width in pixels of a training sample; fixes the grid of learned positions.
     mlp: numbers in the hidden layer of an encoder's block, and whether it is gated.
-    mask_ratio: share of the patches that is hidden. predicted: share of the hidden ones that is
-    asked for. Both only answer :meth:`numbers`. prediction: the last layer, if it is to fill in any
-    bands. gsd_m, asks: as of :class:`swath.nn.vit.ViT`. embeds: the layer whose features stand for
-    an image.
+    mask_ratio: share of the patches that is hidden; 0: none. band_ratio: share of the bands of the
+    patches shown that is hidden. predicted: share of the hidden patches that is asked for. They
+    only answer :meth:`numbers` and :meth:`bands_hidden`. prediction: the last layer, if it is to
+    fill in any bands. gsd_m, asks: as of :class:`swath.nn.vit.ViT`. embeds: the layer whose
+    features stand for an image.
     """
 
     embeds: ClassVar = "norm"
@@ -74,6 +75,7 @@ class MaskedAutoencoder(nn.Module):
         decoder_depth: int,
         decoder_heads: int,
         predicted: float,
+        band_ratio: float = 0.0,
         prediction: SpectralHead | None = None,
         gsd_m: float | None = None,
         situation: Situation | None = None,
@@ -82,6 +84,7 @@ class MaskedAutoencoder(nn.Module):
         super().__init__()
         self.patch, self.channels = patch, channels
         self.gsd_m, self.asks = gsd_m, frozenset(asks)
+        self.band_ratio = band_ratio
         self.mask_ratio, self.predicted, self.cross = mask_ratio, predicted, decoder == "cross"
         # Tokens of the cross decoder look at others than themselves: they cannot be shared out.
         self.trunk = ("blocks",) if self.cross else ("blocks", "decoder_blocks")
@@ -124,8 +127,16 @@ class MaskedAutoencoder(nn.Module):
         """Return how many patches an image has, how many of them training shows, and how many it
         asks for."""
         patches = -(-height // self.patch) * -(-width // self.patch)
+        if not self.mask_ratio:
+            return patches, patches, 0
         shown = shown_of(patches, self.mask_ratio)
         return patches, shown, max(1, round(self.predicted * (patches - shown)))
+
+    def bands_hidden(self, bands: int) -> int:
+        """Return how many of so many bands the patches shown lack in training."""
+        if not self.band_ratio or bands == 1:
+            return 0
+        return min(max(round(self.band_ratio * bands), 1), bands - 1)
 
     def usual(self, image: Float[Tensor, "b c h w"]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the arguments of a forward pass in training, with some patches of each image."""
@@ -141,8 +152,8 @@ class MaskedAutoencoder(nn.Module):
         *,
         both: bool = False,
         known: Known | None = None,
-    ) -> Float[Tensor, "b m q"] | Float[Tensor, "b k h w"]:
-        """Return the patches ``asked`` for, of q = patch² * c numbers each.
+    ) -> Float[Tensor, "b n q"] | Float[Tensor, "b c2 h w"]:
+        """Return the n patches ``asked`` for, of q = patch² * c numbers each.
 
         shown, asked: numbers of patches, row by row; of the decoder ``full`` asked are all that are
         not shown. Without them the whole image is shown, and a whole image comes back. both: return
@@ -234,7 +245,7 @@ class MaskedAutoencoder(nn.Module):
         *,
         both: bool = False,
         known: Known | None = None,
-    ) -> tuple[Float[Tensor, "b k e"], Float[Tensor, "b m e"]]:
+    ) -> tuple[Float[Tensor, "b k e"], Float[Tensor, "b n e"]]:
         """Return the decoder's tokens before its first block: those seen, and those asked for.
         Without ``asked`` the latter are all patches, which the decoder ``full`` sees itself."""
         x = self.decoder_embed(self.norm(x))

@@ -4,6 +4,10 @@ Which patches are hidden is drawn for each sample by the run's seed and the samp
 evaluation by its index: never by a rank, nor by the sample's place in a microbatch. So a score is
 the same each time, and two models of equal patches are asked the same.
 
+Beside whole patches, bands of the patches that are shown may be hidden and asked for: in each
+sample the same ones in all its patches, as if another sensor had seen it (channels left out at
+random: Bao et al. 2023, arXiv:2309.16108). The network is shown 0 in their place, the mean.
+
 What was not observed is never a target: a pixel that lacks a band counts nowhere, and a hidden
 patch counts by the pixels that were observed.
 
@@ -27,6 +31,9 @@ from swath.tasks._tally import Tally, loss_sums
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+_OF_BANDS = 0x5BD1E995
+"""Sets draws of bands apart from draws of patches by the same keys."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +79,13 @@ class FillObjective:
     larger_is_better: bool
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        error, _, observed = self._errors(model, batch)
-        return (error**2).sum() / error.shape[3], observed.double().sum()
+        error, _, wanted = self._errors(model, batch)
+        return (error**2).sum() / error.shape[3], wanted.double().sum() / wanted.shape[3]
 
     def score(self, model: nn.Module, batch: Batch) -> Filled:
-        error, target, observed = (t.double() for t in self._errors(model, batch))
+        error, target, wanted = (t.double() for t in self._errors(model, batch))
         sums = {
-            "count": observed.sum(),
+            "count": wanted.expand_as(error).sum((0, 1, 2)),
             "squared": (error**2).sum((0, 1, 2)),
             "target": target.sum((0, 1, 2)),
             "target_squared": (target**2).sum((0, 1, 2)),
@@ -87,8 +94,8 @@ class FillObjective:
         return Filled.of(found, self.bands)
 
     def empty(self) -> Filled:
-        zero, none = np.zeros(()), np.zeros(len(self.bands))
-        sums = {"count": zero, "squared": none, "target": none, "target_squared": none}
+        none = np.zeros(len(self.bands))
+        sums = {"count": none, "squared": none, "target": none, "target_squared": none}
         return Filled.of(sums, self.bands)
 
     def predict(self, model: nn.Module, image: Tensor) -> Tensor:
@@ -99,26 +106,59 @@ class FillObjective:
         return self._in_units(full(model(image)), image, observed, model)
 
     def filled(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the images (b, c, h, w) with all hidden patches filled in, and which pixels were
-        hidden (b, h, w); with ``normalise``, of a patch's own mean and deviation."""
+        """Return the images (b, c, h, w) with all that was hidden filled in, and which pixels were
+        hidden in all bands (b, h, w); with ``normalise``, of a patch's own mean and deviation."""
+        import torch
+
         from swath.data.draw_tensor import orders
         from swath.nn.mae import joined
 
         patches, count, _ = model.numbers(*batch.image.shape[-2:])  # type: ignore[operator]
         shown, hidden = orders(self._keys(batch), patches).tensor_split([count], 1)
-        bands = batch.image.shape[1]
-        found = full(model(batch.image, shown, hidden, **batch.told(model)))
-        found = found.unflatten(2, (-1, bands))
+        found, places, bands = self._answer(model, batch, shown, hidden)
         every, observed = _cut(full(batch.image), batch.valid, model)
-        places = hidden[:, :, None, None].expand_as(found)
+        rows = places[:, :, None, None]
         if self.normalise:
             mean, deviation = moments(every, observed)
-            here = hidden[:, :, None, None]
-            found = found * deviation.gather(1, here) + mean.gather(1, here)
-        where = observed.new_zeros(observed.shape).scatter(1, places[..., 0], True)
+            found = found * deviation.gather(1, rows) + mean.gather(1, rows)
+        rows = rows.expand_as(found)
+        found = torch.where(bands, found.to(every), every.gather(1, rows))
+        where = observed.new_zeros(observed.shape)
+        where = where.scatter(1, hidden[:, :, None].expand(-1, -1, observed.shape[2]), True)
         (height, width), grid = batch.image.shape[-2:], model.grid_of(batch.image)  # type: ignore[operator]
-        image = joined(every.scatter(1, places, found.to(every)).flatten(2), grid, bands)
+        image = joined(every.scatter(1, rows, found).flatten(2), grid, batch.image.shape[1])
         return image[..., :height, :width], joined(where, grid, 1)[:, 0, :height, :width]
+
+    def kept(self, model: nn.Module, batch: Batch) -> Tensor | None:
+        """Return which bands (b, c) the patches shown have, bool; None: all of them."""
+        from swath.data.draw_tensor import orders
+
+        count = batch.image.shape[1]
+        hidden = model.bands_hidden(count)  # type: ignore[operator]
+        if not hidden:
+            return None
+        order = orders(self._keys(batch) ^ _OF_BANDS, count)
+        kept = order.new_ones(order.shape).scatter(1, order[:, :hidden], 0)
+        return kept.bool()
+
+    def _answer(
+        self, model: nn.Module, batch: Batch, shown: Tensor, asked: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the network fills in (b, m, p², c), in which patches (b, m), and which of
+        their bands (b, m, 1, c) it was not shown; the latter may be of one band for all."""
+        import torch
+
+        kept, image, told = self.kept(model, batch), batch.image, batch.told(model)
+        bands = torch.ones_like(asked, dtype=torch.bool)[:, :, None, None]
+        if kept is None:
+            places = asked
+        else:
+            image, told["both"] = image * kept[:, :, None, None], True
+            places = torch.cat([shown, asked], 1)
+            lacking = ~kept[:, None, None].expand(-1, shown.shape[1], -1, -1)
+            bands = torch.cat([lacking, bands.expand(-1, -1, -1, image.shape[1])], 1)
+        found = full(model(image, shown, asked, **told))
+        return found.unflatten(2, (-1, batch.image.shape[1])), places, bands
 
     def drawn(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the numbers of the patches shown (b, k) and asked for (b, m) of each sample."""
@@ -134,22 +174,19 @@ class FillObjective:
         return batch.keys
 
     def _errors(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return errors and targets (b, m, p², c) of the patches asked for, 0 where not observed,
-        and where they were observed (b, m, p²)."""
-        shown, asked = self.drawn(model, batch)
-        bands = batch.image.shape[1]
-        found = full(model(batch.image, shown, asked, **batch.told(model)))
-        found = found.unflatten(2, (-1, bands))
+        """Return errors and targets (b, m, p², c) of the patches asked for, and which of them are
+        targets (b, m, p², c), or (b, m, p², 1) for all bands alike; elsewhere they are 0."""
+        found, places, bands = self._answer(model, batch, *self.drawn(model, batch))
         target, observed = _cut(full(batch.image), batch.valid, model)
-        rows = asked[:, :, None].expand(-1, -1, observed.shape[2])
+        rows = places[:, :, None].expand(-1, -1, observed.shape[2])
         observed = observed.gather(1, rows)
-        target = target.gather(1, rows[..., None].expand(-1, -1, -1, bands))
+        target = target.gather(1, rows[..., None].expand(-1, -1, -1, target.shape[3]))
         if self.normalise:
             mean, deviation = moments(target, observed)
             target = (target - mean) / deviation
-        there = observed[..., None]
-        target = target.where(there, 0.0)
-        return (found - target).where(there, 0.0), target, observed
+        wanted = observed[..., None] & bands
+        target = target.where(wanted, 0.0)
+        return (found - target).where(wanted, 0.0), target, wanted
 
     def _in_units(self, found: Tensor, image: Tensor, valid: Tensor, model: nn.Module) -> Tensor:
         """Return an image of the network's outputs as normalised as ``image``."""
@@ -197,10 +234,10 @@ class Filled(Tally):
 
     @classmethod
     def of(cls, sums: dict[str, np.ndarray], bands: tuple[str, ...]) -> Filled:
-        """Return the tally of ``count`` pixels, and ``squared`` errors, ``target`` and
-        ``target_squared`` (c,) of each band."""
+        """Return the tally of ``count`` pixels, ``squared`` errors, ``target`` and
+        ``target_squared``, (c,) of each band."""
         loss = float(sums["squared"].sum()) / len(bands)
-        return cls({**sums, **loss_sums(loss, float(sums["count"]))}, bands)
+        return cls({**sums, **loss_sums(loss, float(sums["count"].sum() / len(bands)))}, bands)
 
     def finish(self) -> dict[str, float]:
         """Return loss, the mean over pixels and bands of the squared error; r2, the share of what
@@ -209,5 +246,10 @@ class Filled(Tally):
         with np.errstate(divide="ignore", invalid="ignore"):
             spread = sums["target_squared"] - sums["target"] ** 2 / sums["count"]
             r2 = 1 - sums["squared"] / spread
+        known = sums["count"] > 0
         each = {f"r2/{name}": float(value) for name, value in zip(self.bands, r2, strict=True)}
-        return {**self._loss(), "r2": float(r2.mean()), **(each if len(r2) > 1 else {})}
+        return {
+            **self._loss(),
+            "r2": float(r2[known].mean()) if known.any() else float("nan"),
+            **(each if len(r2) > 1 else {}),
+        }

@@ -49,7 +49,7 @@ from swath.train.profile import Profiler
 from swath.train.progress import ProgressLine
 from swath.train.record import Recorder, note_start, read
 from swath.train.state import TrainState
-from swath.train.trainer import Figures, Trainer
+from swath.train.trainer import Figures, Other, Trainer
 from swath.train.usage import Usage
 from swath.version import VERSION
 
@@ -292,6 +292,7 @@ def assemble(
         checkpoints=checkpoints,
         interrupts=interrupts,
         validation=_validation(job, data, replica),
+        others=_others(job, data, about, replica),
         usage=Usage(staging=data.store.staging, compiled=job.compute.compile),
         profiler=Profiler(
             job.profile, pathlib.Path(job.folder), world.rank, world.device.type == "cuda"
@@ -370,6 +371,23 @@ def _validation(job: TrainJob, data: Data, replica: Replica) -> Any:
             " evaluate_every out"
         )
     return None
+
+
+def _others(job: TrainJob, data: Data, about: About, replica: Replica) -> dict[str, Other]:
+    """Return, for each further store with a validation part, by name, the objective on its bands
+    and what gives this rank's microbatches of it."""
+    found: dict[str, Other] = {}
+    for one in data.also:
+        loader = held_out_loader(job, one, "val", replica.world.device)
+        if not len(loader.selection.indices):
+            continue
+        name = one.settings.store.rstrip("/").rpartition("/")[2]
+        if name in found:  # of stores of one name, in other folders
+            name = f"{name}-{len(found)}"
+        own = dataclasses.replace(about.inputs, bands=one.bands)
+        objective = dataclasses.replace(about, inputs=own).bind()
+        found[name] = objective, functools.partial(sweep, loader, replica)
+    return found
 
 
 def held_out_loader(job: TrainJob, data: Data, part: Part, device: torch.device) -> Loader:

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -28,6 +28,8 @@ from swath.train.step import Diverged, train_step
 from swath.train.usage import Usage
 
 Figures = dict[str, Any]
+Other = tuple[Objective, Callable[[], Iterable[Batch]]]
+"""What is learned on the bands of a further store, and its validation part."""
 
 
 class Stream(Protocol):
@@ -57,6 +59,8 @@ class Trainer:
     interrupts: Interrupts
     validation: Callable[[], Iterable[Batch]] | None = None
     """This rank's microbatches of the validation part; None: there is no such part."""
+    others: Mapping[str, Other] = field(default_factory=dict)
+    """Further validation parts, by the name of their store; what is best they do not decide."""
     record: Callable[[Figures], None] = print
     """Takes the figures of updates and evaluations; called on rank 0."""
     usage: Usage = field(default_factory=Usage)
@@ -142,14 +146,20 @@ class Trainer:
         assert self.validation is not None, "evaluation without a validation part"
         progress, average = self.state.progress, self.state.average
         worn = average.worn_by(self.state.model) if average else contextlib.nullcontext()
+        every = {"val": (self.objective, self.validation)}
+        every |= {f"val@{name}": other for name, other in self.others.items()}
+        told: Figures = {}
         with span("validation"), worn:
-            figures = evaluate(
-                self.replica, self.objective, self.validation(), lambda: bool(self.interrupts)
-            )
-        if figures is None:
-            return False
+            for part, (objective, batches) in every.items():
+                figures = evaluate(
+                    self.replica, objective, batches(), lambda: bool(self.interrupts)
+                )
+                if figures is None:
+                    return False
+                told |= {f"{part}/{name}": figure for name, figure in figures.items()}
         progress.evaluated = progress.samples
-        self._record({f"val/{name}": figure for name, figure in figures.items()})
+        self._record(told)
+        figures = {name: told[f"val/{name}"] for name in (self.objective.best,)}
         if not self._is_better(figures[self.objective.best]):
             progress.stale += 1
             return True
