@@ -15,7 +15,7 @@ from swath.parallel.mesh import Mesh
 from swath.parallel.replica import Replica
 from swath.parallel.settings import Parallel
 from swath.parallel.world import World
-from tests.test_layouts import SUBJECTS, dealt
+from tests.test_layouts import BATCH, SUBJECTS, dealt
 from tests.train.small import Keyed, Squares, network
 
 
@@ -179,7 +179,7 @@ def left_behind(name: str) -> tuple[int, int]:
     flats, left = replica._flats, []
     total = flats.sum
     flats.sum = lambda world: (left.append(len(flats._buckets) - flats._sent), total(world))
-    replica.gradients(dealt(subject, 0, mesh, False), subject.objective().loss)
+    replica.gradients(dealt(subject, 0, mesh, False), subject.objective().loss, BATCH.samples)
     return len(flats._buckets), left[0]
 
 
