@@ -8,6 +8,8 @@ BIN := .venv/bin
 
 RECIPE := recipes/brandenburg/recipe.yaml
 
+PRETRAINING := $(RECIPE) recipes/brandenburg/pretrain.yaml
+
 # The verbs one after the other, as one would type them; what is done already is not done again.
 demo: .venv/ready
 	$(BIN)/swath data build $(RECIPE)
@@ -16,7 +18,11 @@ demo: .venv/ready
 	$(BIN)/swath evaluate $(RECIPE)
 	$(BIN)/swath baseline $(RECIPE)
 	$(BIN)/swath report $(RECIPE)
+	$(BIN)/swath train $(PRETRAINING)
+	$(BIN)/swath report $(PRETRAINING)
+	$(BIN)/swath assess recipes/brandenburg/assess.yaml
 	@echo "open runs/brandenburg/report.html in a browser, and runs/brandenburg/map/brandenburg.tif in QGIS"
+	@echo "what was learned without labels: runs/pretrained/report.html; what that is worth: assess/pretrained/report.html"
 
 test: .venv/ready-dev
 	$(BIN)/python -m pytest $(TESTS)
@@ -34,7 +40,7 @@ docs: .venv/ready-docs
 	@echo "open docs/_build/index.html"
 
 clean:
-	rm -rf runs stores docs/_build docs/reference/generated
+	rm -rf assess runs stores docs/_build docs/reference/generated
 
 # One rule a kind of environment; each is filled again when what it is made from changes. pip takes
 # minutes and says nothing, so a line before each call says what it is at.

@@ -27,7 +27,8 @@ def tree() -> dict[str, str]:
 
 def shown(folder: pathlib.Path) -> set[str]:
     """Return what lies in ``folder``, without what .gitignore leaves out."""
-    ignored = {line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()}
+    lines = (ROOT / ".gitignore").read_text().splitlines()
+    ignored = {line.strip("/") for line in lines if line[0] != "/" or folder == ROOT}
     names = set()
     for path in folder.iterdir():
         if path.name in ignored or path.name == ".git" or path.suffix in (".egg-info", ".pyc"):
@@ -83,11 +84,17 @@ def test_recipes_load_and_fit_the_schema():
     """A recipe that no longer loads is found here, not by whoever runs it."""
     import jsonschema
 
+    from swath.assess import verb
     from swath.schema import schema
     from swath.settings import Run
 
     recipes = sorted(ROOT.glob("recipes/*/*.yaml"))
     assert len(recipes) >= 2
+    compared = [path for path in recipes if path.stem == "assess"]
+    for path in compared:
+        settings = verb.load([path])
+        assert all((ROOT / task.run[0]).exists() for task in settings.tasks.values())
+    recipes = [path for path in recipes if path not in compared]
     checker = jsonschema.Draft202012Validator(schema(Run))
     for recipe in recipes:
         main = recipe.with_name("recipe.yaml")  # others are laid over it

@@ -27,14 +27,18 @@ data: {store: store}
 model: {kind: vit, width: 8, depth: 1, heads: 1, patch: 4, pool: mean}
 task: {kind: classify}
 batch: {samples: 4, micro: 2}
-train: {samples: 16}
+train: {samples: 8}
 probe: {neighbours: 5}
 """
 ASSESS = """\
 name: small
 models: {scratch: null, other: {from: other.safetensors}}
 tasks: {land: {run: [task.yaml]}}
-ways: {knn: null, linear: null, full: {tries: [optim.lr=1e-3, optim.lr=1e-2]}, probe: null}
+ways:
+  knn: null
+  linear: null
+  full: {tries: [optim.lr=1e-3, optim.lr=1e-2]}
+  probe: {models: [scratch]}
 shares: [0.1, 1]
 seeds: [0]
 baselines: [{kind: majority}]
@@ -79,9 +83,9 @@ def test_all_is_measured_and_told(folder, monkeypatch):
     assert "land: Overall accuracy, on the held-out part" in told
     assert re.search(r"way +model +10 % \(3\) +100 % \(36\)\nbaseline  majority  ", told)
     assert re.search(r"\nfull +other - scratch  [+-]0\.", told)
-    assert "land: other is ahead of scratch in " in told and " of 8 comparisons, behind in " in told
+    assert "land: other is ahead of scratch in " in told and " of 6 comparisons, behind in " in told
     rows = list(csv.DictReader(pathlib.Path("assess/small/results.csv").read_text().splitlines()))
-    assert len(rows) == len(records()) == 2 * (1 + 4 * 2)
+    assert len(rows) == len(records()) == 2 * (1 + 3 * 2 + 1)
     summary = json.loads(pathlib.Path("assess/small/results.json").read_text())
     assert {(r["way"], r["model"]) for r in summary} == {(r["way"], r["model"]) for r in rows}
     assert "| full | other - scratch | " in pathlib.Path("assess/small/results.md").read_text()
@@ -227,7 +231,8 @@ def test_cells_are_all_combinations_in_an_order():
         (["tasks={land: {run: [task.yaml], ways: [x]}}"], "tasks.land.ways: there is no 'x'"),
         (["ways={full: {words: [adapt]}}"], "'adapt' is no key=value word"),
         (["ways={full: {words: [optim.lrr=1]}}", "name=x"], r"tasks.land, full: .*no field 'lrr'"),
-        (["models={m: {from: gone}}", "name=x"], "init.from=gone: there is no such folder or file"),
+        (["models={m: {from: gone}}", "ways={knn: null}", "name=x"],
+         "init.from=gone: there is no such folder or file"),
         (["tasks={land: {run: [task.yaml, 'data.labels={share: 0.5}']}}", "name=x"],
          "data.labels has no effect there: shares say it"),
         (["tasks={land: {run: [task.yaml, probe.neighbours=7]}}"],
