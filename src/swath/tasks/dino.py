@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Dino(Task):
     """Say of every view what a teacher says of another view of the sample; no labels are read. The
-    teacher's network is what is exported. Takes about three times the memory of a class task, and
-    the time of as many samples as there are views."""
+    teacher's network is what is exported. A sample costs a forward and backward pass for each view,
+    and a forward pass of the teacher for each global one."""
 
     labels: ClassVar[tuple[str, ...] | None] = None
     inside: ClassVar[str] = "student.network."
@@ -49,8 +49,7 @@ class Dino(Task):
     width: int = 256
     """Numbers in the vector that is compared with the prototypes."""
     prototypes: int = 4096
-    """Directions that a view may be said to be like. The paper has 65,536 for 1.3 M images, and
-    measures little less with 4,096."""
+    """Directions that a view may be said to be like. The paper has 65,536 for 1.3 M images."""
     memory: int | None = None
     """Samples over which the teacher forgets, at the start; later more, at the end it stands still.
     None: a 25th of the run. The paper's 0.996 an update of 1,024 is 256,000."""
