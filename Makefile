@@ -24,8 +24,9 @@ demo: .venv/ready
 	@echo "open runs/brandenburg/report.html in a browser, and runs/brandenburg/map/brandenburg.tif in QGIS"
 	@echo "what was learned without labels: runs/pretrained/report.html; what that is worth: assess/pretrained/report.html"
 
+# Two at a time, each file on one: most tests compute on one core.
 test: .venv/ready-dev
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 check: .venv/ready-dev
 	$(BIN)/ruff check .

@@ -8,7 +8,8 @@ from jaxtyping import install_import_hook
 install_import_hook("swath.nn", "beartype.beartype")
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ.setdefault("OMP_NUM_THREADS", "2")  # small tensors run slower on many threads
+# Small tensors run slower on many threads, and slower still where other tests run beside them.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 # Fixtures; after the hook is installed.
 from tests.lab import inside, lab, trained  # noqa: E402, F401

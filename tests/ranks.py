@@ -105,7 +105,7 @@ class Ranks:
         self._workers: list[tuple[Any, Connection]] = []
 
     def __call__(
-        self, ranks: int, function: Callable, *args: Any, timeout_seconds: float = 60
+        self, ranks: int, function: Callable, *args: Any, timeout_seconds: float = 120
     ) -> list[Any]:
         while len(self._workers) < ranks:
             self._workers.append(self._begin(len(self._workers)))
