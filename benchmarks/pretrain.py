@@ -4,7 +4,7 @@ Pretrains on unlabelled Sentinel-2 L1C pixels: "scene" of the Brandenburg scene 
 it and the five places of TerraMesh, two stores by weight. Then puts each encoder and random weights
 to two tasks with 1, 10 and 100 % of the labels: land use of Brandenburg (polygons held out whole)
 and land cover of four TerraMesh places (squares of 560 m held out). k-NN and a linear layer on
-frozen features, and fine-tuning; three seeds; a forest on pixels beside. The settings are those of
+frozen features, and fine-tuning with two rates tried; three seeds. The settings are those of
 recipes/brandenburg: pretrain.yaml and vit.yaml.
 
     python benchmarks/pretrain.py --data ../shared/data [--jobs 2] [--samples 25600] [key=value ...]
@@ -118,10 +118,10 @@ def comparison(folder: pathlib.Path) -> list[str]:
         "name=pretraining",
         f"models={json.dumps({'scratch': None, **known})}",
         f"tasks={json.dumps(tasks)}",
-        "ways={knn: null, linear: null, full: null}",
+        "ways={knn: null, linear: null, tuned: {words: ['adapt={kind: full, decay: 0.9}'], "
+        "scratch: [], tries: [optim.lr=1e-3, optim.lr=3e-3]}}",
         "shares=[0.01, 0.1, 1]",
         "seeds=[0, 1, 2]",
-        "baselines=[{kind: forest, trees: 100, min_leaf: 3}]",
     ]
 
 
