@@ -20,7 +20,10 @@ class Sensed(Synthetic):
 
     sensor: str = "rgb"
     names: tuple[str, ...] = ("red", "green", "blue")
-    gsd: float = 10.0
+    renamed: str = ""
+    """Names of the bands in place of the sensor's."""
+    gsd: float | None = 10.0
+    """None: neither the ground nor the sensor says it."""
 
     def open(self) -> SyntheticSource:
         source = SyntheticSource(self)
@@ -28,8 +31,15 @@ class Sensed(Synthetic):
         sensor = dataclasses.replace(
             load_sensor(self.sensor).select(self.names), scale=1.0, offset=0.0, unit="count"
         )
+        named = zip(self.renamed.split() or self.names, sensor.bands, strict=True)
+        bands = tuple(dataclasses.replace(band, name=name) for name, band in named)
+        if self.gsd is None:
+            bands = tuple(dataclasses.replace(band, gsd_m=None) for band in bands)
+        sensor = dataclasses.replace(sensor, bands=bands)
         (ground,) = source.contents.grounds
-        a = (self.gsd, 0.0, 500000.0, 0.0, -self.gsd, 5800000.0)
+        a = None
+        if self.gsd is not None:
+            a = (self.gsd, 0.0, 500000.0, 0.0, -self.gsd, 5800000.0)
         source.contents = dataclasses.replace(
             source.contents,
             modalities=(dataclasses.replace(modality, sensor=sensor),),

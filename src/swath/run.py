@@ -460,7 +460,8 @@ def probe(run: Run, progress: bool = True) -> str:
     from swath.train.export import read_about
 
     _one_process("probe")
-    data = run.data.alone.open()
+    job = run.job()
+    data = run.data.alone("bands" in job.model.asks).open()
     told = notes(data.select("test"), read_about(run.place).trained)
     table = _embedded(run, progress)
     rows = scored(table, run.probe, run.seed, run.compute.threads or here.cores())

@@ -111,7 +111,7 @@ def test_stores_that_do_not_fit_are_refused(stores, tmp_path):
     with pytest.raises(ConfigError, match=r"weight=3 has no effect without also"):
         DataSettings(store=stores[0], weight=3.0)
     with pytest.raises(ConfigError, match="a store is there twice"):
-        settings((stores[0], stores[0]))
+        settings((stores[0], stores[0])).open()
     with pytest.raises(ConfigError, match="bands is empty; name some"):
         Also(store=stores[1], bands=())
     with pytest.raises(ConfigError, match="weight=0 must be above 0"):

@@ -158,6 +158,11 @@ class Known:
         )
         return dataclasses.replace(self, where=where, when=when)
 
+    def only(self, rows: list[int]) -> Known:
+        """Return what is known of the images numbered ``rows``."""
+        where, when = (None if each is None else each[rows] for each in (self.where, self.when))
+        return dataclasses.replace(self, where=where, when=when)
+
 
 ASKS = ("bands", "gsd_m", "where", "when")
 """What a network may ask for: the fields of Known."""

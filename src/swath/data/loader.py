@@ -89,9 +89,6 @@ class DataSettings:
             raise ConfigError(f"weight={self.weight:g} must be above 0")
         if not self.also and self.weight != 1:
             raise ConfigError(f"weight={self.weight:g} has no effect without also; leave it out")
-        stores = [self.store, *(one.store for one in self.also)]
-        if len(set(stores)) < len(stores):
-            raise ConfigError(f"also: a store is there twice, of {', '.join(stores)}")
 
     def open(self, labels: bool = True, asks: Collection[str] = ()) -> Data:
         """Return the data these settings mean; ConfigError if the store does not have it.
@@ -102,6 +99,9 @@ class DataSettings:
         """
         from swath.data.store import Store
 
+        stores = [self.store, *(one.store for one in self.also)]
+        if len(set(stores)) < len(stores):
+            raise ConfigError(f"also: a store is there twice, of {', '.join(stores)}")
         store = Store.open(self.store)
         channels = find_bands(store.contents, self.bands, self.store)
         train = select(store, self.split, "train")
@@ -124,9 +124,15 @@ class DataSettings:
             )
         return found
 
-    @property
-    def alone(self) -> DataSettings:
-        """These settings without further stores: for what only looks at ``store``."""
+    def alone(self, any_bands: bool = False) -> DataSettings:
+        """Return the settings of ``store`` alone: for what only looks at it. If it is one of
+        ``also``, as in other words than at training, those that it has there.
+
+        any_bands: whether the model takes any.
+        """
+        for one in self.also:
+            if one.store.rstrip("/") == self.store.rstrip("/"):
+                return self._other(one, any_bands)
         return dataclasses.replace(self, also=(), weight=1.0)
 
     def _other(self, one: Also, any_bands: bool) -> DataSettings:

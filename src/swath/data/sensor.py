@@ -104,9 +104,8 @@ class Sensor:
 def check_light(wanted: Iterable[Band], there: Iterable[Band], where: str) -> None:
     """Raise ConfigError if bands of one name, ``wanted`` by a model and in ``there``, see no light
     in common: B2 is green for Landsat 7 and blue for Landsat 8. where: begins the message."""
-    wanted, known = tuple(wanted), {band.name: band for band in there}
-    apart = [(b, known[b.name]) for b in wanted if b.name in known and _apart(b, known[b.name])]
-    if apart:
+    wanted = tuple(wanted)
+    if apart := other_light(wanted, there):
         told = ", ".join(
             f"{a.name} at {b.wavelength_nm:g} nm, not {a.wavelength_nm:g}" for a, b in apart
         )
@@ -114,6 +113,12 @@ def check_light(wanted: Iterable[Band], there: Iterable[Band], where: str) -> No
             f"{where}{made_for(wanted)}; here is {told}: another instrument's colours under the "
             "same names. Correct the sensor if it is the wrong one, or train a model on this one"
         )
+
+
+def other_light(wanted: Iterable[Band], there: Iterable[Band]) -> list[tuple[Band, Band]]:
+    """Return the bands of ``wanted`` and ``there`` that have one name and no light in common."""
+    known = {band.name: band for band in there}
+    return [(b, known[b.name]) for b in wanted if b.name in known and _apart(b, known[b.name])]
 
 
 def made_for(bands: Iterable[Band]) -> str:

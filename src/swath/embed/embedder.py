@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from swath.config import ConfigError
-from swath.data.chip import Label
+from swath.data.chip import Known, Label
 from swath.embed.settings import Embed, Pool
 from swath.models import Outputs
 from swath.nn.features import cells, layers_of
@@ -58,12 +58,12 @@ class Embedder(LoadedModel):
         unit = found.unit if pool == "patches" else 0
         return cls(model.network, model.objective, model.about, layer, pool, unit, width)
 
-    def answer(self, image: Tensor, precision: str) -> Tensor:
+    def answer(self, image: Tensor, precision: str, known: Known | None = None) -> Tensor:
         """Return the features of normalised images, (b, width, gh, gw); 1 x 1 of whole images."""
         narrow = AUTOCAST.get(precision)
         image = image.to(next(self.network.parameters()).dtype)
         with torch.autocast(image.device.type, dtype=narrow, enabled=narrow is not None):
-            found = cells(self.network, image, self.layer)
+            found = cells(self.network, image, self.layer, known)
         if self.pool == "token":
             assert found.token is not None, "of() has looked"
             return found.token.float()[:, :, None, None]

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from swath.config import plain
+from swath.data.chip import Batch
 from swath.data.loader import Data
 from swath.data.places import middles
 from swath.data.split import select
@@ -128,7 +128,7 @@ class Making:
         size = max(data.grid)
         self._at_once = windows_at_once or at_once(size, device.type)
         self._forward = Forward(
-            lambda image: embedder.answer(image, precision),
+            lambda image, known=None: embedder.answer(image, precision, known),
             at_once=self._at_once,
             symmetries=1,
             values=True,
@@ -193,7 +193,7 @@ class Making:
         begun = False
         try:
             for batch in loader.sweep(indices=samples):
-                waiting.append(pool.submit(self._vectors, batch.image))
+                waiting.append(pool.submit(self._vectors, batch))
                 # The first alone: it may find that samples have to go one at a time.
                 while len(waiting) > (abreast if begun else 0):
                     yield from waiting.popleft().result()
@@ -204,6 +204,7 @@ class Making:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
 
-    def _vectors(self, image: Tensor) -> np.ndarray:
-        found = self._forward(image).float().permute(0, 2, 3, 1)
+    def _vectors(self, batch: Batch) -> np.ndarray:
+        known = batch.known if getattr(self.embedder.network, "asks", ()) else None
+        found = self._forward(batch.image, known).float().permute(0, 2, 3, 1)
         return (found if self.grid else found[:, 0, 0]).cpu().numpy()

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swath.config import ConfigError
+from swath.data.chip import Known
 from swath.nn.attention import Attention
 
 
@@ -44,12 +45,14 @@ def features(
     model: nn.Module | HasNetwork,
     image: Float[Tensor, "b c h w"],
     layers: Sequence[str] | None = None,
+    known: Known | None = None,
 ) -> dict[str, Tensor]:
     """Return what comes out of ``layers``, by their names: tokens (b, t, d) of a transformer, the
     class token first; maps (b, d, gh, gw) of convolutions.
 
-    image: normalised, of the model's bands. layers: None: all of :func:`layers_of`. ConfigError for
-    a layer that is not there, or that gives no single tensor.
+    image: normalised, of the model's bands. layers: None: all of :func:`layers_of`. known: of the
+    images, for a network that ``asks`` for it: other bands than the model's, say. ConfigError for a
+    layer that is not there, or that gives no single tensor.
     """
     network = _network(model)
     names = layers_of(network) if layers is None else list(layers)
@@ -71,10 +74,10 @@ def features(
         return kept
 
     with _hooks(modules[name].register_forward_hook(keep(name)) for name in names):
-        _look(network, image)
+        _look(network, image, known)
         if len(found) < len(set(names)) and hasattr(network, "tokens"):
             with _resting(network):
-                network(image)
+                Told(network, known)(image)
     return {name: found[name] for name in names}
 
 
@@ -82,11 +85,13 @@ def attention(
     model: nn.Module | HasNetwork,
     image: Float[Tensor, "b c h w"],
     layers: Sequence[str] | None = None,
+    known: Known | None = None,
 ) -> dict[str, Float[Tensor, "b m n n"]]:
     """Return how much each token heeds each other one, in each head, by the name of the layer.
 
     Rows are those who ask and add up to 1; the class token, if there is one, comes first. layers:
-    blocks or attention layers, as blocks.3; None: all. ConfigError if the network has none.
+    blocks or attention layers, as blocks.3; None: all. known: as in :func:`features`. ConfigError
+    if the network has none.
     """
     network = _network(model)
     there = {name: m for name, m in network.named_modules() if isinstance(m, Attention)}
@@ -110,7 +115,7 @@ def attention(
         return kept
 
     with _hooks(m.mix.register_forward_pre_hook(keep(name)) for name, m in chosen.items()):
-        _look(network, image)
+        _look(network, image, known)
     return {name: found[name] for name in chosen}
 
 
@@ -125,10 +130,15 @@ class Cells:
     unit: int
 
 
-def cells(model: nn.Module | HasNetwork, image: Float[Tensor, "b c h w"], layer: str) -> Cells:
+def cells(
+    model: nn.Module | HasNetwork,
+    image: Float[Tensor, "b c h w"],
+    layer: str,
+    known: Known | None = None,
+) -> Cells:
     """Return the features after ``layer`` as a map; ConfigError if its shape tells no places."""
     network = _network(model)
-    found = features(network, image, [layer])[layer]
+    found = features(network, image, [layer], known)[layer]
     height, width = image.shape[-2:]
     if found.ndim == 2:
         return Cells(found, None, 0)
@@ -156,9 +166,30 @@ def _network(model: nn.Module | HasNetwork) -> nn.Module:
     return model if isinstance(model, nn.Module) else model.network
 
 
-def _look(network: nn.Module, image: Tensor) -> None:
+class Told:
+    """A network that is told, of the images that it is called with, what is known of them, if it
+    asks for any; else as it is."""
+
+    def __init__(self, network: nn.Module, known: Known | None) -> None:
+        self._network = network
+        asks = getattr(network, "asks", None)
+        self._more: dict[str, Any] = {"known": known} if asks and known is not None else {}
+
+    def __call__(self, *args: Any, **more: Any) -> Any:
+        return self._network(*args, **self._more, **more)
+
+    def tokens(self, image: Tensor) -> Any:
+        """Return the network's tokens."""
+        return self._network.tokens(image, **self._more)  # type: ignore[operator]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+
+def _look(network: nn.Module, image: Tensor, known: Known | None) -> None:
+    told = Told(network, known)
     with _resting(network):
-        getattr(network, "tokens", network)(image)
+        (told.tokens if hasattr(network, "tokens") else told)(image)
 
 
 @contextlib.contextmanager

@@ -16,10 +16,12 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from swath.data.chip import Known
 from swath.predict.blend import quantise
 
-Answer = Callable[[Tensor], Tensor]
-"""Windows (b, c, tile, tile) to probabilities or values, (b, k) or (b, k, tile, tile)."""
+Answer = Callable[..., Tensor]
+"""Windows (b, c, tile, tile) to probabilities or values, (b, k) or (b, k, tile, tile); called with
+what is known of the windows as well, if anything is."""
 
 
 class Forward:
@@ -45,13 +47,15 @@ class Forward:
         self._tried = at_once == 1
 
     @torch.inference_mode()
-    def __call__(self, windows: Float[Tensor, "b c tile tile"]) -> Shaped[Tensor, "b k tile tile"]:
+    def __call__(
+        self, windows: Float[Tensor, "b c tile tile"], known: Known | None = None
+    ) -> Shaped[Tensor, "b k tile tile"]:
         """Return whole numbers (see :mod:`swath.predict.blend`) or float64 values."""
-        total = self._numbers(self._dense(windows))
+        total = self._numbers(self._dense(windows, known))
         if self._symmetries == 1:
             return total
         for turn in range(1, self._symmetries):
-            total += self._numbers(_turn_back(self._dense(_turn(windows, turn)), turn))
+            total += self._numbers(_turn_back(self._dense(_turn(windows, turn), known), turn))
         if self._values:
             return total / self._symmetries
         return (total + self._symmetries // 2) // self._symmetries
@@ -59,28 +63,30 @@ class Forward:
     def _numbers(self, answers: Tensor) -> Tensor:
         return answers.double() if self._values else quantise(answers)
 
-    def _dense(self, windows: Tensor) -> Tensor:
+    def _dense(self, windows: Tensor, known: Known | None) -> Tensor:
         if not self._tried:
-            self._try(windows)
-        groups = [windows[i : i + self.at_once] for i in range(0, len(windows), self.at_once)]
-        answers = torch.cat([self._group(group) for group in groups])
+            self._try(windows, known)
+        every, each = range(len(windows)), self.at_once
+        groups = [list(every[i : i + each]) for i in range(0, len(windows), each)]
+        answers = torch.cat([self._group(windows, rows, known) for rows in groups])
         if answers.ndim == 2:  # one answer a window
             answers = answers[:, :, None, None].expand(-1, -1, *windows.shape[-2:])
         return answers
 
-    def _group(self, windows: Tensor) -> Tensor:
-        """Answer at most ``at_once`` windows; a smaller group is filled up, for the same shape."""
-        missing = self.at_once - len(windows)
-        full = (
-            windows
-            if not missing
-            else torch.cat([windows, windows[:1].expand(missing, -1, -1, -1)])
-        )
-        return self._answer(full.contiguous())[: len(windows)]
+    def _group(self, windows: Tensor, rows: list[int], known: Known | None) -> Tensor:
+        """Answer the windows ``rows``, at most ``at_once``; fewer are filled up, for the same
+        shape."""
+        full = rows + rows[:1] * (self.at_once - len(rows))
+        return self._asked(windows, full, known)[: len(rows)]
 
-    def _try(self, windows: Tensor) -> None:
-        together = self._group(windows[: self.at_once])
-        alone = torch.cat([self._answer(w[None].contiguous()) for w in windows[: self.at_once]])
+    def _asked(self, windows: Tensor, rows: list[int], known: Known | None) -> Tensor:
+        some = windows[rows] if rows != list(range(len(windows))) else windows.contiguous()
+        return self._answer(some) if known is None else self._answer(some, known.only(rows))
+
+    def _try(self, windows: Tensor, known: Known | None) -> None:
+        rows = list(range(min(len(windows), self.at_once)))
+        together = self._group(windows, rows, known)
+        alone = torch.cat([self._asked(windows, [row], known) for row in rows])
         self._tried = True
         if not torch.equal(together, alone):
             self._tell(

@@ -31,7 +31,7 @@ def examples(
     """
     import torch
 
-    data = settings.alone.open()
+    data = settings.alone().open()
     data = dataclasses.replace(data, normalize=model.normalize)
     label = data.store.contents.label
     selection = data.select("test")

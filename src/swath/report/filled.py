@@ -30,7 +30,7 @@ def filled_in(
     import torch
 
     objective = model.objective
-    data = dataclasses.replace(settings.alone.open(labels=False), normalize=model.normalize)
+    data = dataclasses.replace(settings.alone().open(labels=False), normalize=model.normalize)
     indices = data.select("test").indices
     if not len(indices) or not isinstance(objective, FillObjective):
         return None

@@ -22,7 +22,7 @@ def viewed(model: LoadedModel, settings: DataSettings, augment: Augment) -> dict
     augment: of the run's settings. None if there is no test part.
     """
     wants = model.about.task.wants
-    data = dataclasses.replace(settings.alone.open(labels=False), normalize=model.normalize)
+    data = dataclasses.replace(settings.alone().open(labels=False), normalize=model.normalize)
     indices = data.select("test").indices
     if not len(indices) or wants is None:
         return None

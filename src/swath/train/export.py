@@ -13,7 +13,7 @@ import logging
 import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import safetensors.torch
@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from swath import here
 from swath.config import ConfigError, build, plain
-from swath.data.chip import Label
+from swath.data.chip import Known, Label
 from swath.data.normalize import Normalizer
 from swath.files import check_folder, json_sum, read_json, write_file, write_json
 from swath.models import Inputs, Model, Outputs
+from swath.nn.features import Told
 from swath.nn.lora import Merged
 from swath.tasks import Objective, Task
 from swath.train.heldout import Trained
@@ -74,9 +75,14 @@ class LoadedModel:
     objective: Objective
     about: About
 
-    def answer(self, image: Tensor, precision: str) -> Tensor:
+    @property
+    def any_bands(self) -> bool:
+        """Whether the network takes any bands, being told which they are."""
+        return "bands" in getattr(self.network, "asks", ())
+
+    def answer(self, image: Tensor, precision: str, known: Known | None = None) -> Tensor:
         """Return what the model says of normalised images (b, c, h, w), computed as a run's own
-        score is.
+        score is. known: of the images, for a network that asks for it.
 
         The network's parameters must be in the dtype of ``precision``, and torch set to it; see
         :mod:`swath.train.precision`.
@@ -84,7 +90,8 @@ class LoadedModel:
         narrow = AUTOCAST.get(precision)
         image = image.to(next(self.network.parameters()).dtype)
         with torch.autocast(image.device.type, dtype=narrow, enabled=narrow is not None):
-            return self.objective.predict(self.network, image)
+            told = self.network if known is None else cast(nn.Module, Told(self.network, known))
+            return self.objective.predict(told, image)
 
     @property
     def inputs(self) -> Inputs:

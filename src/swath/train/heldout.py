@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from swath.config import ConfigError, plain
+from swath.data.normalize import Normalizer
+from swath.data.sensor import Band
 from swath.data.split import Selection, Split, select
 from swath.data.touch import nearness
 
@@ -24,6 +26,24 @@ class Trained:
     store: str
     """The store's fingerprint: of its content, wherever it lies."""
     split: Split
+    also: tuple[Further, ...] = ()
+    """The further stores of its run."""
+
+    def of(self, store: str) -> Trained | Further | None:
+        """Return what it was trained on of the store with this fingerprint; None: nothing."""
+        every: tuple[Trained | Further, ...] = (self, *self.also)
+        return next((one for one in every if one.store == store), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Further:
+    """A further store that a model was trained on, and how its pixels became inputs."""
+
+    store: str
+    """As of :class:`Trained`."""
+    split: Split
+    bands: tuple[Band, ...]
+    normalize: Normalizer
 
 
 def held_out(test: Selection, trained: Trained) -> dict[str, Any]:
@@ -35,17 +55,18 @@ def held_out(test: Selection, trained: Trained) -> dict[str, Any]:
 
     Raises ConfigError if something in ``test`` was trained on.
     """
-    if trained.store != test.store.fingerprint:
+    seen = trained.of(test.store.fingerprint)
+    if seen is None:
         return {"share_touching": None, "other_store": True}
-    if test.split == trained.split:
+    if test.split == seen.split:
         return dict(test.nearness())
-    train = select(test.store, trained.split, "train")
+    train = select(test.store, seen.split, "train")
     known, of, what = shared(test, train)
     if known and test.part in ("test", "val"):
         raise ConfigError(
             f"{test.store.path}: the model was trained on {known} of the {of} {what} in the "
             f"{test.part} part of this split ({_told(test.split)}); score it under the split it "
-            f"was trained with ({_told(trained.split)}), or on another store"
+            f"was trained with ({_told(seen.split)}), or on another store"
         )
     return dict(nearness(test, train))
 

@@ -15,6 +15,7 @@ from swath.train.export import LoadedModel, load_model
 from swath.train.heldout import held_out
 from swath.train.job import TrainJob
 from swath.train.precision import DTYPES, arithmetic
+from swath.train.sensed import normalizer_of
 from swath.train.setup import held_out_loader, make_replica, sweep
 from swath.train.trainer import Figures
 
@@ -44,21 +45,36 @@ def score(job: TrainJob, part: Part = "test", *, world: World | None = None) -> 
         log.info("scoring %d samples of the %s part of %s", count, part, job.data.store)
         model = loaded.network.to(DTYPES[job.train.precision])
         replica = make_replica(model, job, world)
-        figures = evaluate(replica, loaded.objective, sweep(loader, replica))
+        inputs = dataclasses.replace(loaded.inputs, bands=data.bands)
+        objective = dataclasses.replace(loaded.about, inputs=inputs).bind()
+        figures = evaluate(replica, objective, sweep(loader, replica))
     assert figures is not None, "nothing can stop this evaluation"
     return {**figures, "samples": count, **known}
 
 
 def data_of(job: TrainJob, loaded: LoadedModel) -> Data:
-    """Open the store, normalised as the model was trained."""
-    data = job.open()
-    found = tuple(band.name for band in data.bands)
-    wanted = tuple(band.name for band in loaded.inputs.bands)
-    if found != wanted:
-        raise ConfigError(
-            f"{job.data.store}: the model in {job.folder} takes bands {', '.join(wanted)}, the data"
-            f" give {', '.join(found)}; set data.bands"
-        )
-    check_light(loaded.inputs.bands, data.bands, f"{job.data.store}: ")
+    """Open the store, normalised as the model was trained; by its own statistics if the model takes
+    any bands and was trained on none of this sensor."""
+    labels = job.task.labels is not None
+    alone = job.data.alone(loaded.any_bands)
+    data = alone.open(labels=labels, asks=job.model.asks | job.task.asks)
+    if loaded.any_bands:
+        known = normalizer_of(loaded, data.bands, job.data.store, data.store.fingerprint)
+        if known is None:
+            log.info(
+                "%s: of another sensor than the run's, bands %s; normalised by its own statistics",
+                *(job.data.store, ", ".join(band.name for band in data.bands)),
+            )
+            return data
+    else:
+        found = tuple(band.name for band in data.bands)
+        wanted = tuple(band.name for band in loaded.inputs.bands)
+        if found != wanted:
+            raise ConfigError(
+                f"{job.data.store}: the model in {job.folder} takes bands {', '.join(wanted)}, the"
+                f" data give {', '.join(found)}; set data.bands"
+            )
+        check_light(loaded.inputs.bands, data.bands, f"{job.data.store}: ")
+        known = loaded.normalize
     sensors = [modality.sensor for modality, _ in data.channels]
-    return dataclasses.replace(data, normalize=loaded.normalize.of(sensors))
+    return dataclasses.replace(data, normalize=known.of(sensors))

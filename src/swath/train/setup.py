@@ -40,7 +40,7 @@ from swath.train.checkpoint import Checkpoints
 from swath.train.cost import Cost, cost
 from swath.train.ema import Average
 from swath.train.export import WEIGHTS, About, save_model, weights_of
-from swath.train.heldout import Trained
+from swath.train.heldout import Further, Trained
 from swath.train.init import Init, settled
 from swath.train.interrupt import Interrupts
 from swath.train.job import TrainJob, check, claim, settings_of
@@ -223,7 +223,19 @@ def describe(job: TrainJob, data: Data) -> About:
         seed=job.seed,
         samples=0,
         update=0,
-        trained=Trained(store=data.store.fingerprint, split=train_part.split),
+        trained=Trained(
+            store=data.store.fingerprint,
+            split=train_part.split,
+            also=tuple(
+                Further(
+                    store=other.store.fingerprint,
+                    split=other.select("train").split,
+                    bands=other.bands,
+                    normalize=other.normalize,
+                )
+                for other in data.also
+            ),
+        ),
     )
 
 
