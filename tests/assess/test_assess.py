@@ -258,8 +258,8 @@ def test_labels_that_are_no_classes_are_told(folder, monkeypatch, tmp_path):
         invoke("assess", *words)
 
 
-def test_a_difference_counts_from_two_standard_errors_on():
-    """Of 3 and 5 the mean is 4, the standard error 1; of -1 and 5 it is 2 +- 3."""
+def test_a_difference_counts_where_its_confidence_interval_leaves_zero_out():
+    """Of 1, 2, 3 the mean is 2, half the interval 4.303 / sqrt(3) = 2.48; one seed says nothing."""
     from swath.assess.table import _clear
 
-    assert [_clear(e) for e in ([3, 5], [-1, 5], [-3, -5], [0.0], [0.1])] == [1, 0, -1, 0, 1]
+    assert [_clear(e) for e in ([1, 2, 3], [2, 3, 4], [-2, -3, -4], [0.1])] == [0, 1, -1, 0]

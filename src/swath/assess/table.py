@@ -88,8 +88,8 @@ def gain(row: Row, other: Row, name: str) -> str:
 
 
 def verdicts(plan: Plan, found: Sequence[Row]) -> list[str]:
-    """Return a sentence for each task and model: in how many ways and shares it is ahead of random
-    weights by more than two standard errors, or behind. Nothing without random weights."""
+    """Return a sentence for each task and model: in how many ways and shares it is clearly ahead of
+    random weights, or behind. Nothing without random weights."""
     scratch = [model for model, init in plan.settings.models.items() if init is None][:1]
     said = []
     for task, model in itertools.product(plan.settings.tasks, plan.settings.models):
@@ -108,16 +108,21 @@ def verdicts(plan: Plan, found: Sequence[Row]) -> list[str]:
         said.append(
             f"{task}: {model} is ahead of {scratch[0]} in {told.count(1)} of {len(told)}"
             f" comparisons, behind in {told.count(-1)}, and {told.count(0)} cannot be told apart"
-            f" (two standard errors over seeds); by {title} it is {mean:+.3f} on average."
+            f" (95 %, Student's t over seeds); by {title} it is {mean:+.3f} on average."
         )
     return said
 
 
 def _clear(every: Sequence[float]) -> int:
-    """Return 1 or -1 if the mean is above or below 0 by more than two standard errors, else 0."""
-    mean = statistics.fmean(every)
-    error = statistics.stdev(every) / len(every) ** 0.5 if len(every) > 1 else 0.0
-    return 0 if abs(mean) <= 2 * error else (1 if mean > 0 else -1)
+    """Return 1 or -1 if 0 is below or above the 95 % confidence interval of the mean, by Student's
+    t; else 0, as for a single seed."""
+    from scipy.stats import t
+
+    if len(every) < 2:
+        return 0
+    mean, error = statistics.fmean(every), statistics.stdev(every) / len(every) ** 0.5
+    far = float(t.ppf(0.975, len(every) - 1)) * error
+    return 0 if abs(mean) <= far else (1 if mean > 0 else -1)
 
 
 @dataclass(frozen=True)
