@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 
 import swath
@@ -11,9 +12,17 @@ from swath.config import ConfigError
 from swath.data.chip import Known
 from swath.data.split import Split, select
 from swath.data.store import Store
+from swath.embed.scene import embed_scene
+from swath.embed.settings import Embed
 from swath.nn.features import cells
-from swath.train.export import load_model, read_about
+from swath.parallel.world import World
+from swath.predict.settings import Predict
+from swath.train.begin import begin
+from swath.train.export import load_model, read_about, save_model
 from swath.train.heldout import held_out
+from swath.train.init import settled
+from swath.train.setup import describe, network
+from tests.predict.small import write_scene
 from tests.several import made, three
 
 RECIPE = """\
@@ -90,3 +99,71 @@ def test_what_tells_nothing_of_a_band_is_refused(run):
         ConfigError, match=r"^nowhere: does not say how large its pixels are, .*gsd_m"
     ):
         swath.embed(swath.load("runs/sensors", "data.store=nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("sensor", "names", "gsd", "level"),
+    [
+        ("landsat8_oli", "B4 B3 B6", 30, 9000),  # of a further store of the run
+        ("sentinel2_l1c", "B8A B11 B12", 25, 1500),  # of none
+    ],
+)
+def test_a_scene_of_any_sensor_is_embedded_as_that_sensor_saw_it(run, sensor, names, gsd, level):
+    """Against one window, normalised here as in training, or by the whole scene's statistics."""
+    imagery = write_scene(run, names=names, sensor=sensor, gsd=gsd, level=level)
+    model = load_model("runs/sensors")
+    with imagery.open() as scene:
+        path = embed_scene(model, scene, Embed(), Predict(overlap=0), run / sensor)
+        raw = torch.from_numpy(scene.read().astype(np.float64))
+        bands = scene.sensor.bands
+    seen = [band[band > 0] for band in raw]
+    shift, factor = [b.mean() for b in seen], [b.std(correction=0) for b in seen]
+    if sensor == "landsat8_oli":
+        made = read_about("runs/sensors").trained.also[0].normalize.of([scene.sensor] * 3)
+        shift, factor = made.shift, made.factor
+    window = raw[:, :16, 16:32]
+    image = torch.stack([(b - s) / f for b, s, f in zip(window, shift, factor, strict=True)])
+    image = image.clamp(-4, 4).masked_fill(window == 0, 0)[None].float()
+    want = cells(model, image, "norm", Known(bands=bands, gsd_m=gsd)).map[0]
+    with rasterio.open(path) as raster:
+        np.testing.assert_allclose(raster.read()[:, :4, 4:8], want, atol=1e-4)
+
+
+MODEL = "{kind: vit, patch: 4, width: 16, depth: 1, heads: 2, embed: wavelengths, pool: mean, %s}"
+
+
+def test_fine_tuning_on_other_bands_loses_nothing_of_the_encoder(run, caplog):
+    """From the command line, at a rate of 1e-12: what it began with is what it ends with."""
+    caplog.set_level("INFO")
+    made(run / "labelled", "landsat7_etm", "B1 B3", size=8, label="class", classes=3, seed=7)
+    words = ["data={store: labelled}", "task.kind=classify", "init.from=runs/sensors"]
+    words += ["batch={samples: 8, micro: 4}", "train={samples: 8}", "optim={lr: 1.0e-12}"]
+    model = MODEL % "positions: metres, time: true, place: true"
+    swath.train(swath.load("name=tuned", f"model={model}", *words))
+    before, after = (
+        load_model(f"runs/{name}").network.state_dict() for name in ("sensors", "tuned")
+    )
+    encoder = [name for name in before if not name.startswith(("decoder", "mask_token"))]
+    assert {*after} - {*encoder} == {"head.weight", "head.bias"}
+    for name in encoder:
+        torch.testing.assert_close(after[name], before[name], rtol=0, atol=1e-9)
+    assert f"taken     {len(encoder)}: patch_embed.proj" in caplog.text
+    assert "new       2: head.weight, head.bias" in caplog.text
+    assert "adapted " not in caplog.text and "begins at random" not in caplog.text
+
+
+def test_learned_positions_begin_with_those_counted_in_metres(run, tmp_path):
+    """Of the size of pixels that the weights were trained with; then tokens are the same."""
+    model = load_model("runs/sensors")
+    about = dataclasses.replace(model.about, inputs=dataclasses.replace(model.inputs, gsd_m=30.0))
+    save_model(tmp_path, model.network.state_dict(), about)
+    words = ["data={store: s2}", "task={kind: contrast, views: {global: {size: 16}}}"]
+    words += [f"init.from={tmp_path}", f"model={MODEL % 'time: true, place: true'}"]
+    job = swath.load("name=learned", *words).job()
+    wanted = describe(job, job.open())
+    begun = network(job, wanted).eval()
+    begin(settled(job.init, tmp_path / "none", None), wanted, begun, World.alone())
+    image = torch.randn(2, 4, 16, 16)
+    told = Known(bands=model.inputs.bands, gsd_m=30.0)
+    with torch.no_grad():
+        torch.testing.assert_close(begun.tokens(image)[0], model.network.tokens(image, told)[0])

@@ -25,15 +25,23 @@ LAND = Label(kind="mask", classes=("water", "forest", "farm"))
 
 
 def write_scene(
-    folder: pathlib.Path, height: int = 70, width: int = 90, seed: int = 0, hole: bool = True
+    folder: pathlib.Path,
+    height: int = 70,
+    width: int = 90,
+    seed: int = 0,
+    hole: bool = True,
+    sensor: str = "rgb",
+    names: str = "red green blue",
+    gsd: int = 10,
+    level: int = 1500,
 ) -> Imagery:
     """Write a 3-band uint16 scene of soft patches; a corner of it was not observed (0)."""
     rng = np.random.default_rng(seed)
     # Patches of 7 px: their edges fall on the borders of windows no more than elsewhere.
     coarse = rng.normal(size=(3, height // 7 + 2, width // 7 + 2))
     pixels = np.kron(coarse, np.ones((1, 7, 7)))[:, :height, :width]
-    pixels = 1500 + 400 * pixels + 60 * rng.normal(size=pixels.shape)
-    pixels = pixels.clip(1, 9000).astype(np.uint16)
+    pixels = level + 400 * pixels + 60 * rng.normal(size=pixels.shape)
+    pixels = pixels.clip(1, level + 7500).astype(np.uint16)
     if hole:
         pixels[:, -20:, -25:] = 0
         pixels[1, :9, :9] = 0  # one band only: the others are still seen
@@ -48,10 +56,10 @@ def write_scene(
         dtype="uint16",
         nodata=0,
         crs="EPSG:32633",
-        transform=from_origin(330000, 5822040, 10, 10),
+        transform=from_origin(330000, 5822040, gsd, gsd),
     ) as file:
         file.write(pixels)
-    return Imagery(path=str(path), sensor="rgb", order=tuple(load_sensor("rgb").names))
+    return Imagery(path=str(path), sensor=sensor, order=tuple(names.split()))
 
 
 def untrained(

@@ -9,6 +9,7 @@ import numpy as np
 
 from swath.data import layout
 from swath.data.bands import Channel, image_grid
+from swath.data.chip import Ground
 
 if TYPE_CHECKING:
     from swath.data.store import Store
@@ -47,22 +48,28 @@ def times(store: Store) -> np.ndarray:
     return np.where(known[:, None], found, np.nan)
 
 
+def pixel_m(ground: Ground) -> float | None:
+    """Return metres from pixel to pixel of ``ground``; None: unknown, or degrees."""
+    import pyproj
+
+    if ground.transform is None or ground.crs is None:
+        return None
+    a, b, _, d, e, _ = ground.transform
+    crs = pyproj.CRS.from_user_input(ground.crs)
+    if not crs.is_projected:
+        return None
+    return float(abs(a * e - b * d) ** 0.5 * crs.axis_info[0].unit_conversion_factor)
+
+
 def gsd_m(store: Store, channels: Sequence[Channel]) -> float | None:
     """Return metres from pixel to pixel of images of ``channels``: as the grounds of the samples
     lie on the Earth (the median), else as the sensor says of the finest band; None: unknown."""
-    import pyproj
-
     height, _ = image_grid(store.contents, channels)
     where = store.column("where")
     found = []
     for number, ground in enumerate(store.contents.grounds):
         mine = np.flatnonzero(where[:, 0] == number)
-        if not len(mine) or ground.transform is None or ground.crs is None:
-            continue
-        a, b, _, d, e, _ = ground.transform
-        crs = pyproj.CRS.from_user_input(ground.crs)
-        if crs.is_projected:
-            pixel = abs(a * e - b * d) ** 0.5 * crs.axis_info[0].unit_conversion_factor
+        if len(mine) and (pixel := pixel_m(ground)) is not None:
             found.append(pixel * float(where[mine[0], 3]) / height)
     if found:
         return float(np.median(found))

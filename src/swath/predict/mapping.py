@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from swath.config import ConfigError, plain
+from swath.data.chip import Known
 from swath.data.imagery import Scene
 from swath.data.plausible import suspicions, unlike
-from swath.data.sensor import check_light, made_for
 from swath.fields import free_fields
 from swath.geo.window import Window
 from swath.predict.blend import Blend
 from swath.predict.forward import Forward
+from swath.predict.handed import handed
 from swath.predict.layers import Layer
 from swath.predict.settings import Predict
 from swath.predict.tiles import Rows, Tiling, tiling
@@ -54,7 +55,7 @@ class Mapping:
 
     def __post_init__(self) -> None:
         model, scene, settings = self.model, self.scene, self.settings
-        self._bands = _places(model, scene)
+        self._bands, self._made, self._known = handed(model, scene)
         tile, unit = settings.tile or model.inputs.size, self.unit
         if tile % unit or settings.edge % unit:
             raise ConfigError(
@@ -73,7 +74,7 @@ class Mapping:
         self._pixels = self.tiling.times(unit)
         self.values = model.label.has_quantities
         # The scene's own no-data value and scale count, which may be others than in training.
-        self._normalize = model.normalize.of([scene.sensor] * len(self._bands))
+        self._normalize = self._made.of([scene.sensor] * len(self._bands))
         self._warn()
         self._begun = False
         self._at_once = settings.windows_at_once or at_once(tile, self.device.type)
@@ -92,7 +93,7 @@ class Mapping:
 
     def _warn(self) -> None:
         """Say what of the scene is hardly ever so, or unlike what the model was trained on."""
-        scene, made = self.scene, self.model.normalize
+        scene, made = self.scene, self._made
         seen = scene.levels[self._bands]
         told = [*suspicions(scene.sensor.select(made.bands), seen)]
         far = unlike(made, self._normalize, seen[:, 1])
@@ -195,11 +196,11 @@ class Mapping:
     def _answers(self, group: Group) -> list[tuple[int, int, Tensor]]:
         windows = torch.from_numpy(np.stack([window for _, _, window in group])).to(self.device)
         image, _ = self._normalize(windows)
-        answers = self._forward(image)
+        answers = self._forward(image, self._known)
         return [(s, c, answer) for (s, c, _), answer in zip(group, answers, strict=True)]
 
-    def _answer(self, image: Tensor) -> Tensor:
-        return self.model.answer(image, self.precision)
+    def _answer(self, image: Tensor, known: Known | None = None) -> Tensor:
+        return self.model.answer(image, self.precision, known)
 
     def _read(self, first: int, end: int) -> np.ndarray:
         height, width = self.scene.height, self.scene.width
@@ -222,27 +223,6 @@ class Mapping:
         first, end = self.tiling.finished(strip)
         top, left = self.tiling.rows[strip], self.tiling.cols[0]
         return padded[first - top : end - top, -left : -left + self.tiling.width]
-
-
-def _places(model: LoadedModel, scene: Scene) -> list[int]:
-    """Return where in the scene the model's bands are; ConfigError if one is not there, or sees
-    other light. What the model does not take is said."""
-    wanted, there = model.inputs.bands, scene.sensor.names
-    check_light(wanted, scene.sensor.bands, f"{scene.name}, of sensor {scene.sensor.name}: ")
-    missing = [band.name for band in wanted if band.name not in there]
-    if missing:
-        raise ConfigError(
-            f"{made_for(wanted)}; the scene {scene.name}, of sensor {scene.sensor.name}, has "
-            f"{len(there)} ({', '.join(there)}) and lacks {', '.join(missing)}. Give their files "
-            "in predict.scene, or, if it is another sensor's, train a model on the bands it has"
-        )
-    names = [band.name for band in wanted]
-    left = [band for band in there if band not in names]
-    if left:
-        log.info(
-            "%s: the model takes %s; left out: %s", scene.name, ", ".join(names), ", ".join(left)
-        )
-    return [there.index(band) for band in names]
 
 
 def at_once(tile: int, device: str) -> int:

@@ -11,6 +11,7 @@ import logging
 import torch
 from torch import Tensor, nn
 
+from swath.nn.position import step_of
 from swath.nn.teacher import Teacher
 from swath.parallel.fill import hand_out, hollow, shapes
 from swath.parallel.world import World
@@ -81,8 +82,14 @@ def matched(init: Init, about: About) -> Match:
         heads(about.model, about.inputs, about.outputs),
         Bands(names, wanted, init.missing),
         same_heads=source is None or source.label.classes == about.label.classes,
-        waves=source is not None and getattr(source.model, "positions", None) == "waves",
+        waves=None if source is None else _step(source),
     )
+
+
+def _step(source: About) -> float | None:
+    """Return the step of the fixed waves by which a model tells places; None: it has none."""
+    positions = getattr(source.model, "positions", None)
+    return step_of(None, source.inputs.gsd_m) if positions in ("waves", "metres") else None
 
 
 def share(init: Init, world: World) -> Init:

@@ -68,12 +68,13 @@ def match(
     bands: Bands,
     *,
     same_heads: bool = True,
-    waves: bool = False,
+    waves: float | None = None,
 ) -> Match:
     """Return how ``given`` becomes the weights of ``network``, which may be hollow.
 
     heads: names of tensors whose shape follows from the outputs. same_heads: whether heads of the
-    same shape mean the same. waves: whether positions there are fixed waves, which no file holds.
+    same shape mean the same. waves: the step of positions there if they are fixed waves, which no
+    file holds; None: they are not.
     ConfigError if hardly anything matches, or what has to fit does not, with the numbers.
     """
     wanted = {name: tuple(t.shape) for name, t in network.state_dict().items()}
@@ -84,8 +85,8 @@ def match(
     used: set[str] = set()
     for name, shape in wanted.items():
         there = ours.get(name)
-        if there is None and waves and name == "pos_embed":
-            found.values[name] = _waves(network, shape)
+        if there is None and waves is not None and name == "pos_embed":
+            found.values[name] = _waves(network, shape, waves)
             found.adapted[name] = "the sines and cosines that the weights go by"
             continue
         if there is None:
@@ -196,11 +197,11 @@ def _places(
     ), "; ".join(words)
 
 
-def _waves(network: nn.Module, shape: tuple[int, ...]) -> Callable[[], Tensor]:
+def _waves(network: nn.Module, shape: tuple[int, ...], step: float) -> Callable[[], Tensor]:
     """Return what gives the fixed positions of the network's own grid, as learned ones."""
     rows, cols = network.grid  # type: ignore[misc]
     ahead = torch.zeros(shape[0] - rows * cols, shape[1])
-    return lambda: torch.cat([ahead, position.waves(rows, cols, shape[1])])
+    return lambda: torch.cat([ahead, position.waves(rows, cols, shape[1], step)])
 
 
 def _root(number: int) -> int:
