@@ -167,3 +167,9 @@ def test_learned_positions_begin_with_those_counted_in_metres(run, tmp_path):
     told = Known(bands=model.inputs.bands, gsd_m=30.0)
     with torch.no_grad():
         torch.testing.assert_close(begun.tokens(image)[0], model.network.tokens(image, told)[0])
+
+
+def test_the_report_shows_every_store_filled_in(run):
+    page = swath.report(swath.load("runs/sensors")).read_text()
+    assert [page.count(f"{name}: loss ") for name in ("s2", "l8", "s1")] == [2, 2, 2]
+    assert "6 of 18 samples of the test part" in page

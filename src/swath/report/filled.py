@@ -10,33 +10,72 @@ import numpy as np
 from swath.config import ConfigError
 from swath.data.loader import Data, DataSettings
 from swath.data.picture import colour_bands, stretched
+from swath.data.store import Store
 from swath.report.images import png
 from swath.tasks.pretrain import FillObjective
 from swath.train.export import LoadedModel
 from swath.train.precision import AUTOCAST, DTYPES, arithmetic
 from swath.train.settings import Compute
 
-MOST = 6
+MOST, FEWEST = 6, 2
+"""Samples shown of all stores together, about, and of each."""
 
 
 def filled_in(
     model: LoadedModel, settings: DataSettings, precision: str, compute: Compute
 ) -> dict[str, Any] | None:
-    """Return pictures of test samples: all of it, what was shown, and what was made of it; those
-    of :func:`swath.report.examples.examples` for a model that fills in patches.
+    """Return pictures of test samples of every store of the run: all of it, what was shown, and
+    what was made of it; those of :func:`swath.report.examples.examples` for a model that fills in
+    patches. A further store that is not there any more is left out.
 
     None if there is no test part, or the task is not ``pretrain``.
     """
+    if not isinstance(model.objective, FillObjective):
+        return None
+    there = tuple(one for one in settings.also if Store.exists(one.store))
+    settings = dataclasses.replace(settings, also=there, weight=settings.weight if there else 1.0)
+    data = settings.open(labels=False, asks=model.about.model.asks | model.about.task.asks)
+    stores = [dataclasses.replace(data, normalize=model.normalize), *data.also]
+    tests = [len(one.select("test").indices) for one in stores]
+    if not any(tests):
+        return None
+    each = max(FEWEST, MOST // sum(map(bool, tests)))
+    model.network.to(dtype=DTYPES[precision])
+    found = [one for store in stores for one in _of_store(model, store, each, precision, compute)]
+    if len(stores) > 1:
+        for one, name in zip(found, _names(stores, tests, each), strict=True):
+            one["caption"] = f"{name}: {one['caption']}"
+    about = (
+        f"{len(found)} of {sum(tests)} samples of the test part, spread over it evenly, the "
+        "patches hidden that are hidden when it is scored. Patches that were shown stand as they "
+        "are among those filled in."
+    )
+    if model.objective.normalise:
+        about += (
+            " The network tells patches apart from their own mean and contrast"
+            " (task.normalise=true); these are lent by the sample."
+        )
+    return {"about": about, "shown": found}
+
+
+def _names(stores: list[Data], tests: list[int], each: int) -> list[str]:
+    """Return of each picture the name of its store."""
+    names = [one.settings.store.rstrip("/").rpartition("/")[2] for one in stores]
+    return [name for name, n in zip(names, tests, strict=True) for _ in range(min(each, n))]
+
+
+def _of_store(
+    model: LoadedModel, data: Data, count: int, precision: str, compute: Compute
+) -> list[dict[str, Any]]:
+    """Return pictures of ``count`` test samples of ``data``, or of all that there are."""
     import torch
 
-    objective = model.objective
-    data = dataclasses.replace(settings.alone().open(labels=False), normalize=model.normalize)
+    inputs = dataclasses.replace(model.inputs, bands=data.bands)
+    objective = dataclasses.replace(model.about, inputs=inputs).bind()
+    assert isinstance(objective, FillObjective), "filled_in has looked"
     indices = data.select("test").indices
-    if not len(indices) or not isinstance(objective, FillObjective):
-        return None
-    chosen = indices[np.linspace(0, len(indices) - 1, min(MOST, len(indices))).astype(int)]
+    chosen = indices[np.linspace(0, len(indices) - 1, min(count, len(indices))).astype(int)]
     rgb, found = colours(data), []
-    model.network.to(dtype=DTYPES[precision])
     narrow = AUTOCAST.get(precision)
     with torch.inference_mode(), arithmetic(precision, compute):
         for batch in data.loader("test", micro=1).sweep(indices=chosen):
@@ -48,17 +87,7 @@ def filled_in(
             pictures = _pictures(whole, filled, hidden[0].numpy(), batch.valid[0].numpy())
             caption = f"loss {figures['loss']:.3f}" if "loss" in figures else "nothing observed"
             found.append({"pictures": pictures, "caption": caption, "tone": ""})
-    about = (
-        f"{len(found)} of {len(indices)} samples of the test part, spread over it evenly, the "
-        "patches hidden that are hidden when it is scored. Patches that were shown stand as they "
-        "are among those filled in."
-    )
-    if objective.normalise:
-        about += (
-            " The network tells patches apart from their own mean and contrast"
-            " (task.normalise=true); these are lent by the sample."
-        )
-    return {"about": about, "shown": found}
+    return found
 
 
 def colours(data: Data) -> list[int]:
