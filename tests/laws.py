@@ -41,7 +41,10 @@ from swath.train.state import TrainState
 BANDS, SIZE, CLASSES = 3, 6, ("water", "forest", "town")
 INPUTS = Inputs(bands=tuple(Band(name=f"B{i}") for i in range(BANDS)), size=SIZE)
 BATCH, UPDATES = 12, 4  # samples in an update, updates in a run
-SMALL: dict[str, dict] = {"dino": {"width": 4, "prototypes": 8}}  # the rest are small as they are
+SMALL: dict[str, dict] = {  # the rest are small as they are
+    "dino": {"width": 4, "prototypes": 8},
+    "moco": {"width": 4, "predictor": (8,)},
+}
 EXACT = {"rtol": 0.0, "atol": 1e-10}  # float64; a wrong rule is off by 1e-3 and more
 
 

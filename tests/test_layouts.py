@@ -41,6 +41,7 @@ from swath.tasks import Objective, Task
 from swath.tasks.classify import Classify
 from swath.tasks.contrast import Contrast
 from swath.tasks.dino import Dino
+from swath.tasks.moco import Moco
 from swath.tasks.pretrain import Pretrain
 from swath.tasks.segment import Segment
 from swath.train.ema import Average
@@ -198,6 +199,10 @@ SUBJECTS = {
         ViT(patch=4, width=32, depth=2, heads=4, pool="mean", drop_path=0.2),
         Dino(hidden=(16,), width=8, prototypes=12, memory=48, freeze=24), 16, dense=False,
     ),
+    "moco": Subject(
+        ViT(patch=4, width=32, depth=2, heads=4, pool="mean", drop_path=0.2),
+        Moco(hidden=(16,), width=8, predictor=(16,), memory=48), 16, dense=False,
+    ),
     "resnet": Subject(ResNet(depth=18, width=16, dropout=0.1), Classify(), 64, dense=False),
     "unet": Subject(UNet(width=8, depth=2, dropout=0.2), Segment(), 16, dense=True),
     "unet-resnet": Subject(NarrowUNet(), Segment(), 64, dense=True),
@@ -247,6 +252,11 @@ LAYOUTS = [
     Layout(4, ("dino",), {"tensor": 2, "shard": 2, "wrap": "matrix"}),
     Layout(2, ("dino",), {"tensor": 2, "sequence": True}),
     Layout(2, ("dino",), {"context": 2}),
+    Layout(3, ("moco",)),
+    Layout(2, ("moco",), {"shard": 2}),
+    Layout(2, ("moco",), {"tensor": 2}),
+    Layout(4, ("moco",), {"tensor": 2, "shard": 2, "recompute": "full"}),
+    Layout(2, ("moco",), {"context": 2}),
     Layout(4, ("vit", "resnet"), {"shard": 4}),
     Layout(4, ("vit", "resnet", "unet"), {"replicate": 2, "shard": 2}),
     Layout(2, ("vit",), {"shard": 2, "reshard": False}),

@@ -157,7 +157,7 @@ def after_training(run: Run, figures: dict[str, Any]) -> str:
         told += f"  ({BY_CHIP})"
     verbs = ["predict"] if labelled and (run.predict.scene or _built_from(run)) else []
     score = "evaluate"
-    if run.task is not None and run.task.taught:  # its teacher is all that there is
+    if run.task is not None and run.task.taught:  # it, or its teacher, is alone by now
         score = "embed" if Store.open(run.data.store).contents.label.kind == "none" else "probe"
     verbs += [score, *(["baseline"] if run.baselines else []), "report"]
     chosen = f"{run.place / WEIGHTS}: the model after update {figures['update']}"

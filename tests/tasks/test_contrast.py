@@ -9,18 +9,28 @@ from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 
 from swath.config import ConfigError
-from swath.data.chip import Label
+from swath.data.chip import Batch, Label
 from swath.data.views import Global, Local, Views
 from swath.nn.norm import BatchNorm2d
 from swath.nn.random import Dropout
 from swath.parallel.replica import Replica
 from swath.parallel.world import World
 from swath.predict.layers import check_mappable
-from swath.tasks import contrast
-from swath.tasks.contrast import Contrast, Pairs, embedded, nt_xent
+from swath.tasks import _pairs
+from swath.tasks._pairs import Pairs, told_apart
+from swath.tasks.contrast import Contrast, ContrastObjective
 from tests import laws
 
+SIDES = ContrastObjective.sides
 (CASE,) = (case for case in laws.cases() if isinstance(case.task, Contrast))
+
+
+def nt_xent(views: torch.Tensor, alike: torch.Tensor, temperature: float) -> torch.Tensor:
+    return told_apart(views, alike, temperature, SIDES)
+
+
+def embedded(model: nn.Module, batch: Batch) -> torch.Tensor:
+    return CASE.objective().embed(model, batch)
 
 
 def vectors(samples: int, width: int = 5, seed: int = 0) -> torch.Tensor:
@@ -52,7 +62,7 @@ def test_nt_xent_is_its_formula(alike, monkeypatch):
     expected = by_formula(views, alike, 0.3)
     (pull,) = torch.autograd.grad(expected, views)
     for anchors in (1024, 4):
-        monkeypatch.setattr(contrast, "_ANCHORS", anchors)
+        monkeypatch.setattr(_pairs, "_ANCHORS", anchors)
         found = nt_xent(views, torch.tensor(alike), 0.3)
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
         (gradient,) = torch.autograd.grad(found, views)
@@ -150,8 +160,8 @@ def test_negatives_of_the_microbatch_are_another_loss():
 def tally(views: torch.Tensor, alike: list[int] | None = None) -> Pairs:
     count = len(views)
     numbers = np.arange(count) if alike is None else np.array(alike)
-    sums = {"index": np.arange(count), "alike": numbers, "views": views.detach().numpy()}
-    return Pairs(sums, 0.2)
+    sums = {"index": np.arange(count), "alike": numbers, "vectors": views.detach().numpy()}
+    return Pairs(sums, 0.2, SIDES)
 
 
 def test_scores_are_what_they_are_called():
@@ -182,10 +192,11 @@ def test_scores_of_perfect_and_of_collapsed_networks():
 
 
 def test_samples_are_compared_in_groups_that_their_indices_decide(monkeypatch):
-    monkeypatch.setattr(contrast, "GROUP", 16)
+    monkeypatch.setattr(_pairs, "GROUP", 16)
     whole = tally(vectors(40, 3))
     halves = [
-        Pairs({n: v[s] for n, v in whole.sums.items()}, 0.2) for s in (np.s_[25:], np.s_[:25])
+        Pairs({n: v[s] for n, v in whole.sums.items()}, 0.2, SIDES)
+        for s in (np.s_[25:], np.s_[:25])
     ]
     assert (halves[0] + halves[1]).finish() == whole.finish() == (halves[1] + halves[0]).finish()
     assert whole.finish()["loss"] < by_formula(vectors(40, 3), list(range(40)), 0.2).item() / 80

@@ -12,8 +12,9 @@ from swath.data.sensor import Band
 from swath.models import Inputs
 from swath.tasks import Task
 from swath.tasks._figures import FIGURES, larger_is_better
+from swath.tasks._pairs import Pairs
 from swath.tasks._tally import Confusion, Flags, Moments
-from swath.tasks.contrast import Pairs
+from swath.tasks.contrast import ContrastObjective
 from swath.tasks.dino import Distinct
 from swath.tasks.pretrain import Filled
 
@@ -31,7 +32,11 @@ TALLIES = (
         },
         ("a", "b"),
     ),
-    Pairs({"index": np.arange(2), "alike": np.arange(2), "views": np.ones((2, 2, 1))}, 0.2),
+    Pairs(
+        {"index": np.arange(2), "alike": np.arange(2), "vectors": np.ones((2, 2, 1))},
+        0.2,
+        ContrastObjective.sides,
+    ),
     Distinct.of(
         {
             "count": np.array(1.0),

@@ -146,7 +146,7 @@ def test_student_and_teacher_begin_as_given_weights(
 
 
 def test_the_average_of_an_average_is_refused(store, tmp_path):
-    with pytest.raises(ConfigError, match=r"train.ema=100 has no effect with task.kind=dino: its"):
+    with pytest.raises(ConfigError, match=r"train.ema=100 beside task.kind=dino: its teacher"):
         job(store, tmp_path, train=TrainSettings(ema=100))
 
 

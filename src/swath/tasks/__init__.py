@@ -81,7 +81,8 @@ class Task(Choice):
     inside: ClassVar[str] = ""
     """What names of the network's tensors begin with in what is trained (:meth:`fitted`)."""
     taught: ClassVar[bool] = False
-    """Whether the network learns from a teacher that follows it, and that is what is exported."""
+    """Whether the network learns from a teacher that follows it. One of the two is exported, and
+    cannot be scored without the other."""
 
     @property
     def wants(self) -> Views | None:

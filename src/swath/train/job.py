@@ -99,9 +99,8 @@ class TrainJob:
             )
         if self.task.taught and self.train.ema is not None:
             raise ConfigError(
-                f"train.ema={self.train.ema} has no effect with task.kind="
-                f"{kind_of(type(self.task))}: its teacher is such an average already, and is what"
-                " is exported; leave ema out, and set task.memory"
+                f"train.ema={self.train.ema} beside task.kind={kind_of(type(self.task))}: its "
+                "teacher is such an average already; leave ema out, and set task.memory"
             )
         try:
             self.schedule.check(self.train.samples)
