@@ -29,6 +29,7 @@ from swath.optimizers.adamw import AdamW
 from swath.parallel.settings import Parallel
 from swath.parallel.world import World
 from swath.tasks.dino import Dino
+from swath.tasks.moco import Moco
 from swath.train.adapted import build as built
 from swath.train.cost import work
 from swath.train.dry import lay_out
@@ -43,7 +44,17 @@ from tests.test_same_curve import stopped_after
 
 VIT = ViT(width=16, depth=2, heads=2, patch=4, drop_path=0.1)
 DINO = Dino(hidden=(16,), width=8, prototypes=12, views=Views(local=Local(number=2)))
-CURVE = ("update", "samples", "loss", "grad_norm", "val/groups", "val/spread")
+MOCO = Moco(hidden=(16,), width=8, predictor=(16,), freeze_patches=True)
+CURVE = (
+    "update",
+    "samples",
+    "loss",
+    "grad_norm",
+    "val/groups",
+    "val/spread",
+    "val/loss",
+    "val/top1",
+)
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +104,34 @@ def test_stopped_on_shards_it_goes_on_alone_teacher_and_centre_included(
     shards = job(store, tmp_path, parallel=Parallel(shard=3))
     assert ranks(3, stopped_after, shards, 3) == [exits.LEFT] * 3
     train(job(store, tmp_path), world=World.alone())
-    (curve, state), (expected, wanted) = outcome(tmp_path), outcome(unbroken)
+    assert same(tmp_path, unbroken)["centre.value"].any()
+
+
+def test_with_keys_of_all_ranks_too_and_patches_that_stay(ranks, store, tmp_path):
+    """MoCo: stopped on shards it goes on alone; the network is exported, its patches as drawn."""
+    unbroken, stopped = tmp_path / "unbroken", tmp_path / "stopped"
+    train(job(store, unbroken, task=MOCO), world=World.alone())
+    shards = job(store, stopped, task=MOCO, parallel=Parallel(shard=3))
+    assert ranks(3, stopped_after, shards, 3) == [exits.LEFT] * 3
+    train(job(store, stopped, task=MOCO), world=World.alone())
+    state = same(stopped, unbroken)
+    found = load_model(stopped).network.state_dict()
+    assert {f"network.{name}" for name in found} == {n for n in state if n.startswith("network.")}
+    for name, value in found.items():
+        torch.testing.assert_close(value, state[f"network.{name}"].to(value))
+    away = {n: (state[f"network.{n}"] - state[f"teacher.network.{n}"]).abs().max() for n in found}
+    assert not away["patch_embed.proj.weight"] and away["norm.weight"] > 1e-6
+
+
+def same(folder: pathlib.Path, unbroken: pathlib.Path) -> dict[str, torch.Tensor]:
+    """Fail unless both runs have the same curve and weights; return these."""
+    (curve, state), (expected, wanted) = outcome(folder), outcome(unbroken)
     for mine, theirs in zip(curve, expected, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-9)
     assert state.keys() == wanted.keys() and state["teacher.seen"] == 72
     for name, value in wanted.items():
         torch.testing.assert_close(state[name], value, rtol=1e-9, atol=1e-9, msg=name)
-    assert wanted["centre.value"].any()
+    return state
 
 
 def test_the_exported_model_is_the_teacher(unbroken):

@@ -46,7 +46,7 @@ class Momentum(nn.Module):
 
     def forward(
         self, views: Sequence[Tensor], known: Any = None, keys: bool = True
-    ) -> Float[Tensor, "2v b k"]:
+    ) -> Float[Tensor, "twice b k"]:
         """Return the queries of all views (b, c, h, w), then their keys, which carry no gradient.
 
         keys: False leaves the teacher out; zeros are in the place of its keys.

@@ -22,11 +22,11 @@ class Projector(nn.Sequential):
             width = inner
         super().__init__(*layers, nn.Linear(width, channels))
 
-    def forward(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
+    def forward(self, features: Float[Tensor, "... d"]) -> Float[Tensor, "... k"]:
         return super().forward(features)
 
 
 def head(width: int, channels: int, hidden: Sequence[int] = ()) -> nn.Module:
-    """Return what makes ``channels`` numbers of features (b, width): a linear layer, or a projector
-    with layers of ``hidden`` widths."""
+    """Return what makes ``channels`` numbers of features (..., width): a linear layer, or a
+    projector with layers of ``hidden`` widths."""
     return Projector(width, hidden, channels) if hidden else nn.Linear(width, channels)
