@@ -38,7 +38,8 @@ class Couples(Protocol):
         """Of what is made of one sample."""
 
     def embed(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return what the network makes of each sample: (b, *shape)."""
+        """Return what the network makes of each sample: (b, *shape). Called without gradients, and
+        then with: by then, what carries no gradient may be anything finite."""
 
     def joined(self, embedded: Tensor, alike: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of losses over all samples (n, *shape), with a graph, and of weights.

@@ -69,7 +69,7 @@ class PairsObjective:
     def embed(self, model: nn.Module, batch: Batch, again: bool = False) -> Tensor:
         """Return the vectors (b, v, k), of length 1, that ``model`` makes of each sample.
 
-        again: only gradients are wanted; what carries none may be anything.
+        again: only gradients are wanted; what carries none may be anything finite.
         """
         raise TypeError(f"{type(self).__name__} has no embed()")
 
