@@ -173,3 +173,9 @@ def test_the_report_shows_every_store_filled_in(run):
     page = swath.report(swath.load("runs/sensors")).read_text()
     assert [page.count(f"{name}: loss ") for name in ("s2", "l8", "s1")] == [2, 2, 2]
     assert "6 of 18 samples of the test part" in page
+
+
+def test_a_pipeline_is_refused_for_stores_of_several_sensors(run):
+    told = r"parallel.pipeline=2: .* microbatches of one shape, and stores of several sensors"
+    with pytest.raises(ConfigError, match=told):
+        swath.load("recipe.yaml", "parallel.pipeline=2").job()

@@ -98,7 +98,7 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
             log.info(
                 "%s%s samples to learn from, %s updates",
                 _parameters(trainer.replica),
-                units.count(len(data.select("train").indices)),
+                units.count(sum(len(d.select("train").indices) for d in (data, *data.also))),
                 units.count(job.updates),
             )
         if not progress.update and job.train.samples % job.batch.samples:
