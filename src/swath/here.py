@@ -158,6 +158,11 @@ def child(rank: int, ranks: int, port: int) -> dict[str, str]:
     return {**shared, **os.environ, **{name: str(value) for name, value in told.items()}}
 
 
+def sharing(processes: int) -> dict[str, str]:
+    """Return the environment of each of ``processes`` that share this machine's cores."""
+    return {"OMP_NUM_THREADS": str(max(1, cores() // processes)), **os.environ}
+
+
 def _container_cores(file: str = "/sys/fs/cgroup/cpu.max") -> int | None:
     """Return the whole cores that a container's quota allows; None if there is no quota."""
     try:

@@ -115,16 +115,15 @@ def test_signals_reach_all_ranks_once(tmp_path, number):
     """Each as a scheduler or Ctrl-C sends it to the one process that it knows of."""
     count = (
         f"n = []; signal.signal({int(number)}, lambda *_: n.append(1))\n"
-        "print('ready', flush=True)\n"
+        f"print('ready', flush=True); open({str(tmp_path)!r} + '/ready' + rank, 'w').close()\n"
         "while not n: time.sleep(0.01)\n"
         "time.sleep(0.5); print(len(n)); sys.exit(75)"
     )
     logs = [tmp_path / f"a/ranks/{rank}.log" for rank in (1, 2)]
 
     def send() -> None:
-        while not all(log.exists() and "ready" in log.read_text() for log in logs):
+        while len(list(tmp_path.glob("ready*"))) < 3:
             time.sleep(0.05)
-        time.sleep(0.5)  # the first rank has no log to read
         os.kill(os.getpid(), number)
 
     sender = threading.Thread(target=send)

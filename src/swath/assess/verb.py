@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 import subprocess
 import sys
@@ -62,10 +61,10 @@ def helped(arguments: Sequence[str], settings: Assess, jobs: int) -> Iterator[No
         yield
         return
     prepare(settings)
-    threads = {"OMP_NUM_THREADS": str(max(1, here.cores() // jobs)), **os.environ}
     command = [sys.executable, "-m", "swath", "assess", *arguments]
     others = [
-        subprocess.Popen(command, env=threads, stdout=subprocess.DEVNULL) for _ in range(jobs - 1)
+        subprocess.Popen(command, env=here.sharing(jobs), stdout=subprocess.DEVNULL)
+        for _ in range(jobs - 1)
     ]
     try:
         yield
