@@ -18,7 +18,7 @@ def test_of_several_ranks_the_first_writes_the_scores(trained, monkeypatch, rank
     import swath.train.score
 
     monkeypatch.setattr(swath.train.score, "score", lambda job: {"oa": 0.5})
-    monkeypatch.setattr(swath.run, "MAPS", "none")
+    monkeypatch.setattr(swath.run.scores, "MAPS", "none")
     written = trained / "runs/small/scores.json"
     written.unlink(missing_ok=True)
     for name, value in {"WORLD_SIZE": "2", "RANK": str(rank), "MASTER_ADDR": "x"}.items():

@@ -78,7 +78,9 @@ BUILT = {
 def test_a_scene_without_a_sensor_is_taken_for_the_stores(built, monkeypatch):
     """Not for Sentinel-2, whatever it is; and that is said. If nothing tells it, it is asked."""
     opened, lines = [], []
-    monkeypatch.setattr(swath.run.log, "info", lambda text, *given: lines.append(text % given))
+    monkeypatch.setattr(
+        swath.run.scene.log, "info", lambda text, *given: lines.append(text % given)
+    )
     monkeypatch.setattr(swath.train.export, "load_model", lambda folder: None)
     monkeypatch.setattr(Imagery, "open", lambda self: opened.append(self.known_sensor) or 1 / 0)
     words = ["data.store=s", BUILT[built]]

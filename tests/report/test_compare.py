@@ -6,7 +6,7 @@ import pytest
 
 from swath.config import ConfigError
 from swath.report.compare import compared, comparison, headline, table
-from swath.run import BY_CHIP
+from swath.run.training import BY_CHIP
 
 ROWS = [
     {
