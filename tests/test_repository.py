@@ -121,6 +121,24 @@ def test_the_first_own_run_loads_as_printed(page, tmp_path):
         assert sum(not line.startswith("#") for line in lines) <= 10
 
 
+def test_the_files_of_pretraining_load_as_printed(tmp_path, monkeypatch):
+    """What the README pretrains, compares and fine-tunes is one encoder, by three files."""
+    from swath.assess import verb
+    from swath.settings import Run
+
+    monkeypatch.chdir(tmp_path)
+    for name, text in re.findall(r"```yaml\n# (\S+\.yaml)\n(.*?)```", README, re.DOTALL):
+        (tmp_path / name).write_text(text)
+    words = re.search(r'adapt.kind=full \\\n\s+"(model=.*)"\n', README)[1]
+    learned = config.load(Run, ["pretrain.yaml"])
+    fine = config.load(Run, ["mine.yaml"], [words])
+    [task] = verb.load(["compare.yaml"]).tasks.values()
+    assert task.run == ("mine.yaml", words)
+    assert words.startswith("model={kind: vit, ") and learned.task.kind == "pretrain"
+    for name in ("width", "depth", "heads", "patch"):
+        assert getattr(fine.model, name) == getattr(learned.model, name)
+
+
 def test_every_recipe_folder_is_whole():
     """A recipe is settings, a fact sheet and a check; data that ships says where it is from."""
     folders = [p for p in (ROOT / "recipes").iterdir() if p.is_dir()]
