@@ -134,7 +134,7 @@ def test_the_files_of_pretraining_load_as_printed(tmp_path, monkeypatch):
     fine = config.load(Run, ["mine.yaml"], [words])
     [task] = verb.load(["compare.yaml"]).tasks.values()
     assert task.run == ("mine.yaml", words)
-    assert words.startswith("model={kind: vit, ") and learned.task.kind == "pretrain"
+    assert words.startswith("model={kind: vit, ") and learned.task.labels is None
     for name in ("width", "depth", "heads", "patch"):
         assert getattr(fine.model, name) == getattr(learned.model, name)
 
