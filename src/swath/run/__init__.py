@@ -7,6 +7,8 @@
 Verbs import what computes when they are called.
 """
 
+# ruff: noqa: F401 (names for who imports them from here)
+
 from swath.run.features import anomalies, embed, embed_scene, probe, similar
 from swath.run.scene import predict
 from swath.run.scores import baseline, compared, comparison, evaluate, report
@@ -14,30 +16,3 @@ from swath.run.start import load
 from swath.run.store import build, built_once, fetch, find, pictures, statistics
 from swath.run.training import after_training, dry_run, export, export_for, train
 from swath.settings import Run
-
-__all__ = [
-    "Run",
-    "after_training",
-    "anomalies",
-    "baseline",
-    "build",
-    "built_once",
-    "compared",
-    "comparison",
-    "dry_run",
-    "embed",
-    "embed_scene",
-    "evaluate",
-    "export",
-    "export_for",
-    "fetch",
-    "find",
-    "load",
-    "pictures",
-    "predict",
-    "probe",
-    "report",
-    "similar",
-    "statistics",
-    "train",
-]
