@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from swath.batch.size import BatchSize
 from swath.data.build import build
-from swath.data.loader import DataSettings
+from swath.data.settings import DataSettings
 from swath.data.split import Split
 from swath.datasets.synthetic import Synthetic
 from swath.models import Model

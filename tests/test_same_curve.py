@@ -26,8 +26,8 @@ from swath.config import ConfigError
 from swath.data.augment import Augment
 from swath.data.build import build
 from swath.data.chip import Batch
-from swath.data.loader import DataSettings
 from swath.data.mix import Also
+from swath.data.settings import DataSettings
 from swath.data.split import Split
 from swath.data.views import Global, Views
 from swath.datasets.synthetic import Synthetic

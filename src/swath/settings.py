@@ -18,7 +18,7 @@ from swath.batch.size import BatchSize
 from swath.config import Choice, ConfigError
 from swath.data.augment import Augment
 from swath.data.dataset import Dataset
-from swath.data.loader import DataSettings
+from swath.data.settings import DataSettings
 from swath.data.split import Split
 from swath.embed.settings import Anomaly, Embed, Probe
 from swath.fields import free

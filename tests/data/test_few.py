@@ -8,7 +8,7 @@ from swath.baselines.majority import Majority
 from swath.config import ConfigError
 from swath.data.build import build
 from swath.data.few import Few, drawn, fewer
-from swath.data.loader import DataSettings
+from swath.data.settings import DataSettings
 from swath.data.split import NONE, TRAIN, Split, select
 from swath.datasets.synthetic import Synthetic
 from swath.models.mae import MAE

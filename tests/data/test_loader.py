@@ -12,8 +12,8 @@ from swath.data.augment import Augment
 from swath.data.bands import find_bands
 from swath.data.build import build
 from swath.data.chip import IGNORE
-from swath.data.loader import DataSettings
 from swath.data.normalize import Normalize
+from swath.data.settings import DataSettings
 from swath.data.split import Split
 from swath.datasets.synthetic import Synthetic
 

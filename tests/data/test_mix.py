@@ -9,8 +9,8 @@ import torch
 
 from swath.config import ConfigError
 from swath.data.augment import Augment
-from swath.data.loader import DataSettings
 from swath.data.mix import ROUND, Also, Shares
+from swath.data.settings import DataSettings
 from swath.data.split import Split
 from tests.data.test_loader import VARIED, equal, made
 from tests.several import three

@@ -11,9 +11,9 @@ import torch
 
 from swath.data.chip import Contents, Ground, Label, Modality
 from swath.data.layout import UNKNOWN_TIME
-from swath.data.loader import DataSettings
 from swath.data.places import gsd_m, middles, times
 from swath.data.sensor import Band, Sensor
+from swath.data.settings import DataSettings
 from tests.several import made
 
 RADIUS = 6378137.0  # of the sphere of EPSG:3857

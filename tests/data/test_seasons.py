@@ -11,9 +11,9 @@ from swath.config import ConfigError
 from swath.data.augment import Augment
 from swath.data.build import build
 from swath.data.imagery import Imagery
-from swath.data.loader import DataSettings
 from swath.data.mix import Also
 from swath.data.seasons import Partners, places
+from swath.data.settings import DataSettings
 from swath.data.split import Split, select
 from swath.data.store import Store
 from swath.data.views import Global, Views

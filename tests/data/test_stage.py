@@ -14,7 +14,7 @@ import pytest
 from swath.config import ConfigError
 from swath.data import stage
 from swath.data.build import build
-from swath.data.loader import DataSettings
+from swath.data.settings import DataSettings
 from swath.data.split import Split
 from swath.data.stage import Stage, Staging
 from swath.data.store import Store

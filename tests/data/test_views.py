@@ -7,7 +7,7 @@ import torch
 from swath.config import ConfigError
 from swath.data.augment import Augment, blurred
 from swath.data.build import build
-from swath.data.loader import DataSettings
+from swath.data.settings import DataSettings
 from swath.data.split import Split
 from swath.data.views import Global, Local, Viewer, Views, pieces, resized
 from swath.datasets.synthetic import Synthetic

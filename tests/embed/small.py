@@ -4,7 +4,8 @@ import pathlib
 
 from swath.batch.size import BatchSize
 from swath.data.build import build
-from swath.data.loader import Data, DataSettings
+from swath.data.opened import Data
+from swath.data.settings import DataSettings
 from swath.data.split import Split
 from swath.datasets.synthetic import Synthetic
 from swath.models import Model

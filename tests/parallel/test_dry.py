@@ -22,7 +22,7 @@ from swath.batch.size import BatchSize
 from swath.config import ConfigError
 from swath.data import draw
 from swath.data.chip import Batch, Contents
-from swath.data.loader import DataSettings
+from swath.data.settings import DataSettings
 from swath.datasets.synthetic import Synthetic
 from swath.machine import load_machine, machines
 from swath.models.vit import ViT

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from swath.data.build import build
-from swath.data.loader import DataSettings
+from swath.data.settings import DataSettings
 from swath.data.split import Split
 from swath.datasets.synthetic import Synthetic
 from swath.models.unet import UNet

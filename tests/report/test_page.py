@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from swath.config import ConfigError
-from swath.data.loader import DataSettings
+from swath.data.settings import DataSettings
 from swath.predict.evaluate import figures_of, write_scores
 from swath.predict.map import predict
 from swath.predict.settings import Predict

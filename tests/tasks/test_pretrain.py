@@ -11,7 +11,7 @@ from swath.data import draw
 from swath.data.build import build
 from swath.data.chip import Batch, Label
 from swath.data.draw_tensor import orders
-from swath.data.loader import DataSettings
+from swath.data.settings import DataSettings
 from swath.data.split import Split
 from swath.datasets.synthetic import Synthetic
 from swath.models import Inputs, Outputs

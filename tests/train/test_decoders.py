@@ -9,7 +9,7 @@ import torch
 from swath.adapt.full import Full
 from swath.adapt.lora import LoRA
 from swath.adapt.probe import Probe
-from swath.data.loader import DataSettings
+from swath.data.settings import DataSettings
 from swath.models.unet import UNet
 from swath.parallel.settings import Parallel
 from swath.train.adapted import build as network_of

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from swath import exits
-from swath.data.loader import DataSettings
+from swath.data.settings import DataSettings
 from swath.models.mae import MAE
 from swath.parallel.settings import Parallel
 from swath.parallel.world import World

@@ -13,7 +13,7 @@ import torch
 from swath.batch.size import BatchSize
 from swath.config import ConfigError, dump, load
 from swath.data.build import build
-from swath.data.loader import DataSettings
+from swath.data.settings import DataSettings
 from swath.data.split import Split
 from swath.datasets.synthetic import Synthetic
 from swath.models.mae import MAE

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from swath.batch.size import BatchSize
 from swath.config import ConfigError
 from swath.data.build import build
-from swath.data.loader import DataSettings
+from swath.data.settings import DataSettings
 from swath.data.split import Split
 from swath.datasets.synthetic import Synthetic
 from swath.files import write_folder

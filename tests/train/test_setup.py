@@ -18,7 +18,7 @@ from swath.batch.schedule import Schedule
 from swath.batch.size import BatchSize
 from swath.config import ConfigError, plain
 from swath.data.build import build
-from swath.data.loader import DataSettings
+from swath.data.settings import DataSettings
 from swath.data.split import Split
 from swath.data.store import Store
 from swath.datasets.synthetic import Synthetic

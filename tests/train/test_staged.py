@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from swath.data.loader import DataSettings
 from swath.data.order import Order
+from swath.data.settings import DataSettings
 from swath.data.stage import Stage
 from swath.data.store import Store
 from swath.parallel.settings import Parallel

@@ -18,8 +18,8 @@ from swath.config import ConfigError
 from swath.data.augment import Augment
 from swath.data.build import build
 from swath.data.chip import Label
-from swath.data.loader import DataSettings
 from swath.data.sensor import load_sensor
+from swath.data.settings import DataSettings
 from swath.data.split import Split
 from swath.data.views import Local, Views
 from swath.datasets.synthetic import Synthetic

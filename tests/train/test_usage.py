@@ -15,8 +15,8 @@ from torch import nn
 from swath.batch.size import BatchSize
 from swath.config import ConfigError
 from swath.data.build import build
-from swath.data.loader import DataSettings
 from swath.data.sensor import load_sensor
+from swath.data.settings import DataSettings
 from swath.data.split import Split
 from swath.datasets.synthetic import Synthetic
 from swath.models import Inputs, Outputs

@@ -5,8 +5,9 @@
   folders), nodata.py and plausible.py.
 * A store is made: build.py on check.py, census.py, stats.py (by fold.py) and split.py; its parts on
   disk are layout.py and shards.py.
-* A store is read: store.py; order.py says which sample comes when, loader.py makes microbatches of
-  them, ahead of time, by direct.py where it can and from stage.py's copies where asked.
+* A store is read: store.py, as settings.py asks and opened.py has it; order.py says which sample
+  comes when, loader.py makes microbatches of them, ahead of time, by direct.py where it can and
+  from stage.py's copies where asked.
 * On the device: resample.py, normalize.py, augment.py.
 * Every random draw: draw.py and draw_tensor.py.
 * For people: summary.py, picture.py, mosaic.py, palette.py; touch.py says how a score must be read.

@@ -11,12 +11,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import logging
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -24,235 +22,20 @@ from swath.config import ConfigError
 from swath.data import draw
 from swath.data.augment import Augment
 from swath.data.balance import repeats
-from swath.data.bands import Channel, find_bands, image_grid
 from swath.data.chip import Batch, Known, Modality
-from swath.data.few import Few, fewer
-from swath.data.mix import Also, Mixed, check_alike
-from swath.data.normalize import Normalize, Normalizer, normalizer
+from swath.data.normalize import Normalizer
 from swath.data.order import Order
-from swath.data.places import gsd_m, middles, times
 from swath.data.resample import resized
-from swath.data.seasons import Partners, check_seasons
-from swath.data.sensor import Band
-from swath.data.split import Part, Selection, Split, select
-from swath.data.stage import Stage, Staging
+from swath.data.seasons import Partners
+from swath.data.split import Selection
 from swath.data.views import Viewer, Views
-from swath.fields import free
 from swath.span import span
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from swath.data.store import Store
-
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSettings:
-    """What is learned from: a store, its bands, its parts."""
-
-    store: str = free()
-    """Folder of the store, made by `swath data build`; or an s3:// or gs:// address. What is in it
-    counts, not where it lies."""
-    bands: tuple[str, ...] | None = None
-    """Bands in the order the model sees them, as B02, or s2/B02 if several images have one.
-    None: all of them."""
-    split: Split | None = None
-    """Which samples are trained, validated and tested on; None: as the store was built."""
-    labels: Few | None = None
-    """Only some of the training part's labels, as labels: {share: 0.01}; None: all of them."""
-    balance: float = 0.0
-    """0 shows every training sample as often, 1 every class; between: in part."""
-    normalize: Normalize = field(default_factory=Normalize)
-    """How pixel values become inputs."""
-    resample: Literal["nearest", "bilinear"] = "bilinear"
-    """How coarse bands are brought to the pixels of the finest; matters for several resolutions."""
-    also: tuple[Also, ...] = ()
-    """Further stores that are trained on, with the same labels, if any are read, and the same bands
-    and size of samples; with model.embed=wavelengths also with others. Each microbatch is of one
-    store, and normalised by that store's statistics; the validation part of ``store`` alone
-    chooses the best weights, and it alone is scored on."""
-    weight: float = 1.0
-    """The share of ``store`` in the microbatches, relative to the weights in ``also``."""
-    stage: Stage | None = free(None)
-    """Copies of shards on a disk of each node; None: every node reads the store itself."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.balance <= 1:
-            raise ConfigError(f"balance={self.balance} must be in 0..1")
-        if self.bands is not None and not self.bands:
-            raise ConfigError("bands is empty; name some, or leave it out for all of them")
-        if not self.weight > 0:
-            raise ConfigError(f"weight={self.weight:g} must be above 0")
-        if not self.also and self.weight != 1:
-            raise ConfigError(f"weight={self.weight:g} has no effect without also; leave it out")
-
-    def open(self, labels: bool = True, asks: Collection[str] = ()) -> Data:
-        """Return the data these settings mean; ConfigError if the store does not have it.
-
-        labels: whether the store's labels are read. asks: what beside images the model and the
-        task heed (``swath.data.chip.ASKS``); where bands are heeded, further stores may have
-        others, and samples of another size.
-        """
-        from swath.data.store import Store
-
-        stores = [self.store, *(one.store for one in self.also)]
-        if len(set(stores)) < len(stores):
-            raise ConfigError(f"also: a store is there twice, of {', '.join(stores)}")
-        store = Store.open(self.store)
-        channels = find_bands(store.contents, self.bands, self.store)
-        train = select(store, self.split, "train")
-        stats = None
-        if self.normalize.kind == "standardize":
-            from swath.data.stats import statistics
-
-            known = statistics(store, train)
-            stats = [known[m.name][i] for m, i in channels]
-        normalize = normalizer(self.normalize, [(m.sensor, i) for m, i in channels], stats)
-        labelled = labels and store.contents.label.kind != "none"
-        any_bands = "bands" in asks
-        also = tuple(self._other(one, any_bands).open(labels, asks) for one in self.also)
-        found = Data(self, store, tuple(channels), normalize, labelled, also, frozenset(asks))
-        check_alike((found, *also), any_bands=any_bands)
-        if "gsd_m" in asks and found.known.gsd_m is None:
-            raise ConfigError(
-                f"{self.store}: does not say how large its pixels are, and the model counts places "
-                "in metres; give its sensor a gsd_m, or set model.positions=waves"
-            )
-        return found
-
-    def alone(self, any_bands: bool = False) -> DataSettings:
-        """Return the settings of ``store`` alone: for what only looks at it. If it is one of
-        ``also``, as in other words than at training, those that it has there.
-
-        any_bands: whether the model takes any.
-        """
-        for one in self.also:
-            if one.store.rstrip("/") == self.store.rstrip("/"):
-                return self._other(one, any_bands)
-        return dataclasses.replace(self, also=(), weight=1.0)
-
-    def _other(self, one: Also, any_bands: bool) -> DataSettings:
-        """Return what is read of a further store."""
-        bands = self.bands if one.bands is None and not any_bands else one.bands
-        return dataclasses.replace(
-            self, store=one.store, bands=bands, split=one.split, also=(), weight=1.0
-        )
-
-
-@dataclass(frozen=True)
-class Data:
-    """An open store, as a run sees it."""
-
-    settings: DataSettings
-    store: Store
-    channels: tuple[Channel, ...]
-    """For each band of the model's input: its modality and its place there."""
-    normalize: Normalizer
-    labelled: bool = True
-    """Whether labels are read."""
-    also: tuple[Data, ...] = ()
-    """Further stores that are trained on."""
-    asks: frozenset[str] = frozenset()
-    """What beside images is read; see Known."""
-
-    def check_same(self) -> None:
-        """Raise ConfigError if a store was replaced since it was opened."""
-        for data in (self, *self.also):
-            data.store.check_same()
-
-    @property
-    def bands(self) -> tuple[Band, ...]:
-        """The bands of the model's input, in order."""
-        return tuple(m.sensor.bands[i] for m, i in self.channels)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Height and width of images: of the label if it is a map, else of the finest band."""
-        return image_grid(self.store.contents, self.channels)
-
-    @functools.cached_property
-    def known(self) -> Known:
-        """What is known of all samples of the store alike."""
-        gsd = gsd_m(self.store, self.channels) if "gsd_m" in self.asks else None
-        return Known(bands=self.bands, gsd_m=gsd)
-
-    @functools.cached_property
-    def placed(self) -> dict[str, np.ndarray]:
-        """Where and when every sample was seen (n, 2), as far as that is asked for."""
-        each = {"where": middles, "when": times}
-        return {name: read(self.store) for name, read in each.items() if name in self.asks}
-
-    def stage(self) -> Staging | None:
-        """Read from copies near this node from now on, if the settings say so; of mode copy, when
-        all are there. ConfigError if the folder cannot be written or has no room."""
-        settings = self.settings.stage
-        if settings is None:
-            return None
-        for data in self.also:
-            data.stage()
-        self.store.staging = Staging(settings, self.store)
-        if settings.mode == "copy":
-            self.store.staging.fill(self.arrays())
-        return self.store.staging
-
-    def arrays(self) -> list[str]:
-        """Return the names of the sharded arrays that learning reads."""
-        grouping = self.select("train").grouping
-        names = [m.name for m, _ in self.channels]
-        names += ["label"] if self.labelled else []
-        names += [f"groups/{grouping}"] if grouping is not None else []
-        return [n for n in dict.fromkeys(names) if not self.store.specs[n].column]
-
-    def select(self, part: Part) -> Selection:
-        """Return one part of the store under the run's split; of the training part what its few
-        labels are, if so it is set."""
-        found = select(self.store, self.settings.split, part)
-        few = self.settings.labels
-        return found if few is None or part in ("val", "test") else fewer(found, few)
-
-    def loader(
-        self,
-        part: Part,
-        *,
-        micro: int,
-        seed: int = 0,
-        augment: Augment | None = None,
-        views: Views | None = None,
-        prefetch: int = 4,
-        device: str | torch.device = "cpu",
-    ) -> Loader:
-        """Return a loader of one part of the store; see :class:`Loader`."""
-        return Loader(
-            self,
-            self.select(part),
-            micro=micro,
-            seed=seed,
-            augment=augment or Augment(),
-            views=views,
-            prefetch=prefetch,
-            device=device,
-        )
-
-    def training(self, **how: Any) -> Loader | Mixed:
-        """Return a loader of what is trained on, of this store and of ``also``; ``how`` is as in
-        :meth:`loader`."""
-        loaders = [data.loader("train", **how) for data in (self, *self.also)]
-        if partners := [one.partners for one in loaders if one.partners is not None]:
-            found, samples = sum(p.found for p in partners), sum(p.samples for p in partners)
-            check_seasons(found, samples)
-            log.info(
-                "%d of %d samples have a partner of another date; the others' views are all of one",
-                *(found, samples),
-            )
-        if not self.also:
-            return loaders[0]
-        weights = [self.settings.weight, *(one.weight for one in self.settings.also)]
-        return Mixed(loaders, weights)
-
+    from swath.data.opened import Data
 
 Wanted: TypeAlias = "tuple[np.ndarray, np.ndarray, bool]"
 """Positions and indices of a microbatch's samples, and whether it counts."""

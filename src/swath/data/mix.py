@@ -23,7 +23,8 @@ from swath.data.sensor import check_light
 from swath.data.split import Split
 
 if TYPE_CHECKING:
-    from swath.data.loader import Data, Loader, Wanted
+    from swath.data.loader import Loader, Wanted
+    from swath.data.opened import Data
 
 ROUND = 100
 """Microbatches of a round: shares are kept to a hundredth, exactly, in each."""

@@ -21,7 +21,7 @@ import torch
 
 from swath.config import plain
 from swath.data.chip import Batch
-from swath.data.loader import Data
+from swath.data.opened import Data
 from swath.data.places import middles
 from swath.data.split import select
 from swath.data.store import Store

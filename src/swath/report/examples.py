@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from swath.data.chip import IGNORE, Label
-from swath.data.loader import Data, DataSettings
+from swath.data.opened import Data
 from swath.data.picture import shown
+from swath.data.settings import DataSettings
 from swath.data.split import Selection
 from swath.data.stats import unplain
 from swath.report.images import class_png, png, shade_png

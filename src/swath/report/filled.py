@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from swath.config import ConfigError
-from swath.data.loader import Data, DataSettings
+from swath.data.opened import Data
 from swath.data.picture import colour_bands, stretched
+from swath.data.settings import DataSettings
 from swath.data.store import Store
 from swath.report.images import png
 from swath.tasks.pretrain import FillObjective

@@ -17,7 +17,7 @@ from typing import Any
 
 from swath.config import ConfigError, dump, plain
 from swath.data.imagery import Imagery
-from swath.data.loader import DataSettings
+from swath.data.settings import DataSettings
 from swath.data.store import Store
 from swath.files import write_file
 from swath.predict.settings import FOLDER

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from swath.data.augment import Augment
-from swath.data.loader import DataSettings
 from swath.data.picture import stretched
+from swath.data.settings import DataSettings
 from swath.report.filled import MOST, colours
 from swath.report.images import png
 from swath.train.export import LoadedModel

@@ -23,7 +23,8 @@ from swath.batch.schedule import Schedule
 from swath.batch.size import BatchSize
 from swath.config import ConfigError, build, dump, kind_of, plain
 from swath.data.augment import Augment
-from swath.data.loader import Data, DataSettings
+from swath.data.opened import Data
+from swath.data.settings import DataSettings
 from swath.fields import default_of, free, free_fields
 from swath.files import write_file
 from swath.models import Model

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 
 from swath.config import ConfigError
-from swath.data.loader import Data
+from swath.data.opened import Data
 from swath.data.sensor import check_light
 from swath.data.split import Part
 from swath.parallel.world import World

@@ -23,7 +23,8 @@ from swath import units
 from swath.adapt import Adapt
 from swath.config import ConfigError, plain
 from swath.data.chip import Batch
-from swath.data.loader import Data, Loader
+from swath.data.loader import Loader
+from swath.data.opened import Data
 from swath.data.sensor import Band
 from swath.data.split import Part
 from swath.data.views import Viewer
