@@ -212,6 +212,27 @@ def test_ways_by_name_are_filled_in():
     assert way(mine=Way(words=("optim.lr=1",), scratch=())).scratch == ()
 
 
+def test_each_seed_may_have_weights_of_its_own(folder, monkeypatch, tmp_path):
+    """A cell begins with those of its seed, and its features are not those of another seed."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    monkeypatch.chdir(folder)
+    given = load_file("other.safetensors")
+    for seed in (0, 1):
+        save_file({k: v + seed for k, v in given.items()}, tmp_path / f"mae-{seed}.safetensors")
+    words = [f"models={{mae: {{from: '{tmp_path}/mae-{{seed}}.safetensors'}}}}", "seeds=[0, 1]"]
+    plan = Plan(verb.load(["assess.yaml", *words, "name=each", "ways={knn: null}"]))
+    first, second = (next(c for c in plan.cells if (c.way, c.seed) == ("knn", s)) for s in (0, 1))
+    for cell in (first, second):
+        init = plan.run(cell).init
+        torch.testing.assert_close(
+            load_file(init.from_), {k: v + cell.seed for k, v in given.items()}
+        )
+    assert plan.of(first)["weights"] != plan.of(second)["weights"]
+    assert plan.begun(first) != plan.begun(second)
+
+
 def test_cells_are_all_combinations_in_an_order():
     settings = verb.load(["models={a: null, b: null}", "tasks={t: {run: [x.yaml]}}"])
     found = [str(cell) for cell in cells(settings)]

@@ -12,7 +12,8 @@ from swath.baselines import Baseline
 from swath.config import ConfigError
 from swath.train.init import Init
 
-SCRATCH = "scratch"
+SEED = "{seed}"
+"""In the path of a model's weights: the seed of the cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,8 @@ class Assess:
     """Where records, tables and the page go; None: assess/NAME."""
     models: dict[str, Init | None]
     """Weights by a name of yours, as mae: {from: runs/mae}; null: the same network with random
-    weights, as scratch: null."""
+    weights, as scratch: null. With {seed} in the path, runs/mae-{seed}, each seed has weights of
+    its own, so that deviations count what differs between pretrainings."""
     tasks: dict[str, Downstream]
     """Tasks by a name of yours, as landuse: {run: [landuse.yaml]}."""
     ways: dict[str, Way | None] = field(default_factory=lambda: {"knn": None, "full": None})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import logging
 import pathlib
 import shutil
@@ -23,7 +24,7 @@ from swath import run as runs
 from swath import units
 from swath.assess.cells import BASELINE, Cell, cells, check, read, write
 from swath.assess.frozen import FEATURES, begun, features, score_frozen
-from swath.assess.settings import Assess, Way
+from swath.assess.settings import SEED, Assess, Way
 from swath.assess.tuned import quiet, score_tuned
 from swath.baselines import fit_and_score
 from swath.config import ConfigError, plain
@@ -56,13 +57,16 @@ class Plan:
                 self.run(cell, words)
 
     @cached_property
-    def weights(self) -> dict[str, Init | None]:
-        """The models, with the checksum of each one's file."""
-        models = self.settings.models.items()
-        return {
-            name: init and dataclasses.replace(init, sha256=checksum(init.file))
-            for name, init in models
-        }
+    def weights(self) -> dict[tuple[str, int], Init | None]:
+        """The models by name and seed, with the checksum of each one's file."""
+        found = {}
+        for name, seed in itertools.product(self.settings.models, self.settings.seeds):
+            init = self.settings.models[name]
+            if init is not None:
+                init = dataclasses.replace(init, from_=init.from_.replace(SEED, str(seed)))
+                init = dataclasses.replace(init, sha256=checksum(init.file))
+            found[name, seed] = init
+        return found
 
     @cached_property
     def stores(self) -> dict[str, str]:
@@ -81,7 +85,7 @@ class Plan:
 
     def run(self, cell: Cell, words: str = "") -> Run:
         """Return the run of ``cell``, with weights, seed and labels, and with ``words``."""
-        way, init = self.way(cell), self.weights.get(cell.model)
+        way, init = self.way(cell), self.weights.get((cell.model, cell.seed))
         scratch = init is None
         key = (cell.task, cell.way, scratch, words)
         if key not in self._loaded:
@@ -111,7 +115,8 @@ class Plan:
     def begun(self, cell: Cell) -> pathlib.Path:
         """Return the folder of the network that ``cell`` begins with, and of its features."""
         folder = self.folder / FEATURES / cell.task / cell.model
-        return folder / str(cell.seed) if self.weights[cell.model] is None else folder
+        init = self.settings.models[cell.model]
+        return folder / str(cell.seed) if init is None or SEED in init.from_ else folder
 
     def of(self, cell: Cell) -> dict[str, Any]:
         """Return what the figures of ``cell`` depend on, beside its name."""
@@ -123,7 +128,7 @@ class Plan:
             fields: tuple[str, ...] = ("data",)
         else:
             fields = ("data", "model", "task", "embed", "probe") if frozen else RESULT
-            init = self.weights[cell.model]
+            init = self.weights[cell.model, cell.seed]
             told = {"weights": init and init.sha256, "tries": list(way.tries)}
         told |= {name: plain(getattr(run, name), defaults=False) for name in fields}
         told["data"].pop("store", None)
@@ -166,7 +171,10 @@ class Plan:
             world.first_does(lambda: found.append(score_frozen(run, table, str(way.kind), few)))
         else:
             tries = {words: self.run(cell, words) for words in self.tries(cell)}
-            if self.weights[cell.model] is None and self.run(cell, self.tries(cell)[0]).init:
+            if (
+                self.settings.models[cell.model] is None
+                and self.run(cell, self.tries(cell)[0]).init
+            ):
                 start = dataclasses.replace(
                     self.run(cell, self.tries(cell)[0]), adapt=None, init=None
                 )
