@@ -191,7 +191,8 @@ SUBJECTS = {
     ),
     "mae-sensors": Subject(
         MAE(
-            **FILLING, embed="wavelengths", positions="metres", time=True, place=True, mask="both"
+            **FILLING, embed="wavelengths", positions="metres", time=True, place=True, mask="both",
+            band_groups=True,
         ),
         Pretrain(), 32, dense=True, sensors=True,
     ),

@@ -33,8 +33,8 @@ def test_patches_shown_stand_as_they_are_and_hidden_ones_as_the_network_says(nor
     batch.valid[:] = True
     image, hidden = task.filled(model, batch)
     _, asked = task.drawn(model, batch)
-    assert (hidden.sum((1, 2)) == 4 * asked.shape[1]).all()
-    there = ~hidden[:, None].expand_as(image)
+    assert (hidden.sum((2, 3)) == 4 * asked.shape[1]).all()
+    there = ~hidden
     assert torch.equal(image[there], batch.image[there]) and not there.all()
     told = ((image - batch.image)[~there] ** 2).mean()
     if not normalise:

@@ -9,8 +9,9 @@ import torch
 from swath.config import ConfigError
 from swath.data import draw
 from swath.data.build import build
-from swath.data.chip import Batch, Label
+from swath.data.chip import Batch, Known, Label
 from swath.data.draw_tensor import orders
+from swath.data.sensor import groups_of, load_sensor
 from swath.data.settings import DataSettings
 from swath.data.split import Split
 from swath.datasets.synthetic import Synthetic
@@ -134,6 +135,58 @@ def test_hidden_bands_are_asked_for_and_nothing_else(decoder, mask, ratio):
     assert torch.equal(filled[~pixels.expand_as(filled)], batch.image[~pixels.expand_as(filled)])
 
 
+SATMAE = ("B02 B03 B04 B08", "B05 B06 B07 B8A", "B11 B12")
+"""Groups of Sentinel-2's bands in Cong et al. 2022, arXiv:2207.08051, who leave out the others."""
+
+
+@pytest.mark.parametrize(
+    ("sensor", "groups"),
+    [
+        ("sentinel2_l2a", (*SATMAE, "B01 B09")),
+        ("sentinel2_l1c", (*SATMAE, "B01 B09", "B10")),
+        ("landsat8_oli", ("B1 B2 B3 B4 B5", "B6 B7 B9", "B8", "B10 B11")),
+        ("sentinel1_grd", ("VV", "VH")),  # nothing tells them apart
+        ("rgb", ("red", "green", "blue")),
+    ],
+)
+def test_bands_are_grouped_by_pixel_size_and_region(sensor, groups):
+    bands = load_sensor(sensor).bands
+    found: dict[int, list[str]] = {}
+    for band, group in zip(bands, groups_of(bands), strict=True):
+        found.setdefault(group, []).append(band.name)
+    assert sorted(map(" ".join, found.values())) == sorted(
+        " ".join(b.name for b in bands if b.name in group.split()) for group in groups
+    )
+
+
+@torch.no_grad()
+def test_bands_of_a_group_are_hidden_as_one():
+    """By draws of the samples' keys alone, each group as often; of a further sensor its own."""
+    bands = load_sensor("sentinel2_l2a").bands
+    inputs = Inputs(bands=bands, size=8)
+    settings = MAE(patch=4, width=8, depth=1, heads=2, mask="spectral", band_groups=True)
+    task = Pretrain().bind(Label(kind="none"), None, inputs)
+    model = settings.build(inputs, task.outputs)
+    at, groups = torch.arange(600), torch.tensor(groups_of(bands))
+    batch = Batch(
+        image=torch.zeros(600, 12, 8, 8), valid=torch.ones(600, 8, 8, dtype=torch.bool),
+        target=None, positions=at, indices=at, seed=0,
+        keys=torch.from_numpy(draw.keys(4, at.numpy(), "task")),
+    )  # fmt: skip
+    kept = task.kept(model, batch)
+    for group in range(4):
+        of_group = kept[:, groups == group]
+        assert (of_group == of_group[:, :1]).all()
+        assert of_group[:, 0].sum().item() == pytest.approx(300, abs=5 * 150**0.5)
+    assert (~kept[:, [0, 1, 4, 10]]).sum(1).unique().tolist() == [2]  # one band of each: half
+    order = torch.randperm(600)
+    moved = dataclasses.replace(batch, keys=batch.keys[order])
+    assert torch.equal(task.kept(model, moved), kept[order])
+    radar = Known(bands=load_sensor("sentinel1_grd").bands)
+    other = dataclasses.replace(batch, image=batch.image[:, :2], known=radar)
+    assert task.kept(model, other).sum(1).unique().tolist() == [1]
+
+
 def test_nothing_observed_gives_a_sum_of_0_with_a_graph():
     batch = CASE.batch(range(2))
     nothing = dataclasses.replace(batch, valid=torch.zeros_like(batch.valid))
@@ -161,8 +214,8 @@ def test_the_loss_of_knowing_nothing_is_the_spread_of_the_targets():
         def numbers(self, height, width):
             return 64, 16, 48
 
-        def bands_hidden(self, bands):
-            return 0
+        def bands_hidden(self, count, bands):
+            return tuple(range(count)), 0
 
         def forward(self, image, shown, asked):
             return torch.zeros(*asked.shape, 3 * 16)
@@ -199,6 +252,11 @@ def made(model, outputs=None):
         (lambda: made(MAE(patch=6)), "one patch of samples of 6 px.*make it 1 or less"),
         (lambda: made(MAE(patch=8)), "one patch of samples of 6 px"),
         (lambda: MAE(band_ratio=0.5), "band_ratio=0.5 has no effect with mask=spatial"),
+        (lambda: MAE(band_groups=True), "band_groups=true has no effect with mask=spatial"),
+        (
+            lambda: made(MAE(patch=2, mask="both", band_groups=True)),
+            "band_groups=true has no effect on .*: they are all of one pixel size and region",
+        ),
         (lambda: MAE(band_ratio=1.0, mask="both"), "band_ratio=1.0 must be above 0 and below 1"),
         (
             lambda: MAE(patch=2, mask="both").build(

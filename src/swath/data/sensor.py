@@ -6,6 +6,7 @@ A sensor is a YAML file in ``swath/sensors``; a user's own file works the same. 
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
 import pathlib
@@ -99,6 +100,28 @@ class Sensor:
             scale=self.scale if scale is None else scale,
             offset=self.offset if offset is None else offset,
         )
+
+
+REGIONS_NM = (1000.0, 3000.0)
+"""Where the short-wave infrared begins, and where what is seen is heat."""
+
+
+def groups_of(bands: Iterable[Band]) -> tuple[int, ...]:
+    """Return for each band the number of its group: bands of one pixel size and one region of the
+    spectrum (visible and near infrared, short-wave, thermal) see much the same.
+
+    Where these tell none of the bands apart, as of radar, each is a group of its own. Of
+    Sentinel-2 the groups of 10 and 20 m are those of SatMAE (Cong et al. 2022, arXiv:2207.08051).
+    """
+    kinds = [(band.gsd_m, _region(band.wavelength_nm)) for band in bands]
+    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
+    if len(numbers) == 1:
+        return tuple(range(len(kinds)))
+    return tuple(numbers[kind] for kind in kinds)
+
+
+def _region(wavelength_nm: float | None) -> int | None:
+    return None if wavelength_nm is None else bisect.bisect(REGIONS_NM, wavelength_nm)
 
 
 def check_light(wanted: Iterable[Band], there: Iterable[Band], where: str) -> None:

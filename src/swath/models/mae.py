@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from swath.config import ConfigError
+from swath.data.sensor import groups_of
 from swath.models import Inputs, Outputs, check_outputs
 from swath.models._transformer import Transformer
 
@@ -32,6 +33,11 @@ class MAE(Transformer):
     band_ratio: float | None = None
     """Only where bands are hidden: their share, above 0 and below 1; None: half. At least one is
     hidden and one shown."""
+    band_groups: bool = False
+    """Only where bands are hidden: whether those of one pixel size and region of the spectrum are
+    hidden as one (of Sentinel-2 10 m, red edge, short-wave, 60 m), so that none can be told from
+    its neighbours; ``band_ratio`` is then a share of the groups. Of a sensor whose bands are all of
+    one group, each is hidden alone."""
     positions: Literal["learned", "waves", "metres"] = "waves"
     """waves: fixed sines and cosines, continued to images of another size. metres: waves that count
     places on the ground, in steps of 10 m a pixel, so that the network is told how large pixels
@@ -73,6 +79,11 @@ class MAE(Transformer):
             )
         if self.band_ratio is not None and not 0 < self.band_ratio < 1:
             raise ConfigError(f"band_ratio={self.band_ratio} must be above 0 and below 1")
+        if self.band_groups and self.mask == "spatial":
+            raise ConfigError(
+                "band_groups=true has no effect with mask=spatial, which hides whole patches; leave"
+                " it out or set mask=both"
+            )
         if not 0 < self.mask_ratio < 1:
             raise ConfigError(f"mask_ratio={self.mask_ratio} must be above 0 and below 1")
         if self.predicted is not None and self.decoder != "cross":
@@ -105,6 +116,12 @@ class MAE(Transformer):
                 f"mask={self.mask} hides some bands and shows others, and the samples have one;"
                 " set mask=spatial"
             )
+        groups = groups_of(inputs.bands) if self.band_groups else ()
+        if self.band_groups and self.embed == "bands" and len(set(groups)) == len(groups):
+            raise ConfigError(
+                f"band_groups=true has no effect on {', '.join(b.name for b in inputs.bands)}: they"
+                " are all of one pixel size and region of the spectrum, or no two are; leave it out"
+            )
         share = 1.0 if self.decoder == "full" else self.predicted or 1 / 3
         width, depth, heads = self.shape
         decoder_width, decoder_depth, decoder_heads = self.decoder_shape
@@ -124,6 +141,7 @@ class MAE(Transformer):
             positions="learned" if self.positions == "learned" else "waves",
             mask_ratio=0.0 if self.mask == "spectral" else self.mask_ratio,
             band_ratio=0.0 if self.mask == "spatial" else self.band_ratio or 0.5,
+            band_groups=groups,
             decoder=self.decoder,
             decoder_width=decoder_width,
             decoder_depth=decoder_depth,

@@ -17,7 +17,7 @@ Sources: He et al. 2022, arXiv:2111.06377; the other decoder, Fu et al. 2024, ar
 (CrossMAE), here without its learned mixture of the encoder's layers: the decoder reads the last.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -27,6 +27,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from swath.data.chip import Known
+from swath.data.sensor import Band, groups_of
 from swath.nn.attention import CrossAttention
 from swath.nn.block import Block, Mlp
 from swath.nn.chain import Link, row
@@ -47,7 +48,8 @@ class MaskedAutoencoder(nn.Module):
     size: height and width in pixels of a training sample; fixes the grid of learned positions.
     mlp: numbers in the hidden layer of an encoder's block, and whether it is gated.
     mask_ratio: share of the patches that is hidden; 0: none. band_ratio: share of the bands of the
-    patches shown that is hidden. predicted: share of the hidden patches that is asked for. They
+    patches shown that is hidden, or of the groups of bands if ``band_groups`` has a number for each
+    band. predicted: share of the hidden patches that is asked for. They
     only answer :meth:`numbers` and :meth:`bands_hidden`. prediction: the last layer, if it is to
     fill in any bands. gsd_m, asks: as of :class:`swath.nn.vit.ViT`. embeds: the layer whose
     features stand for an image.
@@ -76,6 +78,7 @@ class MaskedAutoencoder(nn.Module):
         decoder_heads: int,
         predicted: float,
         band_ratio: float = 0.0,
+        band_groups: tuple[int, ...] = (),
         prediction: SpectralHead | None = None,
         gsd_m: float | None = None,
         situation: Situation | None = None,
@@ -84,7 +87,7 @@ class MaskedAutoencoder(nn.Module):
         super().__init__()
         self.patch, self.channels = patch, channels
         self.gsd_m, self.asks = gsd_m, frozenset(asks)
-        self.band_ratio = band_ratio
+        self.band_ratio, self.band_groups = band_ratio, band_groups
         self.mask_ratio, self.predicted, self.cross = mask_ratio, predicted, decoder == "cross"
         # Tokens of the cross decoder look at others than themselves: they cannot be shared out.
         self.trunk = ("blocks",) if self.cross else ("blocks", "decoder_blocks")
@@ -132,11 +135,18 @@ class MaskedAutoencoder(nn.Module):
         shown = shown_of(patches, self.mask_ratio)
         return patches, shown, max(1, round(self.predicted * (patches - shown)))
 
-    def bands_hidden(self, bands: int) -> int:
-        """Return how many of so many bands the patches shown lack in training."""
-        if not self.band_ratio or bands == 1:
-            return 0
-        return min(max(round(self.band_ratio * bands), 1), bands - 1)
+    def bands_hidden(
+        self, count: int, bands: Sequence[Band] | None = None
+    ) -> tuple[tuple[int, ...], int]:
+        """Return for each of ``count`` bands the number of the group that is hidden as one, and how
+        many groups the patches shown lack in training. bands: None: those of training."""
+        groups = tuple(range(count))
+        if self.band_groups:
+            groups = self.band_groups if bands is None else groups_of(bands)
+        number = max(groups) + 1
+        if not self.band_ratio or number == 1:
+            return groups, 0
+        return groups, min(max(round(self.band_ratio * number), 1), number - 1)
 
     def usual(self, image: Float[Tensor, "b c h w"]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the arguments of a forward pass in training, with some patches of each image."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from swath.config import ConfigError
 from swath.data.opened import Data
 from swath.data.picture import colour_bands, stretched
+from swath.data.sensor import Band
 from swath.data.settings import DataSettings
 from swath.data.store import Store
 from swath.report.images import png
@@ -20,6 +22,8 @@ from swath.train.settings import Compute
 
 MOST, FEWEST = 6, 2
 """Samples shown of all stores together, about, and of each."""
+_NAMED = 12
+"""Bands that a caption names, at most."""
 
 
 def filled_in(
@@ -51,6 +55,8 @@ def filled_in(
         "patches hidden that are hidden when it is scored. Patches that were shown stand as they "
         "are among those filled in."
     )
+    if any("; without " in one["caption"] for one in found):
+        about += " Bands that a sample was shown without are named, and stand at their mean."
     if model.objective.normalise:
         about += (
             " The network tells patches apart from their own mean and contrast"
@@ -85,8 +91,11 @@ def _of_store(
                 image, hidden = objective.filled(model.network, batch)
             figures = objective.score(model.network, batch).finish()
             whole, filled = (each[0, rgb].float().numpy() for each in (batch.image, image))
-            pictures = _pictures(whole, filled, hidden[0].numpy(), batch.valid[0].numpy())
+            pictures = _pictures(whole, filled, hidden[0, rgb].numpy(), batch.valid[0].numpy())
             caption = f"loss {figures['loss']:.3f}" if "loss" in figures else "nothing observed"
+            kept = objective.kept(model.network, batch)
+            if kept is not None:
+                caption += f"; without {_lacking(data.bands, kept[0].tolist())}"
             found.append({"pictures": pictures, "caption": caption, "tone": ""})
     return found
 
@@ -103,10 +112,21 @@ def colours(data: Data) -> list[int]:
     return places if len(places) == 3 else [min(i, len(data.channels) - 1) for i in range(3)]
 
 
+def _lacking(bands: Sequence[Band], kept: list[bool]) -> str:
+    """Return the names of the bands that are not kept; of many the first."""
+    names = [band.name for band, there in zip(bands, kept, strict=True) if not there]
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
 def _pictures(
     image: np.ndarray, filled: np.ndarray, hidden: np.ndarray, valid: np.ndarray
 ) -> list[dict[str, str]]:
-    """Return the three pictures of (3, h, w) normalised values, all stretched as the first."""
+    """Return the three pictures of (3, h, w) normalised values, all stretched as the first.
+
+    hidden: (3, h, w) bool; a band hidden where others are shown stands at its mean, as the network
+    is given it.
+    """
     seen = image[:, valid] if valid.any() else image.reshape(3, -1)
     limits = np.percentile(seen, (2, 98), axis=1).T
 
@@ -115,6 +135,6 @@ def _pictures(
 
     return [
         {"uri": picture(image, valid), "name": "image"},
-        {"uri": picture(image, valid & ~hidden), "name": "shown"},
-        {"uri": picture(filled, valid | hidden), "name": "filled in"},
+        {"uri": picture(image * ~hidden, valid & ~hidden.all(0)), "name": "shown"},
+        {"uri": picture(filled, valid | hidden.all(0)), "name": "filled in"},
     ]

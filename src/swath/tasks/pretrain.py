@@ -6,7 +6,8 @@ the same each time, and two models of equal patches are asked the same.
 
 Beside whole patches, bands of the patches that are shown may be hidden and asked for: in each
 sample the same ones in all its patches, as if another sensor had seen it (channels left out at
-random: Bao et al. 2023, arXiv:2309.16108). The network is shown 0 in their place, the mean.
+random: Bao et al. 2023, arXiv:2309.16108), one by one or in groups of like bands (Cong et al. 2022,
+arXiv:2207.08051). The network is shown 0 in their place, the mean.
 
 What was not observed is never a target: a pixel that lacks a band counts nowhere, and a hidden
 patch counts by the pixels that were observed.
@@ -106,8 +107,8 @@ class FillObjective:
         return self._in_units(full(model(image)), image, observed, model)
 
     def filled(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the images (b, c, h, w) with all that was hidden filled in, and which pixels were
-        hidden in all bands (b, h, w); with ``normalise``, of a patch's own mean and deviation."""
+        """Return the images (b, c, h, w) with all that was hidden filled in, and what was hidden
+        (b, c, h, w), bool; with ``normalise``, of a patch's own mean and deviation."""
         import torch
 
         from swath.data.draw_tensor import orders
@@ -122,24 +123,26 @@ class FillObjective:
             mean, deviation = moments(every, observed)
             found = found * deviation.gather(1, rows) + mean.gather(1, rows)
         rows = rows.expand_as(found)
+        bands = bands.expand_as(found)
         found = torch.where(bands, found.to(every), every.gather(1, rows))
-        where = observed.new_zeros(observed.shape)
-        where = where.scatter(1, hidden[:, :, None].expand(-1, -1, observed.shape[2]), True)
+        where = every.new_zeros(every.shape, dtype=torch.bool).scatter(1, rows, bands)
         (height, width), grid = batch.image.shape[-2:], model.grid_of(batch.image)  # type: ignore[operator]
-        image = joined(every.scatter(1, rows, found).flatten(2), grid, batch.image.shape[1])
-        return image[..., :height, :width], joined(where, grid, 1)[:, 0, :height, :width]
+        image, hidden = (
+            joined(each.flatten(2), grid, batch.image.shape[1])[..., :height, :width]
+            for each in (every.scatter(1, rows, found), where)
+        )
+        return image, hidden
 
     def kept(self, model: nn.Module, batch: Batch) -> Tensor | None:
         """Return which bands (b, c) the patches shown have, bool; None: all of them."""
         from swath.data.draw_tensor import orders
 
-        count = batch.image.shape[1]
-        hidden = model.bands_hidden(count)  # type: ignore[operator]
+        groups, hidden = model.bands_hidden(batch.image.shape[1], batch.bands)  # type: ignore[operator]
         if not hidden:
             return None
-        order = orders(self._keys(batch) ^ _OF_BANDS, count)
+        order = orders(self._keys(batch) ^ _OF_BANDS, max(groups) + 1)
         kept = order.new_ones(order.shape).scatter(1, order[:, :hidden], 0)
-        return kept.bool()
+        return kept.bool()[:, list(groups)]
 
     def _answer(
         self, model: nn.Module, batch: Batch, shown: Tensor, asked: Tensor
