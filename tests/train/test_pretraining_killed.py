@@ -23,8 +23,8 @@ from torch.testing import assert_close
 from swath import exits
 from swath.data.augment import Augment
 from swath.data.build import build
-from swath.data.settings import DataSettings
 from swath.data.mix import Also
+from swath.data.settings import DataSettings
 from swath.data.split import Split
 from swath.data.views import Global, Local, Views
 from swath.datasets.synthetic import Synthetic
