@@ -35,12 +35,13 @@ from swath.nn.norm import settle
 from swath.optimizers.adamw import AdamW
 from swath.parallel.world import World
 from swath.tasks.classify import Classify
+from swath.train.assemble import assemble
+from swath.train.describe import describe, network
 from swath.train.interrupt import Interrupts
 from swath.train.job import TrainJob
 from swath.train.precision import arithmetic
 from swath.train.record import Recorder
 from swath.train.settings import Compute, TrainSettings
-from swath.train.setup import assemble, describe, network
 
 MODELS: dict[str, Model] = {"resnet18": ResNet(depth=18), "vit_small": ViT(preset="small")}
 BATCH = BatchSize(samples=64, micro=16)

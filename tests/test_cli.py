@@ -285,4 +285,4 @@ def test_a_process_that_the_system_ends_says_where():
     code = "import signal as s, swath.cli as c; c.app = lambda: s.raise_signal(s.SIGBUS); c.main()"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == -signal.SIGBUS
-    assert "Fatal Python error: Bus error" in ended.stderr and "cli.py" in ended.stderr
+    assert "Fatal Python error: Bus error" in ended.stderr and "cli" in ended.stderr

@@ -53,7 +53,7 @@ def set_up() -> None:
     pathlib.Path("task.yaml").write_text(TASK)
     pathlib.Path("assess.yaml").write_text(ASSESS)
     run = runs.load("task.yaml")
-    from swath.train.setup import describe, network
+    from swath.train.describe import describe, network
 
     runs.build(run, progress=False)
     torch.manual_seed(9)

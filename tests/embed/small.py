@@ -13,10 +13,10 @@ from swath.models.vit import ViT
 from swath.tasks import Task
 from swath.tasks.classify import Classify
 from swath.tasks.segment import Segment
+from swath.train.describe import describe, network
 from swath.train.export import LoadedModel
 from swath.train.job import TrainJob
 from swath.train.settings import TrainSettings
-from swath.train.setup import describe, network
 
 VIT = ViT(width=16, depth=2, heads=2, patch=8)
 

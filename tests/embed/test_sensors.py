@@ -18,10 +18,10 @@ from swath.nn.features import cells
 from swath.parallel.world import World
 from swath.predict.settings import Predict
 from swath.train.begin import begin
+from swath.train.describe import describe, network
 from swath.train.export import load_model, read_about, save_model
 from swath.train.heldout import held_out
 from swath.train.init import settled
-from swath.train.setup import describe, network
 from tests.predict.small import write_scene
 from tests.several import made, three
 

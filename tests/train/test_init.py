@@ -26,12 +26,13 @@ from swath.tasks.classify import Classify
 from swath.tasks.pretrain import Pretrain
 from swath.tasks.segment import Segment
 from swath.train.begin import begin, matched
+from swath.train.describe import describe, network
 from swath.train.export import load_model
 from swath.train.init import Init
 from swath.train.job import TrainJob
 from swath.train.record import read
 from swath.train.settings import Compute, TrainSettings
-from swath.train.setup import describe, network, train
+from swath.train.setup import train
 from swath.train.unfinished import export
 
 SMALL = ViT(width=16, depth=2, heads=2, patch=4)

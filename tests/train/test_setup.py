@@ -26,6 +26,8 @@ from swath.models.unet import UNet
 from swath.optimizers.adamw import AdamW
 from swath.parallel.world import World
 from swath.tasks.segment import Segment
+from swath.train.assemble import assemble
+from swath.train.describe import describe
 from swath.train.export import load_model
 from swath.train.interrupt import Interrupts
 from swath.train.job import TrainJob, claim
@@ -33,7 +35,7 @@ from swath.train.progress import ProgressLine, Rate, line
 from swath.train.record import read
 from swath.train.score import score
 from swath.train.settings import Compute, TrainSettings
-from swath.train.setup import assemble, describe, train
+from swath.train.setup import train
 from swath.train.trainer import Trainer
 
 FEW = TrainSettings(samples=32, evaluate_every=16, keep=1)

@@ -164,7 +164,8 @@ def test_going_on_is_another_start(store, tmp_path, monkeypatch):
     """A finished run that is started again is none: nothing is measured for it."""
     short = job(store, tmp_path)
     train(short, world=World.alone())
-    monkeypatch.setattr("swath.train.setup.cost", lambda *_: pytest.fail("the machine is measured"))
+    measured = "swath.train.assemble.cost"
+    monkeypatch.setattr(measured, lambda *_: pytest.fail("the machine is measured"))
     train(short, world=World.alone())
     assert [start["update"] for start in starts(tmp_path)] == [0]
     with open(tmp_path / "starts.jsonl", "a") as file:

@@ -24,10 +24,10 @@ from swath.parallel.world import World, pick_device
 from swath.settings import Run
 from swath.tasks import Confusion
 from swath.train.begin import begin
+from swath.train.describe import describe, network
 from swath.train.export import ABOUT, load_model, save_model
 from swath.train.precision import arithmetic
 from swath.train.score import data_of
-from swath.train.setup import describe, network
 
 FEATURES = "features"
 """Folder of networks as they began, and of their features."""

@@ -18,10 +18,10 @@ from swath.nn.teacher import Teacher
 from swath.parallel.dry import places
 from swath.parallel.fill import hollow
 from swath.parallel.settings import Degrees
+from swath.train.describe import inputs_of
 from swath.train.job import TrainJob
 from swath.train.precision import arithmetic
 from swath.train.rehearse import Rehearsal, Share
-from swath.train.setup import inputs_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,13 +10,13 @@ from swath.data.opened import Data
 from swath.data.sensor import check_light
 from swath.data.split import Part
 from swath.parallel.world import World
+from swath.train.assemble import held_out_loader, make_replica, sweep
 from swath.train.evaluate import evaluate
 from swath.train.export import LoadedModel, load_model
 from swath.train.heldout import held_out
 from swath.train.job import TrainJob
 from swath.train.precision import DTYPES, arithmetic
 from swath.train.sensed import normalizer_of
-from swath.train.setup import held_out_loader, make_replica, sweep
 from swath.train.trainer import Figures
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,10 @@ from swath.config import ConfigError
 from swath.lock import lock
 from swath.parallel.world import World
 from swath.train.checkpoint import Checkpoints
+from swath.train.describe import describe, fingerprint
 from swath.train.export import newest_state
 from swath.train.job import TrainJob, check
-from swath.train.setup import describe, export_model, fingerprint
+from swath.train.setup import export_model
 
 
 def export(job: TrainJob) -> pathlib.Path:
