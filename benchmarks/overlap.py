@@ -36,7 +36,7 @@ from swath.data.sensor import Band
 from swath.models import Inputs, Model, Outputs
 from swath.models.resnet import ResNet
 from swath.models.vit import ViT
-from swath.nn.norm import settle
+from swath.nn.settle import settle
 from swath.optimizers.adamw import AdamW
 from swath.parallel.apply import spread
 from swath.parallel.launch import launch

@@ -31,7 +31,7 @@ from swath.datasets.synthetic import Synthetic
 from swath.models import Model
 from swath.models.resnet import ResNet
 from swath.models.vit import ViT
-from swath.nn.norm import settle
+from swath.nn.settle import settle
 from swath.optimizers.adamw import AdamW
 from swath.parallel.world import World
 from swath.tasks.classify import Classify
