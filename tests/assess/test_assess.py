@@ -1,11 +1,16 @@
 """`swath assess`: each cell is what the other verbs would say, is measured once, whoever measures,
 and what is wrong is told before anything is measured."""
 
+import contextlib
 import csv
 import dataclasses
 import json
 import pathlib
 import re
+import signal
+import subprocess
+import time
+import types
 
 import pytest
 
@@ -84,12 +89,15 @@ def test_all_is_measured_and_told(folder, monkeypatch):
     assert re.search(r"way +model +10 % \(3\) +100 % \(36\)\nbaseline  majority  ", told)
     assert re.search(r"\nfull +other - scratch  [+-]0\.", told)
     assert "land: other is ahead of scratch in " in told and " of 6 comparisons, behind in " in told
+    unknown = "whether other has learned from images of the test places is not known: there is"
+    assert f"\nland: {unknown}" in told
     rows = list(csv.DictReader(pathlib.Path("assess/small/results.csv").read_text().splitlines()))
     assert len(rows) == len(records()) == 2 * (1 + 3 * 2 + 1)
     summary = json.loads(pathlib.Path("assess/small/results.json").read_text())
     assert {(r["way"], r["model"]) for r in summary} == {(r["way"], r["model"]) for r in rows}
     assert "| full | other - scratch | " in pathlib.Path("assess/small/results.md").read_text()
     page = pathlib.Path("assess/small/report.html").read_text()
+    assert unknown in page and unknown in pathlib.Path("assess/small/results.md").read_text()
     assert page.count("<svg") == 4 and "http" not in page.replace("http://www.w3.org", "")
     assert not pathlib.Path("assess/small/runs/land/full/other/1-0").exists()
     known = {name for cell in records().values() for name in cell}
@@ -105,6 +113,7 @@ def test_a_cell_is_what_the_other_verbs_say(folder, monkeypatch):
     figures = runs.train(hand)
     assert figures["val/oa"] == pytest.approx(record["validated"][record["chosen"]])
     assert record["validated"][record["chosen"]] == max(record["validated"].values())
+    assert records()["cells/land/full/other/1-0.json"]["labels"] == 36  # samples, not their blocks
     assert runs.evaluate(hand)["model"]["oa"] == pytest.approx(record["figures"]["oa"])
 
 
@@ -197,6 +206,67 @@ def test_what_another_process_measures_is_left_to_it(folder, monkeypatch):
     plan = Plan(verb.load(["assess.yaml"]))
     with ExitStack() as done:
         assert _take(plan, done) == len(plan.cells)
+
+
+def held_by(pid: int, place: pathlib.Path) -> pathlib.Path | None:
+    """Return the lock of the cell that process ``pid`` measures; None between cells."""
+    for path in place.glob("cells/**/.*.lock"):
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(path.read_text())["pid"] == pid:
+                return path
+    return None
+
+
+def test_a_job_is_killed_and_none_of_its_cells_is_lost_or_measured_twice(
+    folder, monkeypatch, caplog
+):
+    """--jobs 2: this process waits until the other has measured a cell and is killed, by kill -9,
+    in the middle of another."""
+    monkeypatch.chdir(folder)
+    words = ["name=jobs", "ways={full: {tries: [optim.lr=1e-3]}}", "seeds=[0, 1, 2]"]
+    words += ["models={other: {from: other.safetensors}}", "baselines=[]"]
+    place, measured, before = pathlib.Path("assess/jobs"), [], {}
+    started, measure = [], Plan.measure
+
+    def start(*args, **more):
+        started.append(subprocess.Popen(*args, **more))
+        return started[0]
+
+    def killed() -> None:
+        (helper,), deadline = started, time.monotonic() + 120
+        while time.monotonic() < deadline:
+            if records(place) and held_by(helper.pid, place):
+                helper.send_signal(signal.SIGSTOP)
+                if lock := held_by(helper.pid, place):
+                    name = str(lock.with_name(f"{lock.stem[1:]}.json").relative_to(place))
+                    before.update(records(place))
+                    if name not in before:
+                        helper.kill()
+                        measured.append(name)
+                        return
+                helper.send_signal(signal.SIGCONT)
+            time.sleep(0.001)
+        raise AssertionError("the other process has measured nothing within two minutes")
+
+    def and_wait(plan, cell, world):
+        if not before:
+            killed()
+        measured.append(str(cell.file(place).relative_to(place)))
+        return measure(plan, cell, world)
+
+    monkeypatch.setattr(verb, "subprocess", types.SimpleNamespace(Popen=start, DEVNULL=-3))
+    monkeypatch.setattr(Plan, "measure", and_wait)
+    told = invoke("assess", "assess.yaml", *words, "--jobs", "2")
+    lost, *mine = measured
+    assert len(records(place)) == 6 and "100 % (36)" in told
+    assert len(mine) == len(set(mine)) and lost in mine
+    assert (
+        before
+        and not before.keys() & set(mine)
+        and before.keys() | set(mine) == records(place).keys()
+    )
+    assert all(records(place)[name] == record for name, record in before.items())
+    assert "1 of 2 jobs ended early (exit code -9); the others measured their cells" in caplog.text
 
 
 def test_ways_by_name_are_filled_in():

@@ -212,7 +212,7 @@ def notes(plan: Plan) -> list[str]:
                     f"{task}: k-NN and the linear layer tell the class of patches, trained networks"
                     " that of pixels; compare models within a way."
                 )
-    return said
+    return [*said, *plan.seen]
 
 
 def long(found: Sequence[Row]) -> Iterator[dict[str, Any]]:

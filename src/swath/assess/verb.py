@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import pathlib
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from swath.config import ConfigError
 
 if TYPE_CHECKING:
     from swath.parallel.world import World
+
+log = logging.getLogger(__name__)
 
 
 def load(arguments: Sequence[str | pathlib.Path]) -> Assess:
@@ -49,14 +52,14 @@ def assess(settings: Assess, world: World | None = None) -> str:
     if here.rank() or (world is not None and not world.first):
         return ""
     files = [*table.write(plan, found), page.write(plan)]
-    told = [table.text(table.blocks(plan, found)), "", *table.verdicts(plan, found)]
+    told = [table.text(table.blocks(plan, found)), "", *table.verdicts(plan, found), *plan.seen]
     return "\n".join([*told, *map(str, files)])
 
 
 @contextlib.contextmanager
 def helped(arguments: Sequence[str], settings: Assess, jobs: int) -> Iterator[None]:
-    """Let ``jobs`` - 1 more processes share the cells with this one inside the block; ConfigError
-    if one of them fails, whose own message says why."""
+    """Let ``jobs`` - 1 more processes share the cells with this one inside the block. One that is
+    killed or fails is told of: the others have measured its cells."""
     if jobs == 1:
         yield
         return
@@ -73,5 +76,8 @@ def helped(arguments: Sequence[str], settings: Assess, jobs: int) -> Iterator[No
         for other in others:
             other.terminate()
             other.wait()
-    if any(codes):
-        raise ConfigError(f"{sum(map(bool, codes))} of {jobs} jobs failed; their messages say why")
+    if early := [str(code) for code in codes if code]:
+        log.warning(
+            "%d of %d jobs ended early (exit code %s); the others measured their cells",
+            *(len(early), jobs, ", ".join(early)),
+        )

@@ -24,11 +24,13 @@ from swath import run as runs
 from swath import units
 from swath.assess.cells import BASELINE, Cell, cells, check, read, write
 from swath.assess.frozen import FEATURES, begun, features, score_frozen
+from swath.assess.seen import sentence
 from swath.assess.settings import SEED, Assess, Way
 from swath.assess.tuned import quiet, score_tuned
 from swath.baselines import fit_and_score
 from swath.config import ConfigError, plain
 from swath.data.few import Few
+from swath.data.split import select
 from swath.data.store import Store
 from swath.embed.table import Table
 from swath.lock import lock
@@ -75,6 +77,20 @@ class Plan:
             cell.task: Store.open(self.run(cell).data.store).fingerprint
             for cell in {cell.task: cell for cell in self.cells}.values()
         }
+
+    @cached_property
+    def seen(self) -> list[str]:
+        """For each task and model a sentence on whether its weights saw the places tested on."""
+        found = []
+        for cell in {cell.task: cell for cell in self.cells}.values():
+            data = self.run(cell).data
+            test = select(Store.open(data.store), data.split, "test")
+            for model in self.settings.models:
+                every = [self.weights[model, seed] for seed in self.settings.seeds]
+                weights = {init.from_: init for init in every if init is not None}
+                if weights:
+                    found.append(sentence(cell.task, model, test, list(weights.values())))
+        return found
 
     def way(self, cell: Cell) -> Way:
         return Way() if cell.way == BASELINE else self.settings.way(cell.way)

@@ -66,5 +66,7 @@ def fewer(selection: Selection, few: Few) -> Selection:
 
 def drawn(selection: Selection) -> int:
     """Return how many samples, or groups of pixels, with labels are in a selection's part."""
+    if selection.grouping is None:  # parts are of samples, though a split may take blocks of them
+        return len(selection.indices)
     mine = selection.parts == PARTS[selection.part]
     return int((mine & (selection.table.sizes > 0)).sum())
