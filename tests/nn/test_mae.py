@@ -158,6 +158,24 @@ def test_the_links_in_a_row_are_the_network(decoder, token):
         torch.testing.assert_close(x, model(*given), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_the_last_block_of_the_decoder_works_on_what_is_read(linked):
+    """Its other tokens go nowhere: only their keys and values are needed."""
+    model, samples = network(class_token=True).double(), batch()
+    worked = []
+    for block in model.decoder_blocks:
+        block.mlp.register_forward_pre_hook(lambda _, args: worked.append(args[0].shape[1]))
+    given = model.usual(samples.image)
+    for told in ({}, {"both": True}):
+        x = samples.image
+        if linked:
+            for link in model.chain():
+                x = link.run(x, *given, **told)
+        else:
+            model(*given, **told)
+    assert worked == [37, 24, 37, 36]
+
+
 @pytest.mark.parametrize("embed", ["bands", "wavelengths"])
 def test_a_vit_takes_the_encoder_by_name(embed):
     """Its tokens are then those of the encoder, of images of any size."""

@@ -76,8 +76,9 @@ class Attention(_Heads):
         self.mix = Mix()
         self.register_load_state_dict_pre_hook(_from_one_layer)
 
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        return self.proj(self.mix(*self._heads(x, x)).transpose(1, 2).flatten(2))
+    def forward(self, x: Float[Tensor, "b n d"], *, first: int = 0) -> Float[Tensor, "b m d"]:
+        """Return what the tokens from number ``first`` on, as of a slice, learn from all."""
+        return self.proj(self.mix(*self._heads(x[:, first:], x)).transpose(1, 2).flatten(2))
 
 
 class CrossAttention(_Heads):

@@ -59,8 +59,10 @@ class Block(nn.Module):
         self.mlp = GatedMlp(width, hidden) if gated else Mlp(width, hidden)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        x = x + self.drop_path(self.attn(self.norm1(x)))
+    def forward(self, x: Float[Tensor, "b n d"], first: int = 0) -> Float[Tensor, "b m d"]:
+        """Return the tokens from number ``first`` on, as of a slice; of all, where ranks share
+        them."""
+        x = x[:, first:] + self.drop_path(self.attn(self.norm1(x), first=first))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 

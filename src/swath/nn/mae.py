@@ -17,7 +17,7 @@ Sources: He et al. 2022, arXiv:2111.06377; the other decoder, Fu et al. 2024, ar
 (CrossMAE), here without its learned mixture of the encoder's layers: the decoder reads the last.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -176,8 +176,10 @@ class MaskedAutoencoder(nn.Module):
             for block in self.decoder_blocks:
                 hidden = block(hidden, seen)
             return self._read(hidden, image, asked, known)
-        every = self._through(self.decoder_blocks, torch.cat([seen, hidden], 1))
-        return self._read(every[:, self._passed(*given, both=both) :], image, asked, known)
+        *blocks, last = self.decoder_blocks
+        first = self._first(*given, both=both)
+        every = last(self._through(blocks, torch.cat([seen, hidden], 1)), first)
+        return self._read(every[:, first:], image, asked, known)
 
     def chain(self) -> list[Link]:
         """Return the links from an image, and the numbers of its patches, to the output.
@@ -198,15 +200,23 @@ class MaskedAutoencoder(nn.Module):
             seen, hidden = x.tensor_split([self._seen(*given)], 1)
             return torch.cat([seen, block(hidden, seen)], 1)
 
+        def first_read(*given: Tensor, **told: Any) -> int:
+            return self._first(*given, both=told.get("both", False))
+
+        def finish(block: nn.Module, x: Tensor, *given: Tensor, **told: Any) -> Tensor:
+            return block(x, first_read(*given, **told))
+
         def read(x: Tensor, image: Tensor, *numbers: Tensor, **told: Any) -> Tensor:
-            passed = self._passed(image, *numbers, both=told.get("both", False))
+            first = first_read(image, *numbers, **told)
             asked = numbers[1] if len(numbers) > 1 else None
-            return self._read(x[:, passed:], image, asked, told.get("known"))
+            return self._read(x[:, first:], image, asked, told.get("known"))
 
         decoder = row(self, "decoder_blocks")
         if self.cross:
             pairs = zip(decoder, self.decoder_blocks, strict=True)
             decoder = [replace(link, run=partial(cross, block)) for link, block in pairs]
+        else:
+            decoder[-1] = replace(decoder[-1], run=partial(finish, self.decoder_blocks[-1]))
         return [
             Link(embed, ("patch_embed", "cls_token", "pos_embed", "situation")),
             *row(self, "blocks"),
@@ -271,14 +281,12 @@ class MaskedAutoencoder(nn.Module):
         asked_for = places.expand(len(x), -1, -1) if asked is None else places[asked]
         return seen, self.mask_token.to(x.dtype) + asked_for
 
-    def _seen(self, image: Tensor, shown: Tensor | None = None, asked: Tensor | None = None) -> int:
-        """Return how many tokens of the decoder are seen, before those asked for."""
-        if not self.cross and asked is None:
-            return self.ahead
+    def _seen(self, image: Tensor, shown: Tensor | None = None, *_: Tensor) -> int:
+        """Return how many tokens of the cross decoder are seen, before those asked for."""
         rows, cols = self.grid_of(image)
         return self.ahead + (rows * cols if shown is None else shown.shape[1])
 
-    def _passed(
+    def _first(
         self,
         image: Tensor,
         shown: Tensor | None = None,
@@ -286,8 +294,12 @@ class MaskedAutoencoder(nn.Module):
         *,
         both: bool = False,
     ) -> int:
-        """Return how many tokens of the decoder are not read."""
-        return self.ahead if both and not self.cross else self._seen(image, shown, asked)
+        """Return the number, from the end and so negative, of the decoder's first token that is
+        read."""
+        if asked is None:
+            rows, cols = self.grid_of(image)
+            return -rows * cols
+        return -asked.shape[1] - (shown.shape[1] if both and shown is not None else 0)
 
     def _read(
         self,
@@ -305,7 +317,7 @@ class MaskedAutoencoder(nn.Module):
         return joined(found, self.grid_of(image), channels)[..., :height, :width]
 
     @staticmethod
-    def _through(blocks: nn.ModuleList, x: Tensor) -> Tensor:
+    def _through(blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
         for block in blocks:
             x = block(x)
         return x

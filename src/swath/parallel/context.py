@@ -72,8 +72,9 @@ class Trunk:
 
     def _tell(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         # As an argument: a block that recomputes does so with the runs of its own sample, even if
-        # another sample, of another size, has been through since.
-        return (self.runs, *args)
+        # another sample, of another size, has been through since. All its tokens are wanted, as
+        # those that are not may be another rank's.
+        return (self.runs, args[0])
 
     def _leave(self, _: nn.Module, args: Any, output: Tensor) -> Tensor:
         return Join.apply(output, self.runs, TOKENS)

@@ -176,6 +176,8 @@ def _share_tokens(layers: nn.ModuleList, taps: Sequence[nn.Module], group: Devic
         return _laid_out(output, group, Shard(TOKENS), Replicate())
 
     layers[0].register_forward_pre_hook(enter)
+    # All its tokens are wanted, as those that are not may be another rank's.
+    layers[-1].register_forward_pre_hook(lambda _, args: args[:1])
     for module in (*taps, layers[-1]):
         module.register_forward_hook(leave)
 
