@@ -24,9 +24,10 @@ demo: .venv/ready
 	@echo "open runs/brandenburg/report.html in a browser, and runs/brandenburg/map/brandenburg.tif in QGIS"
 	@echo "what was learned without labels: runs/pretrained/report.html; what that is worth: assess/pretrained/report.html"
 
-# Two at a time, each file on one: most tests compute on one core.
+# Two at a time, each file on one: most tests compute on one core. Long files begin first, in the
+# order of tests/conftest.py.
 test: .venv/ready-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: .venv/ready-dev
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Groups of channels on tensor ranks: one pass is that of one process, and what travels for it.
 
-That runs follow one process, in many layouts, is in tests/test_layouts.py.
+That runs follow one process, in many layouts, is in tests/layouts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from swath.parallel.replica import Replica
 from swath.parallel.settings import Degrees, Parallel
 from swath.parallel.tensor import complete, pieces
 from swath.parallel.world import World
-from tests.test_layouts import whole
+from tests.layouts.following import whole
 
 CHANNELS, WIDTH, PATCHES, SAMPLES = 11, 16, 16, 2
 

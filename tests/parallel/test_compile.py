@@ -13,8 +13,9 @@ import torch
 
 from swath.parallel import apply
 from swath.parallel.settings import Parallel
-from tests import test_layouts
-from tests.test_layouts import SUBJECTS, alone, compare, learned
+from tests.layouts import following
+from tests.layouts.following import alone, compare, learned
+from tests.layouts.subjects import SUBJECTS
 
 
 def compiled(name: str, parallel: Parallel) -> tuple[dict[str, Any], int]:
@@ -25,7 +26,7 @@ def compiled(name: str, parallel: Parallel) -> tuple[dict[str, Any], int]:
     spread = functools.partial(apply.spread, compile=True)
     tracing = functools.partial(torch.compile, backend="aot_eager")
     with (
-        mock.patch.object(test_layouts, "spread", spread),
+        mock.patch.object(following, "spread", spread),
         mock.patch.object(torch, "compile", tracing),
     ):
         found = learned(SUBJECTS[name], parallel, torch.float64)

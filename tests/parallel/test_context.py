@@ -1,6 +1,6 @@
 """Tokens of one sample on several ranks: attention, its gradients, and what they cost.
 
-Whole models over whole updates are in tests/test_layouts.py.
+Whole models over whole updates are in tests/layouts.
 """
 
 import weakref
@@ -31,7 +31,8 @@ from swath.parallel.runs import Join, Runs
 from swath.parallel.settings import Degrees, Parallel
 from swath.parallel.world import World
 from swath.train.evaluate import evaluating, over_ranks
-from tests.test_layouts import BANDS, SUBJECTS, dealt
+from tests.layouts.following import dealt
+from tests.layouts.subjects import BANDS, SUBJECTS
 
 ALL = sorted(KINDS)
 

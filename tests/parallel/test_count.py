@@ -25,8 +25,9 @@ from swath.parallel.world import World
 from swath.train.settings import TrainSettings
 from swath.train.state import TrainState
 from swath.train.step import train_step
+from tests.layouts.following import AdamW, dealt
+from tests.layouts.subjects import BATCH, SUBJECTS
 from tests.parallel.hybrid_stop import Peak, Shared, write_out
-from tests.test_layouts import BATCH, SUBJECTS, AdamW, dealt
 
 WITHIN = 0.02
 """The tolerance to which bytes have to agree."""

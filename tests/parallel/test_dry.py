@@ -101,8 +101,10 @@ def recipe_on(recipe: str, ranks: int) -> Layout:
     return lay_out(changed.job(), contents, ranks)
 
 
-@pytest.mark.parametrize("nodes", [1, 64])
-@pytest.mark.parametrize("name", machines())
+NODES = [*((name, 1) for name in machines()), ("jupiter", 64)]
+
+
+@pytest.mark.parametrize(("name", "nodes"), NODES)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_is_laid_out_on_every_machine(recipe, name, nodes, monkeypatch):
     """Gradients are summed once, the optimiser has two numbers for each parameter, and it fits."""

@@ -9,7 +9,8 @@ from swath.parallel.replica import Replica
 from swath.parallel.settings import Parallel
 from swath.parallel.world import World
 from swath.train.evaluate import evaluate
-from tests.test_layouts import SUBJECTS, dealt
+from tests.layouts.following import dealt
+from tests.layouts.subjects import SUBJECTS
 
 
 def given_up(name: str, parallel: Parallel, rank: int) -> bool:

@@ -15,7 +15,8 @@ from swath.parallel.world import World
 from swath.train.settings import TrainSettings
 from swath.train.state import TrainState
 from swath.train.step import train_step
-from tests.test_layouts import BATCH, SUBJECTS, AdamW, dealt, whole
+from tests.layouts.following import AdamW, dealt, whole
+from tests.layouts.subjects import BATCH, SUBJECTS
 
 NARROW = torch.bfloat16
 

@@ -30,7 +30,7 @@ from swath.tasks.classify import Classify
 from swath.train.evaluate import evaluate
 from swath.train.score import score
 from swath.train.setup import train
-from tests.test_layouts import SUBJECTS, Subject
+from tests.layouts.subjects import SUBJECTS, Subject
 from tests.test_same_curve import assert_same, job, outcome, store
 
 __all__ = ["store"]  # a fixture

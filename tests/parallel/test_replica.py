@@ -15,7 +15,8 @@ from swath.parallel.mesh import Mesh
 from swath.parallel.replica import Replica
 from swath.parallel.settings import Parallel
 from swath.parallel.world import World
-from tests.test_layouts import BATCH, SUBJECTS, dealt
+from tests.layouts.following import dealt
+from tests.layouts.subjects import BATCH, SUBJECTS
 from tests.train.small import Keyed, Squares, network
 
 

@@ -1,6 +1,6 @@
 """Matrices and tokens shared among ranks: refusals, what is left exact, what no rank may assume.
 
-That layouts follow one process is in tests/test_layouts.py.
+That layouts follow one process is in tests/layouts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from swath.train.ema import Average
 from swath.train.settings import TrainSettings
 from swath.train.state import TrainState
 from swath.train.step import train_step
-from tests.test_layouts import SUBJECTS, compare, dealt, learned, whole
+from tests.layouts.following import compare, dealt, learned, whole
+from tests.layouts.subjects import SUBJECTS
 
 
 def network(model, size=16, dense=False):

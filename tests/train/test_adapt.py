@@ -24,7 +24,7 @@ from swath.train.dry import lay_out
 from swath.train.export import load_model
 from swath.train.init import Init
 from swath.train.setup import train
-from tests.test_layouts import NarrowUNet
+from tests.layouts.subjects import NarrowUNet
 from tests.train.test_init import SMALL, about_of, job, losses
 from tests.train.test_init import store as store  # a fixture
 

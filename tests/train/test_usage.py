@@ -40,7 +40,8 @@ from swath.train.progress import line
 from swath.train.record import read, starts
 from swath.train.settings import Compute, TrainSettings
 from swath.train.setup import train
-from tests.test_layouts import SUBJECTS, dealt
+from tests.layouts.following import dealt
+from tests.layouts.subjects import SUBJECTS
 
 BANDS = load_sensor("sentinel2_l2a").bands
 VIT = ViT(width=32, depth=3, heads=4, patch=4)
