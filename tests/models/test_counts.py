@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from swath.config import ConfigError
 from swath.data.sensor import Band
 from swath.models import Inputs, Model, Outputs
 from swath.models._transformer import PRINTED, SIZES
@@ -54,6 +55,21 @@ def test_large_presets_have_nearly_the_printed_number(preset):
     """Encoders alone, without a head's thousand classes: arXiv:2404.11706 prints millions."""
     found = parameters(ViT(preset=preset, patch=16), 3, 224, 1)
     assert 0.985 * PRINTED[preset] < found < PRINTED[preset]
+
+
+def test_hidden_layers_are_as_told():
+    """Gated, there is a layer more, of 48 * 40 weights and 40 biases."""
+    size = {"width": 48, "depth": 1, "heads": 3, "patch": 8}
+    plain, gated, wide = (
+        parameters(ViT(**size, **more), 3, 16, 2)
+        for more in ({"hidden": 40}, {"hidden": 40, "gated": True}, {"hidden": 192})
+    )
+    assert gated - plain == 48 * 40 + 40
+    assert wide == parameters(ViT(**size), 3, 16, 2) == plain + 2 * 48 * 152 + 152
+    with pytest.raises(ConfigError, match="hidden=0 must be at least 1"):
+        ViT(hidden=0)
+    with pytest.raises(ConfigError, match="preset=5b has a gated of its own"):
+        ViT(preset="5b", gated=False)
 
 
 def test_conv3d_has_the_plan_of_lange_et_al():

@@ -158,6 +158,8 @@ def test_groups_that_do_not_fit_are_refused():
         Channels(groups=(10, 4))
     with pytest.raises(ConfigError, match=r"\[8, 1\] must be numbers above 1, or \[1\]"):
         Channels(groups=(8, 1))
+    with pytest.raises(ConfigError, match=r"channels\.heads=0 must be at least 1"):
+        Channels(heads=0)
     assert "20 groups cannot be made of 12 channels" in told(channels=Channels(groups=(20,)))
     assert "multiple of channels.heads=3" in told(channels=Channels(heads=3))
     assert "embed=wavelengths others" in told(channels=Channels(), embed="wavelengths")

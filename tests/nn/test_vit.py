@@ -12,7 +12,7 @@ from swath.data.sensor import Band
 from swath.models import Inputs, Outputs
 from swath.models.vit import ViT
 from swath.nn.attention import Attention
-from swath.nn.block import Block, DropPath
+from swath.nn.block import Block, DropPath, GatedMlp
 from swath.nn.patch import PatchEmbed, SpectralHead, SpectralPatchEmbed, codes
 from swath.nn.position import kept_waves, resized, waves
 
@@ -288,3 +288,12 @@ def test_waves_are_made_once_for_a_grid_and_serve_training_after_a_map():
     found = kept_waves(4, 4, 24, torch.float64, torch.device("cpu"))
     assert torch.equal(found, waves(4, 4, 24).double()) and not found.is_inference()
     torch.testing.assert_close(loss, first.sum())
+
+
+def test_a_gated_layer_is_its_formula():
+    """SwiGLU: fc2(silu(fc1_g(x)) * fc1_x(x)), as in arXiv:2002.05202; names are timm's."""
+    mlp = GatedMlp(6, 10).double()
+    x = torch.randn(2, 3, 6, dtype=torch.float64)
+    gate, value = (x @ layer.weight.T + layer.bias for layer in (mlp.fc1_g, mlp.fc1_x))
+    inner = gate / (1 + torch.exp(-gate)) * value
+    torch.testing.assert_close(mlp(x), inner @ mlp.fc2.weight.T + mlp.fc2.bias)

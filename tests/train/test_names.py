@@ -14,13 +14,14 @@ from swath.data.sensor import Band
 from swath.data.split import Split
 from swath.datasets.synthetic import Synthetic
 from swath.models import Inputs, Outputs
+from swath.models._channels import Channels
 from swath.models.unet import UNet
 from swath.models.vit import ViT
 from swath.nn.features import attention, features
 from swath.settings import Run
 from swath.tasks.classify import Classify
 from swath.train.export import load_model
-from swath.train.foreign import write_foreign
+from swath.train.foreign import _check_plain, write_foreign
 from swath.train.given import read_weights
 from swath.train.match import Bands, match
 from swath.train.setup import train
@@ -289,6 +290,15 @@ def test_the_command_writes_it_and_refuses_other_names_and_networks(trained, sto
     train(job(store, tmp_path / "dense"))
     with pytest.raises(ConfigError, match=r"Hugging Face's ViT has a class token.*pool=token"):
         write_foreign(tmp_path / "dense", "hf")
+
+
+def test_layers_that_others_do_not_have_are_not_written(store, tmp_path):
+    size = {"width": 16, "depth": 1, "heads": 2, "patch": 4}
+    train(job(store, tmp_path, model=ViT(**size, channels=Channels(groups=(3,)))))
+    with pytest.raises(ConfigError, match=r"a vit with aggregated channels .* has no counterpart"):
+        write_foreign(tmp_path, "timm")
+    with pytest.raises(ConfigError, match=r"a vit with gated hidden layers .* has no counterpart"):
+        _check_plain(ViT(**size, gated=True), tmp_path)
 
 
 def test_weights_made_from_wavelengths_and_waves_are_written_out(store, tmp_path):
