@@ -36,7 +36,7 @@ from swath.data.sensor import Band
 from swath.models import Inputs, Model, Outputs
 from swath.models.resnet import ResNet
 from swath.models.vit import ViT
-from swath.nn.settle import settle
+from swath.nn import settle
 from swath.optimizers.adamw import AdamW
 from swath.parallel.apply import spread
 from swath.parallel.launch import launch
@@ -107,6 +107,7 @@ def theirs(model: nn.Module, world: World, batch: Batch, sharded: bool) -> Updat
     else:
         model = DistributedDataParallel(model, gradient_as_bucket_view=True)
     optimizer = AdamW().build(model)
+    samples = world.ranks * len(batch.image)
 
     def update() -> float:
         optimizer.zero_grad()
@@ -114,7 +115,8 @@ def theirs(model: nn.Module, world: World, batch: Batch, sharded: bool) -> Updat
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
-        settle(plain, lambda sums: sums)  # batch norm's running statistics
+        # Batch norm's running statistics; they do not ask how many samples were seen.
+        settle.settle(plain, lambda sums: sums, settle.Update(samples, samples))
         return loss.item()
 
     return update

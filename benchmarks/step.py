@@ -31,7 +31,7 @@ from swath.datasets.synthetic import Synthetic
 from swath.models import Model
 from swath.models.resnet import ResNet
 from swath.models.vit import ViT
-from swath.nn.settle import settle
+from swath.nn.settle import Update, settle
 from swath.optimizers.adamw import AdamW
 from swath.parallel.world import World
 from swath.tasks.classify import Classify
@@ -63,7 +63,8 @@ class Bare:
             loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        settle(self.model, lambda sums: sums)  # batch norm's running statistics
+        # Batch norm's running statistics; they do not ask how many samples were seen.
+        settle(self.model, lambda sums: sums, Update(BATCH.samples, BATCH.samples))
 
 
 def measure(model: Model, store: str, updates: int, threads: int, folder: Path) -> dict[str, float]:
