@@ -17,7 +17,10 @@ import numpy as np
 
 from swath.config import ConfigError, plain
 from swath.data.chip import Chip, Contents
+from swath.data.shards import damaged
 
+VERSION = 1
+"""Of what a store's attributes say; a newer one is refused."""
 UNKNOWN_TIME = -(2**63)
 """In the column ``when``: no time is known."""
 GIVEN = ("train", "val", "test")
@@ -169,3 +172,17 @@ def from_json(value: Any) -> Any:
 def _seconds(when: datetime.datetime) -> int:
     zoned = when if when.tzinfo else when.replace(tzinfo=datetime.UTC)
     return math.floor(zoned.timestamp())
+
+
+def check(attributes: Any, path: str) -> None:
+    """Raise ConfigError unless ``attributes`` are a store's, of a version that is known here."""
+    needed = {"version", "done", "samples", "per_file", "compress", "contents"}
+    if not isinstance(attributes, dict) or not isinstance(attributes.get("version"), int):
+        raise damaged(f"{path}/zarr.json", "its 'swath' says no version")
+    if attributes["version"] > VERSION:
+        raise ConfigError(
+            f"{path}: written by a newer Swath (store version {attributes['version']}, this "
+            f"one reads up to {VERSION}): update Swath, or build the store again"
+        )
+    if missing := needed - attributes.keys():
+        raise damaged(f"{path}/zarr.json", f"its 'swath' lacks {', '.join(sorted(missing))}")

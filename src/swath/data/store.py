@@ -38,7 +38,6 @@ from swath.files import json_sum
 if TYPE_CHECKING:
     from swath.data.stage import Staging
 
-VERSION = 1
 _SUM = "swath_sha256"  # beside "swath" among the attributes: their checksum
 _SUM_BYTES = 64 << 20  # pixels read at a time for the checksum
 
@@ -99,7 +98,7 @@ class Store:
             raise ConfigError(f"{text}: a store needs at least one sample, there are {samples}")
         sharded = [p.sample_bytes for p in layout.specs(contents).values() if not p.column]
         known = {
-            "version": VERSION,
+            "version": layout.VERSION,
             "done": False,
             "samples": samples,
             "per_file": int(min(samples, max(1, shard_bytes // max(sharded)))),
@@ -139,7 +138,7 @@ class Store:
                 f"{text}: there is no store here (no zarr.json with 'swath' in its attributes); "
                 f"make one with `swath data build`"
             )
-        _check_attributes(attributes, text)
+        layout.check(attributes, text)
         if whole.get(_SUM) != json_sum(attributes):
             raise damaged(f"{text}/zarr.json", "it does not match its checksum")
         store = cls(text, layout.from_json(attributes))
@@ -385,20 +384,6 @@ class Store:
     def _save(self, attributes: dict[str, Any]) -> None:
         told = layout.to_json(attributes)
         self._group.save({"swath": told, _SUM: json_sum(told)})
-
-
-def _check_attributes(attributes: Any, path: str) -> None:
-    """Raise ConfigError unless ``attributes`` are a store's, of a version that is known here."""
-    needed = {"version", "done", "samples", "per_file", "compress", "contents"}
-    if not isinstance(attributes, dict) or not isinstance(attributes.get("version"), int):
-        raise damaged(f"{path}/zarr.json", "its 'swath' says no version")
-    if attributes["version"] > VERSION:
-        raise ConfigError(
-            f"{path}: written by a newer Swath (store version {attributes['version']}, this "
-            f"one reads up to {VERSION}): update Swath, or build the store again"
-        )
-    if missing := needed - attributes.keys():
-        raise damaged(f"{path}/zarr.json", f"its 'swath' lacks {', '.join(sorted(missing))}")
 
 
 def _reopen(cls: type[Store], path: str) -> Store:

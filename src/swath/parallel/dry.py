@@ -20,14 +20,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.distributed_c10d import _resolve_process_group
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.pipelining import PipelineStage
-from torch.distributed.tensor import DTensor
 
 from swath.config import ConfigError
+from swath.parallel.arguments import Arguments
 from swath.parallel.count import Volume
 from swath.parallel.cut import cut
 from swath.parallel.fill import hollow, make_room
+from swath.parallel.local import local
 from swath.parallel.mesh import Mesh
-from swath.parallel.pipeline import Border, Given
+from swath.parallel.pipeline import Border
 from swath.parallel.settings import DEGREES, Degrees, Parallel
 from swath.parallel.world import World
 
@@ -125,7 +126,7 @@ def borders(
     build: Callable[[], nn.Module],
     degrees: Degrees,
     parallel: Parallel,
-    inputs: Callable[[nn.Module], Given],
+    inputs: Callable[[nn.Module], Arguments],
     narrow: torch.dtype | None,
 ) -> list[Border]:
     """Return what each piece of a pipeline hands on.
@@ -166,7 +167,7 @@ def held(model: nn.Module) -> list[Held]:
     """Return this rank's shares of all parameters, the largest first."""
     found = []
     for name, p in model.named_parameters():
-        own = p.to_local() if isinstance(p, DTensor) else p
+        own = local(p)
         found.append(Held(name, tuple(p.shape), tuple(own.shape), own.numel() * own.itemsize))
     return sorted(found, key=lambda one: -one.bytes)
 

@@ -25,10 +25,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._sharding_prop import ShardingPropagator
 from torch.utils._pytree import tree_leaves
 
+from swath.parallel.local import local
 from swath.parallel.operations import Operations
 
 GATHERED, OTHER = "gathered", "activations"
@@ -69,8 +69,7 @@ class Live(Operations):
         """Say what ``tensors`` are for."""
         for tensor in tensors:
             if tensor is not None:
-                local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-                self._names[self._number(local)] = name
+                self._names[self._number(local(tensor))] = name
 
     def begin(self) -> None:
         """Look for the peak from here on."""

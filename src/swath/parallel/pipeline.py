@@ -33,16 +33,14 @@ from torch.distributed.pipelining import (
 from swath.config import ConfigError
 from swath.data.chip import Batch
 from swath.nn.settle import unrecorded
+from swath.parallel.arguments import Loss, StandIn, arguments_of
 from swath.parallel.mesh import Mesh
 from swath.parallel.settings import Parallel
 from swath.span import span
 
 Border = tuple[tuple[int, ...], torch.dtype]
 """Shape and type of what one piece hands to the next, or of the output."""
-Given = tuple[tuple[Tensor, ...], dict[str, Any]]
-"""What a network is called with: the image and more in a row, and more by name."""
 Call = Callable[[Callable[[nn.Module, Batch], Tensor], Batch], Tensor]
-Loss = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
 
 
 class Pipeline(nn.Module):
@@ -134,7 +132,7 @@ class Pipeline(nn.Module):
     def know(self, loss_of: Loss, batch: Batch, borders: Sequence[Border]) -> None:
         """Take it from here what each piece makes of microbatches like ``batch``, without asking
         ranks that are not there; called as the replica calls functions."""
-        self._borders[self._kind(*inputs_of(loss_of, self, batch))] = list(borders)
+        self._borders[self._kind(*arguments_of(loss_of, self, batch))] = list(borders)
 
     def _handed_on(
         self, x: Tensor, number: int, shape: tuple[int, ...], dtype: torch.dtype
@@ -240,9 +238,9 @@ class Pipeline(nn.Module):
         def through(_: nn.Module, batch: Batch) -> Tensor:
             piece = self._own(number)
             if number + 1 < self.total:
-                inputs, told = inputs_of(update.loss_of, piece, batch)
+                inputs, told = arguments_of(update.loss_of, piece, batch)
                 return piece(x if number else inputs[0], *inputs, **told).contiguous()
-            whole = _StandIn(piece, lambda *inputs, **told: piece(x, *inputs, **told))
+            whole = StandIn(piece, lambda *inputs, **told: piece(x, *inputs, **told))
             loss, weight = update.loss_of(whole, batch)
             counted = update.share * batch.counts
             update.totals += counted * torch.stack([loss.detach().double(), weight.double()])
@@ -269,7 +267,7 @@ class Pipeline(nn.Module):
         borders: list[Border] = []
 
         def look(_: nn.Module, batch: Batch) -> Tensor:
-            inputs, told = inputs_of(loss_of, self, batch)
+            inputs, told = arguments_of(loss_of, self, batch)
             key = self._kind(inputs, told)
             if key not in self._borders:
                 with torch.no_grad(), unrecorded(self):
@@ -318,46 +316,6 @@ class _Update:
     totals: Tensor
     passes: int
     """Backward passes to come on this rank."""
-
-
-class _StandIn(nn.Module):
-    """Stands for the whole network where ``piece`` is a part of it: calling it calls ``answer``,
-    and what it is asked beside that, the piece tells."""
-
-    def __init__(self, piece: nn.Module, answer: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.piece, self.answer = piece, answer
-
-    def forward(self, *inputs: Tensor, **told: Any) -> Tensor:
-        return self.answer(*inputs, **told)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("piece"), name)
-
-
-class _Called(Exception):
-    """Ends a loss at the moment at which it calls the network: what it makes of the output is of no
-    use yet."""
-
-    def __init__(self, given: Given) -> None:
-        super().__init__()
-        self.given = given
-
-
-def inputs_of(loss_of: Loss, network: nn.Module, batch: Batch) -> Given:
-    """Return what ``loss_of`` calls ``network`` with for ``batch``."""
-
-    def called(*inputs: Tensor, **told: Any) -> Tensor:
-        raise _Called((inputs, told))
-
-    try:
-        loss_of(_StandIn(network, called), batch)
-    except _Called as call:
-        return call.given
-    raise AssertionError("a loss that does not call the network")
 
 
 class _Stage(PipelineStage):

@@ -25,8 +25,10 @@ from swath.config import ConfigError
 from swath.data.chip import Batch
 from swath.nn.random import Draws
 from swath.nn.settle import Update, settle, unrecorded
+from swath.parallel.arguments import Loss
 from swath.parallel.couples import Couples, apart
 from swath.parallel.flat import Flats, square
+from swath.parallel.local import local
 from swath.parallel.mesh import Mesh
 from swath.parallel.pipeline import Pipeline
 from swath.parallel.spatial import own_rows
@@ -35,8 +37,6 @@ from swath.parallel.world import World
 from swath.span import span
 
 Result = TypeVar("Result")
-Loss = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
-"""(model, microbatch) -> (sum of losses with a graph, sum of their weights)."""
 
 
 class Replica:
@@ -189,7 +189,7 @@ class Replica:
         # Of a pipeline each rank has some; all must tell of the same ones.
         names = self.model.names if isinstance(self.model, Pipeline) else list(named)
         grads = [named[n].grad if n in named else None for n in names]
-        bad = self.world.any_of([g is not None and not _local(g).isfinite().all() for g in grads])
+        bad = self.world.any_of([g is not None and not local(g).isfinite().all() for g in grads])
         return [name for name, is_bad in zip(names, bad, strict=True) if is_bad]
 
     def settle(self, update: Update) -> None:
@@ -226,12 +226,7 @@ def _with_last(batches: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
 def _gradient(parameter: Tensor) -> Tensor:
     """Return this rank's part of the gradient of ``parameter``."""
     assert parameter.grad is not None, "gradients come first"
-    return _local(parameter.grad)
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """Return this rank's part of ``tensor``."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return local(parameter.grad)
 
 
 def _in_dtype(batch: Batch, dtype: torch.dtype) -> Batch:

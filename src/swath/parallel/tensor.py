@@ -35,6 +35,7 @@ from torch.distributed.tensor.parallel import (
 from swath.config import ConfigError
 from swath.nn.block import taps, trunks
 from swath.nn.random import Dropout
+from swath.parallel.local import local
 from swath.parallel.mesh import Mesh
 from swath.parallel.settings import Parallel
 from swath.parallel.world import World
@@ -81,7 +82,7 @@ def complete(parameters: Sequence[nn.Parameter], mesh: Mesh) -> None:
     group = mesh.devices["tensor"].get_group()
     team = World(mesh.at("tensor"), mesh.degrees.tensor, mesh.world.device, group)
     grads = [p.grad for p in parameters if p.grad is not None]
-    team.sum_all([g.to_local() if isinstance(g, DTensor) else g for g in grads])
+    team.sum_all([local(g) for g in grads])
 
 
 def pieces(model: nn.Module) -> list[nn.Parameter]:

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-from torch.distributed.tensor import DTensor
 
 from swath.config import ConfigError
 from swath.data.chip import Batch, Label
@@ -26,13 +25,15 @@ from swath.models import Inputs
 from swath.nn.settle import Update
 from swath.nn.teacher import Teacher
 from swath.parallel.apply import spread
+from swath.parallel.arguments import Arguments, arguments_of
 from swath.parallel.count import counted
 from swath.parallel.couples import Couples
 from swath.parallel.dry import Held, Traffic, accumulated, borders, held, opened, pretended, traffic
 from swath.parallel.fill import hollow, make_room
 from swath.parallel.live import GATHERED, OTHER, Live
+from swath.parallel.local import local
 from swath.parallel.mesh import Mesh
-from swath.parallel.pipeline import Border, Given, Pipeline, inputs_of
+from swath.parallel.pipeline import Border, Pipeline
 from swath.parallel.replica import Replica
 from swath.parallel.settings import Degrees
 from swath.tasks import Objective
@@ -213,12 +214,12 @@ class Rehearsal:
             self._borders = borders(self.build, self.degrees, parallel, given, self.autocast)
         return self._borders
 
-    def _given(self, network: nn.Module) -> Given:
+    def _given(self, network: nn.Module) -> Arguments:
         """Return what ``network`` is called with for a microbatch."""
         (batch,) = self._batches(1)
         image = batch.image.to(next(network.parameters()).dtype)
         batch = dataclasses.replace(batch, image=image)
-        return inputs_of(self.objective.loss, network, batch)
+        return arguments_of(self.objective.loss, network, batch)
 
     def _shape(self) -> tuple[int, ...]:
         size = self.inputs.size
@@ -262,7 +263,7 @@ def _on_shares(learner: torch.optim.Optimizer) -> list[tuple[nn.Parameter, nn.Pa
     pairs = []
     for group in learner.param_groups:
         whole: list[nn.Parameter] = group["params"]
-        own = [nn.Parameter(_local(p.detach()), p.requires_grad) for p in whole]
+        own = [nn.Parameter(local(p.detach()), p.requires_grad) for p in whole]
         group["params"] = own
         pairs += list(zip(whole, own, strict=True))
     return pairs
@@ -270,14 +271,10 @@ def _on_shares(learner: torch.optim.Optimizer) -> list[tuple[nn.Parameter, nn.Pa
 
 def _step(learner: torch.optim.Optimizer, shares: list[tuple[nn.Parameter, nn.Parameter]]) -> None:
     for p, own in shares:
-        own.grad = None if p.grad is None else _local(p.grad)
+        own.grad = None if p.grad is None else local(p.grad)
     learner.step()
     for _, own in shares:
         own.grad = None
-
-
-def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _states(optimizer: torch.optim.Optimizer) -> list[Tensor]:
