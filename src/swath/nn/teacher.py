@@ -37,6 +37,12 @@ def following(samples: int, start: int, memory: float, total: int) -> float:
     return -math.expm1(-samples / memory * falling)
 
 
+def memory_of(samples: int, memory: int | None) -> float:
+    """Return after how many samples 1/e of a student is left in its teacher, in a run of
+    ``samples``: ``memory``, or a 25th of the run."""
+    return samples / 25 if memory is None else float(memory)
+
+
 class Teacher(Settled):
     """A copy of ``student`` that follows it; its batch statistics are its own.
 

@@ -42,10 +42,6 @@ def handed(model: LoadedModel, scene: Scene) -> tuple[list[int], Normalizer, Kno
         return places, model.normalize, known
     made = normalizer_of(model, bands, f"the scene {scene.name}, of sensor {scene.sensor.name}")
     if made is None:
-        log.info(
-            "%s: of another sensor than the run's, bands %s; normalised by its own statistics",
-            *(scene.name, ", ".join(band.name for band in bands)),
-        )
         made = own_normalizer(scene, model.normalize)
     return places, made, known
 

@@ -17,6 +17,7 @@ Isola 2020, arXiv:2005.10242.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -83,7 +84,7 @@ class PairsObjective:
         found = self.embed(model, batch).detach().cpu().numpy()
         rows = {"index": batch.indices, "alike": batch.alike}
         listed = {name: row.cpu().numpy().astype(np.float64) for name, row in rows.items()}
-        return self._tally({**listed, "vectors": found}).in_order()
+        return self._tally({**listed, "vectors": found})
 
     def empty(self) -> Pairs:
         vectors = np.zeros((0, self.vectors, self.outputs.channels), np.float32)
@@ -220,22 +221,19 @@ class Pairs(Tally):
 
     def __add__(self, other: Pairs) -> Pairs:
         joined = {n: np.concatenate([v, other.sums[n]]) for n, v in self.sums.items()}
-        return self._of(joined).in_order()
+        return dataclasses.replace(self, sums=joined)
 
-    def in_order(self) -> Pairs:
-        """Return the same samples in an order drawn by their indices."""
+    def _in_order(self) -> dict[str, np.ndarray]:
+        """Return what is known of the samples, in an order drawn by their indices."""
         index = self.sums["index"].astype(np.int64)
         order = np.lexsort((index, draw.bits(0, index, "groups", 1)[:, 0]))
-        return self._of({name: v[order] for name, v in self.sums.items()})
-
-    def _of(self, sums: dict[str, np.ndarray]) -> Pairs:
-        return Pairs(sums, self.temperature, self.sides, self.scale)
+        return {name: v[order] for name, v in self.sums.items()}
 
     def finish(self) -> dict[str, float]:
         """Return loss; top1, the share of anchors to which no vector of another sample in the group
         is as near as the partner; alignment, the mean squared distance of an anchor and its
         partner; and uniformity, the logarithm of the mean of exp(-2 d²) over pairs of samples."""
-        sums = self.in_order().sums
+        sums = self._in_order()
         samples = len(sums["index"])
         if not samples:
             return dict.fromkeys(("loss", "top1", "alignment", "uniformity"), float("nan"))

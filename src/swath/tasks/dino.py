@@ -111,8 +111,9 @@ class Dino(Task):
 
     def fitted(self, network: nn.Module, samples: int) -> nn.Module:
         from swath.nn.dino import SelfDistilled
+        from swath.nn.teacher import memory_of
 
-        memory = samples / 25 if self.memory is None else float(self.memory)
+        memory = memory_of(samples, self.memory)
         return SelfDistilled(
             network,
             self.width,

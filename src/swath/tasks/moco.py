@@ -86,10 +86,11 @@ class Moco(PairsTask):
 
     def fitted(self, network: nn.Module, samples: int) -> nn.Module:
         from swath.nn.moco import Momentum, freeze_patches
+        from swath.nn.teacher import memory_of
 
         if self.freeze_patches:
             freeze_patches(network)
-        memory = samples / 25 if self.memory is None else float(self.memory)
+        memory = memory_of(samples, self.memory)
         return Momentum(network, self.width, self.predictor, memory, samples)
 
     def merged(self, weights: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,10 +61,6 @@ def data_of(job: TrainJob, loaded: LoadedModel) -> Data:
     if loaded.any_bands:
         known = normalizer_of(loaded, data.bands, job.data.store, data.store.fingerprint)
         if known is None:
-            log.info(
-                "%s: of another sensor than the run's, bands %s; normalised by its own statistics",
-                *(job.data.store, ", ".join(band.name for band in data.bands)),
-            )
             return data
     else:
         found = tuple(band.name for band in data.bands)

@@ -7,12 +7,15 @@ of their own: there are none that would be right.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from swath.config import ConfigError
 from swath.data.normalize import Normalizer
 from swath.data.sensor import Band, other_light
 from swath.train.export import LoadedModel
+
+log = logging.getLogger(__name__)
 
 
 def sensors_of(model: LoadedModel, store: str = "") -> list[tuple[tuple[Band, ...], Normalizer]]:
@@ -28,7 +31,8 @@ def sensors_of(model: LoadedModel, store: str = "") -> list[tuple[tuple[Band, ..
 def normalizer_of(
     model: LoadedModel, bands: Sequence[Band], where: str, store: str = ""
 ) -> Normalizer | None:
-    """Return how pixels of ``bands`` became inputs in training; None: it knew no such sensor.
+    """Return how pixels of ``bands`` became inputs in training; None: it knew no such sensor, and
+    they are normalised by their own statistics, which is said.
 
     where: begins messages. store: fingerprint of the store that they are in. ConfigError for a band
     that tells the model nothing: without a wavelength, and of a name that it never met.
@@ -45,6 +49,10 @@ def normalizer_of(
             f" no band of that name, but on {', '.join(names)}: it would read it by weights that"
             " nothing taught it. Give its sensor a wavelength_nm, or leave it out (data.bands)"
         )
+    log.info(
+        "%s: of another sensor than the run's, bands %s; normalised by its own statistics",
+        *(where, ", ".join(band.name for band in bands)),
+    )
     return None
 
 

@@ -159,11 +159,11 @@ class Trainer:
                 told |= {f"{part}/{name}": figure for name, figure in figures.items()}
         progress.evaluated = progress.samples
         self._record(told)
-        figures = {name: told[f"val/{name}"] for name in (self.objective.best,)}
-        if not self._is_better(figures[self.objective.best]):
+        value = told[f"val/{self.objective.best}"]
+        if not self._is_better(value):
             progress.stale += 1
             return True
-        progress.best, progress.best_update = figures[self.objective.best], progress.update
+        progress.best, progress.best_update = value, progress.update
         progress.stale = 0
         self.save()  # the weights of the best are kept by keeping the checkpoint
         return True
