@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from swath import config, here
 from swath.assess.settings import Assess
 from swath.config import ConfigError
+from swath.train.job import sorted_arguments
 
 if TYPE_CHECKING:
     from swath.parallel.world import World
@@ -22,17 +23,15 @@ log = logging.getLogger(__name__)
 
 def load(arguments: Sequence[str | pathlib.Path]) -> Assess:
     """Return the comparison that YAML files and then ``key=value`` words describe."""
-    files = [str(one) for one in arguments if str(one).endswith((".yaml", ".yml"))]
-    words = [str(one) for one in arguments if str(one) not in files]
-    for word in words:
-        if "=" not in word:
+    if not arguments:
+        raise ConfigError("swath assess needs a file that says what is compared, as assess.yaml")
+    for one in map(str, arguments):
+        if "=" not in one and not one.endswith((".yaml", ".yml")):
             raise ConfigError(
-                f"{word}: is no settings file (FILE.yaml) and no word (seeds=[0]); swath assess"
+                f"{one}: is no settings file (FILE.yaml) and no word (seeds=[0]); swath assess"
                 " takes a file that says what is compared: docs/howto/assess.md shows one"
             )
-    if not files and not words:
-        raise ConfigError("swath assess needs a file that says what is compared, as assess.yaml")
-    return config.load(Assess, files, words)
+    return config.load(Assess, *sorted_arguments(arguments))
 
 
 def prepare(settings: Assess) -> None:

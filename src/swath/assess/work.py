@@ -7,7 +7,6 @@ takes one that nobody holds, and ends when all are done.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import logging
 import pathlib
@@ -187,13 +186,9 @@ class Plan:
             world.first_does(lambda: found.append(score_frozen(run, table, str(way.kind), few)))
         else:
             tries = {words: self.run(cell, words) for words in self.tries(cell)}
-            if (
-                self.settings.models[cell.model] is None
-                and self.run(cell, self.tries(cell)[0]).init
-            ):
-                start = dataclasses.replace(
-                    self.run(cell, self.tries(cell)[0]), adapt=None, init=None
-                )
+            first = next(iter(tries.values()))
+            if self.settings.models[cell.model] is None and first.init:
+                start = dataclasses.replace(first, adapt=None, init=None)
                 with quiet():
                     begun(start, self.begun(cell), world)
             found.append(score_tuned(tries, self.running(cell), world))
@@ -249,9 +244,7 @@ def _go_through(plan: Plan, world: World) -> None:
     progress = Progress(plan)
     while True:
         with ExitStack() as held:
-            taken = [0]
-            world.first_does(functools.partial(_take_into, taken, plan, held))
-            number = world.number(taken[-1])
+            number = world.number(_taken(plan, world, held))
             if number == len(plan.cells):
                 return
             cell = plan.cells[number]
@@ -273,8 +266,11 @@ def _go_through(plan: Plan, world: World) -> None:
                 progress.ended(cell, record, seconds)
 
 
-def _take_into(taken: list[int], plan: Plan, held: ExitStack) -> None:
-    taken.append(_take(plan, held))
+def _taken(plan: Plan, world: World, held: ExitStack) -> int:
+    """Return what :func:`_take` does, on the first rank; 0 on the others."""
+    taken = [0]
+    world.first_does(lambda: taken.append(_take(plan, held)))
+    return taken[-1]
 
 
 def _take(plan: Plan, held: ExitStack) -> int:

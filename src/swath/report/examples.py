@@ -13,7 +13,7 @@ from swath.data.picture import shown
 from swath.data.settings import DataSettings
 from swath.data.split import Selection
 from swath.data.stats import unplain
-from swath.report.images import class_png, png, shade_png
+from swath.report.images import class_png, evenly, png, shade_png
 from swath.train.export import LoadedModel
 from swath.train.precision import DTYPES, arithmetic
 from swath.train.settings import Compute
@@ -61,7 +61,7 @@ def _chosen(selection: Selection, label: Label) -> np.ndarray:
     if label.kind == "mask" and len(indices) > 2 * MOST:
         counts = selection.sample_counts().sum(1)
         indices = indices[counts >= np.median(counts)]
-    return indices[np.linspace(0, len(indices) - 1, min(MOST, len(indices))).astype(int)]
+    return evenly(indices, MOST)
 
 
 def _pictures(data: Data, chosen: np.ndarray) -> list[np.ndarray]:

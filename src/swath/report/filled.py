@@ -10,11 +10,11 @@ import numpy as np
 
 from swath.config import ConfigError
 from swath.data.opened import Data
-from swath.data.picture import colour_bands, stretched
+from swath.data.picture import colour_bands
 from swath.data.sensor import Band
 from swath.data.settings import DataSettings
 from swath.data.store import Store
-from swath.report.images import png
+from swath.report.images import evenly, limits_of, stretched_png
 from swath.tasks.pretrain import FillObjective
 from swath.train.export import LoadedModel
 from swath.train.precision import AUTOCAST, DTYPES, arithmetic
@@ -81,7 +81,7 @@ def _of_store(
     objective = dataclasses.replace(model.about, inputs=inputs).bind()
     assert isinstance(objective, FillObjective), "filled_in has looked"
     indices = data.select("test").indices
-    chosen = indices[np.linspace(0, len(indices) - 1, min(count, len(indices))).astype(int)]
+    chosen = evenly(indices, count)
     rgb, found = colours(data), []
     narrow = AUTOCAST.get(precision)
     with torch.inference_mode(), arithmetic(precision, compute):
@@ -127,14 +127,12 @@ def _pictures(
     hidden: (3, h, w) bool; a band hidden where others are shown stands at its mean, as the network
     is given it.
     """
-    seen = image[:, valid] if valid.any() else image.reshape(3, -1)
-    limits = np.percentile(seen, (2, 98), axis=1).T
-
-    def picture(values: np.ndarray, there: np.ndarray) -> str:
-        return png((255 * stretched(values, there, limits)).astype(np.uint8))
-
+    limits, all_hidden = limits_of(image, valid), hidden.all(0)
+    every = [
+        ("image", image, valid),
+        ("shown", image * ~hidden, valid & ~all_hidden),
+        ("filled in", filled, valid | all_hidden),
+    ]
     return [
-        {"uri": picture(image, valid), "name": "image"},
-        {"uri": picture(image * ~hidden, valid & ~hidden.all(0)), "name": "shown"},
-        {"uri": picture(filled, valid | hidden.all(0)), "name": "filled in"},
+        {"uri": stretched_png(each, there, limits), "name": name} for name, each, there in every
     ]

@@ -10,6 +10,7 @@ import numpy as np
 
 from swath.data.chip import Label
 from swath.data.palette import class_colours, rgb
+from swath.data.picture import stretched
 
 LARGEST = 1600
 """Longer side of a picture in the page, pixels; larger scenes are shown thinned."""
@@ -23,6 +24,26 @@ def jpeg(pixels: np.ndarray) -> str:
 def png(pixels: np.ndarray) -> str:
     """Return RGB uint8 (h, w, 3) as a data URI without loss."""
     return _uri("PNG", pixels.transpose(2, 0, 1), None, ZLEVEL=9)
+
+
+def stretched_png(values: np.ndarray, there: np.ndarray, limits: np.ndarray) -> str:
+    """Return (3, h, w) values as a data URI, dark to bright between ``limits`` (3, 2).
+
+    there: (h, w) bool, which pixels were observed; the others are light grey.
+    """
+    return png((255 * stretched(values, there, limits)).astype(np.uint8))
+
+
+def limits_of(values: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Return the 2nd and 98th percentile (3, 2) of (3, h, w) values, of the observed pixels, or of
+    all if there are none."""
+    seen = values[:, there] if there.any() else values.reshape(3, -1)
+    return np.percentile(seen, (2, 98), axis=1).T
+
+
+def evenly(indices: np.ndarray, most: int) -> np.ndarray:
+    """Return at most ``most`` of ``indices`` (n,), spread evenly from the first to the last."""
+    return indices[np.linspace(0, len(indices) - 1, min(most, len(indices))).astype(int)]
 
 
 def class_png(classes: np.ndarray, label: Label) -> str:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numpy as np
-
 from swath.data.augment import Augment
-from swath.data.picture import stretched
 from swath.data.settings import DataSettings
 from swath.report.filled import MOST, colours
-from swath.report.images import png
+from swath.report.images import evenly, limits_of, stretched_png
 from swath.train.export import LoadedModel
 
 
@@ -26,21 +23,19 @@ def viewed(model: LoadedModel, settings: DataSettings, augment: Augment) -> dict
     indices = data.select("test").indices
     if not len(indices) or wants is None:
         return None
-    chosen = indices[np.linspace(0, len(indices) - 1, min(MOST, len(indices))).astype(int)]
+    chosen = evenly(indices, MOST)
     rgb, found = colours(data), []
     loader = data.loader("test", micro=1, augment=augment, views=wants)
     large = wants.global_.number
     for batch in loader.sweep(indices=chosen):
         image, valid = batch.image[0, rgb].numpy(), batch.valid[0].numpy()
-        seen = image[:, valid] if valid.any() else image.reshape(3, -1)
-        limits = np.percentile(seen, (2, 98), axis=1).T
+        limits = limits_of(image, valid)
         every = [("image", image, valid)]
         for number, (view, there) in enumerate(zip(batch.views, batch.seen, strict=True)):
             kind = f"view {number + 1}" if number < large else f"local {number + 1 - large}"
             every.append((kind, view[0, rgb].numpy(), there[0].numpy()))
         pictures = [
-            {"uri": png((255 * stretched(each, there, limits)).astype(np.uint8)), "name": name}
-            for name, each, there in every
+            {"uri": stretched_png(each, there, limits), "name": name} for name, each, there in every
         ]
         found.append({"pictures": pictures, "caption": "", "tone": ""})
     about = (
