@@ -46,6 +46,33 @@ def test_the_file_tree_of_the_readme_is_true():
     assert tree().keys() == top | rooms
 
 
+def written_in(file: pathlib.Path) -> set[str]:
+    """Return the names that ``file`` defines or imports."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.alias):
+            found.add(node.asname or node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return found
+
+
+def test_scripts_import_what_is_there():
+    """Benchmarks and recipes are run by hand, and rarely: nothing else would say that a name that
+    they import has moved."""
+    for script in [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("recipes/*/*.py")]:
+        for line in ast.walk(ast.parse(script.read_text())):
+            if not isinstance(line, ast.ImportFrom) or not str(line.module).startswith("swath"):
+                continue
+            room = ROOT / "src" / str(line.module).replace(".", "/")
+            file = room / "__init__.py" if room.is_dir() else room.with_suffix(".py")
+            inside = {path.stem for path in room.glob("*")} | written_in(file)
+            missing = {one.name for one in line.names} - inside
+            assert not missing, f"{script.relative_to(ROOT)}: {line.module} has no {missing}"
+
+
 def test_links_between_pages_lead_somewhere():
     """A newcomer follows them from the README on; generated pages are made by `make docs`."""
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/*/*.md")]
