@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from swath.batch.size import BatchSize
 from swath.data.chip import Batch, Contents, Known
-from swath.data.loader import DataSettings
+from swath.data.settings import DataSettings
 from swath.datasets.synthetic import Synthetic
 from swath.models import Inputs
 from swath.models._channels import Channels
