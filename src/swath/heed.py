@@ -46,6 +46,8 @@ HEEDED = {
 """What each verb heeds, with all below it. Training heeds everything: it writes it to the run
 folder, for the other verbs."""
 
+_FURTHER = ("data.bands", "data.split")
+"""What a store of data.also has of its own."""
 _TRAINED = ("evaluate", "predict", "embed", "similar", "anomalies", "probe", "report", "export")
 """Verbs that take a trained model as it is and compare themselves what made it."""
 
@@ -77,10 +79,15 @@ def check(verb: str, arguments: Sequence[str | pathlib.Path], run: Run) -> None:
     before = settings_of(run.place)
     for word in sorted_arguments(arguments)[1]:
         for path in written(word):
-            if _within(path, (*_ANY, *HEEDED[verb])):
-                continue
             known, there = _found(before, path) if before is not None else (False, None)
             if known and there == _found(plain(run), path)[1]:
+                continue
+            if _within(path, _FURTHER) and run.data.is_further:
+                raise ConfigError(
+                    f"{word!r}: {path} has no effect on {run.data.store}, which is one of data.also"
+                    " and is read with the bands and the split that it has there; leave it out"
+                )
+            if _within(path, (*_ANY, *HEEDED[verb])):
                 continue
             if known and verb in _TRAINED and _within(path, RESULT) and not _within(path, FREE):
                 continue  # the verb itself says what was trained

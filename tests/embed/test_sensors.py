@@ -1,5 +1,6 @@
 """A model that makes its weights from wavelengths, on stores of other sensors than the first."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -8,6 +9,7 @@ import rasterio
 import torch
 
 import swath
+from swath import heed
 from swath.config import ConfigError
 from swath.data.chip import Known
 from swath.data.split import Split, select
@@ -85,6 +87,20 @@ def test_scores_tell_the_bands_and_what_was_trained_on(run, caplog):
     other = Split(by="random", seed=3, val=0.2, test=0.5)
     with pytest.raises(ConfigError, match=r"the model was trained on \d+ of the \d+ samples"):
         held_out(select(Store.open("l8"), other, "test"), read_about("runs/sensors").trained)
+
+
+@pytest.mark.parametrize("word", ["data.bands=[B4]", "data.split={by: random, seed: 3}"])
+def test_what_a_further_store_has_of_its_own_is_not_typed(run, word):
+    """A store that the run never saw takes both."""
+    for store in ("l7", "l8"):
+        words = ["runs/sensors", f"data.store={store}", word]
+        with contextlib.ExitStack() as stack:
+            if store == "l8":
+                said = (
+                    r"data.(bands|split)\S* has no effect on l8, which is one of data.also and is"
+                )
+                stack.enter_context(pytest.raises(ConfigError, match=said))
+            heed.check("evaluate", words, swath.load(*words))
 
 
 def test_what_tells_nothing_of_a_band_is_refused(run):

@@ -98,10 +98,20 @@ class DataSettings:
 
         any_bands: whether the model takes any.
         """
-        for one in self.also:
-            if one.store.rstrip("/") == self.store.rstrip("/"):
-                return self._other(one, any_bands)
+        one = self._same()
+        if one is not None:
+            return self._other(one, any_bands)
         return dataclasses.replace(self, also=(), weight=1.0)
+
+    @property
+    def is_further(self) -> bool:
+        """Whether ``store`` is one of ``also``, as in other words than at training."""
+        return self._same() is not None
+
+    def _same(self) -> Also | None:
+        """Return which of ``also`` is ``store``."""
+        own = self.store.rstrip("/")
+        return next((one for one in self.also if one.store.rstrip("/") == own), None)
 
     def _other(self, one: Also, any_bands: bool) -> DataSettings:
         """Return what is read of a further store."""

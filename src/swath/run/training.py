@@ -101,4 +101,11 @@ def dry_run(run: Run, ranks: int) -> Layout:
             " samples like them, as build.dataset={kind: synthetic, size: 224, bands: 12, label:"
             " class, classes: 19}"
         )
-    return lay_out(job, contents, ranks)
+    missing = next((one.store for one in run.data.also if not Store.exists(one.store)), None)
+    if missing is not None:
+        raise ConfigError(
+            f"data.also: {missing}: there is no store; build it first, for a dry run has to know"
+            " the bands and the size of its samples, or leave it out"
+        )
+    also = [Store.open(one.store, unfinished=True).contents for one in run.data.also]
+    return lay_out(job, contents, ranks, also=also)

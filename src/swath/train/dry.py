@@ -7,6 +7,7 @@ that it will be built from.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from swath.config import ConfigError
 from swath.data.bands import find_bands, image_grid
 from swath.data.chip import Contents
+from swath.models import Inputs
 from swath.nn.teacher import Teacher
 from swath.parallel.dry import places
 from swath.parallel.fill import hollow
@@ -36,7 +38,9 @@ class Layout:
     device: str
     """gpu or cpu: how the optimiser goes about."""
     inputs: tuple[int, int, int]
-    """Bands, height and width of a sample."""
+    """Bands, height and width of a sample; of several stores, of the one that needs most memory."""
+    stores: int
+    """That samples are from."""
     samples: int
     """Of an update, over all ranks."""
     micro: int
@@ -53,13 +57,21 @@ class Layout:
     @property
     def largest(self) -> Share:
         """The rank that needs most memory."""
-        return max(self.shares, key=lambda share: share.memory.total)
+        return max(self.shares, key=_total)
 
 
-def lay_out(job: TrainJob, contents: Contents, ranks: int, *, most: int | None = None) -> Layout:
+def lay_out(
+    job: TrainJob,
+    contents: Contents,
+    ranks: int,
+    *,
+    also: Sequence[Contents] = (),
+    most: int | None = None,
+) -> Layout:
     """Return how ``job`` on samples like ``contents`` lies on ``ranks`` ranks.
 
-    most: microbatches gone through one by one; None: as many as are needed to continue them.
+    also: of the stores of data.also; a rank has to have room for microbatches of each. most:
+    microbatches gone through one by one; None: as many as are needed to continue them.
     ConfigError if degrees, batch, model and task do not fit one another, as the run itself says.
     """
     if ranks < 1:
@@ -78,8 +90,14 @@ def lay_out(job: TrainJob, contents: Contents, ranks: int, *, most: int | None =
     counts = np.ones(len(contents.label.classes))  # class weights are numbers like any other
     objective = job.task.bind(contents.label, counts, inputs)
     subject = Rehearsal(job, inputs, objective, contents.label, degrees)
+    fed = [inputs, *_further(job, also)]
     with arithmetic(job.train.precision, job.compute):
-        shares = [subject.share(rank, sizes[1], most) for rank in places(degrees)]
+        each = [
+            [subject.share(rank, sizes[1], most, one) for rank in places(degrees)]
+            for one in _largest(fed)
+        ]
+        shares = [max(some, key=_total) for some in zip(*each, strict=True)]
+        needs = max(shares, key=_total).of
         network = hollow(subject.build)
         teachers = (m for m in network.modules() if isinstance(m, Teacher))
         whole, still = (
@@ -92,7 +110,8 @@ def lay_out(job: TrainJob, contents: Contents, ranks: int, *, most: int | None =
         parameters=whole - still,
         precision=job.train.precision,
         device=subject.device,
-        inputs=(len(inputs.bands), inputs.size, inputs.size),
+        inputs=(len(needs.bands), needs.size, needs.size),
+        stores=len(fed),
         samples=job.batch.samples,
         micro=job.batch.micro,
         recompute=parallel.recompute,
@@ -100,3 +119,28 @@ def lay_out(job: TrainJob, contents: Contents, ranks: int, *, most: int | None =
         updates=job.updates,
         shares=tuple(shares),
     )
+
+
+def _total(share: Share) -> int:
+    return share.memory.total
+
+
+def _further(job: TrainJob, also: Sequence[Contents]) -> list[Inputs]:
+    """Return what a network is given of the stores of data.also, which have contents ``also``."""
+    any_bands, found = "bands" in job.model.asks | job.task.asks, []
+    for one, contents in zip(job.data.also, also, strict=True):
+        named = one.bands if one.bands is not None or any_bands else job.data.bands
+        channels = find_bands(contents, named, one.store)
+        bands = tuple(m.sensor.bands[i] for m, i in channels)
+        found.append(inputs_of(job, bands, image_grid(contents, channels)))
+    return found
+
+
+def _largest(fed: Sequence[Inputs]) -> list[Inputs]:
+    """Return those of ``fed`` than which no other has both more bands and more pixels."""
+    sizes = {(len(one.bands), one.size): one for one in reversed(fed)}
+    return [
+        one
+        for (bands, side), one in sizes.items()
+        if not any((bands, side) != (b, s) and bands <= b and side <= s for b, s in sizes)
+    ]

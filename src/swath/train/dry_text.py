@@ -64,6 +64,7 @@ def plain(layout: Layout, machine: Machine | None = None) -> dict[str, Any]:
         "precision": layout.precision,
         "device": layout.device,
         "inputs": list(layout.inputs),
+        "stores": layout.stores,
         "samples": layout.samples,
         "micro": layout.micro,
         "microbatches": {"fewest": layout.microbatches[0], "most": layout.microbatches[1]},
@@ -139,9 +140,10 @@ def _head(layout: Layout) -> str:
     bands, side, _ = layout.inputs
     kind = "a GPU" if layout.device == "gpu" else "a CPU"
     ranks, parameters = units.count(layout.ranks), units.count(layout.parameters)
+    of = f" (of {layout.stores} stores the one that needs most)" if layout.stores > 1 else ""
     return (
         f"{ranks} ranks, {_degrees(layout.degrees)}: {parameters} parameters, {layout.precision},"
-        f" samples of {bands} bands and {side} x {side} px, each rank on {kind}"
+        f" samples of {bands} bands and {side} x {side} px{of}, each rank on {kind}"
     )
 
 

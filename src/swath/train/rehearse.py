@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from swath.config import ConfigError
-from swath.data.chip import Batch, Label
+from swath.data.chip import Batch, Known, Label
 from swath.models import Inputs
 from swath.nn.settle import Update
 from swath.nn.teacher import Teacher
@@ -75,6 +75,8 @@ class Share:
     """What one rank holds and exchanges."""
 
     rank: int
+    of: Inputs
+    """What its microbatches are like."""
     at: dict[str, int]
     """Its number along the axes on which ranks differ in what they hold."""
     memory: Memory
@@ -98,6 +100,7 @@ class Rehearsal:
         self.device = "cpu" if self.job.compute.device == "cpu" else "gpu"
         self.even = self.degrees.shard * self.degrees.tensor > 1
         self._borders: list[Border] | None = None
+        self._fed = self.inputs
         # Made among real tensors: they have values, which a task may draw by. Among fake ones
         # torch's own numpy() would give whatever is in memory.
         values = np.arange(self.job.batch.micro)
@@ -113,8 +116,9 @@ class Rehearsal:
         model = build(self.job, self.inputs, self.objective.outputs)
         return model.to(DTYPES[self.job.train.precision])
 
-    def share(self, rank: int, microbatches: int, most: int | None) -> Share:
-        """Return what ``rank`` has to do with ``microbatches`` microbatches."""
+    def share(self, rank: int, microbatches: int, most: int | None, fed: Inputs) -> Share:
+        """Return what ``rank`` has to do with ``microbatches`` microbatches like ``fed``."""
+        self._fed = fed
         numbers = self._numbers(microbatches, most)
         with pretended(rank, self.degrees.ranks) as world:
             mesh = opened(world, self.job.parallel)
@@ -133,6 +137,7 @@ class Rehearsal:
             at = {axis: mesh.at(axis) for axis in ("pipeline", "spatial")}
         return Share(
             rank=rank,
+            of=fed,
             at={axis: n for axis, n in at.items() if getattr(self.degrees, axis) > 1},
             memory=_memory([memory for memory, _, _ in found], numbers, microbatches, self._grows),
             held=tuple(found[0][2]),
@@ -222,8 +227,8 @@ class Rehearsal:
         return arguments_of(self.objective.loss, network, batch)
 
     def _shape(self) -> tuple[int, ...]:
-        size = self.inputs.size
-        return self.job.batch.micro, len(self.inputs.bands), size, size
+        size = self._fed.size
+        return self.job.batch.micro, len(self._fed.bands), size, size
 
     def _batches(self, number: int) -> Iterator[Batch]:
         """Yield microbatches as a loader would, one by one."""
@@ -240,7 +245,12 @@ class Rehearsal:
         target = None if self.job.task.labels is None else targets.get(self.label.kind)
         wants = self.job.task.wants
         sides = [] if wants is None else [side for side, _ in wants.kinds(size, size)]
+        asks = self.job.model.asks | self.job.task.asks
         for _ in range(number):
+            where, when = (
+                torch.zeros(micro, 2, dtype=torch.float64) if name in asks else None
+                for name in ("where", "when")
+            )
             yield Batch(
                 image=torch.zeros(shape),
                 valid=torch.ones((micro, size, size), dtype=torch.bool),
@@ -249,6 +259,7 @@ class Rehearsal:
                 indices=self._positions,
                 seed=0,
                 keys=self._positions,
+                known=Known(bands=self._fed.bands, where=where, when=when),
                 views=tuple(torch.zeros(*shape[:2], side, side) for side in sides),
                 seen=tuple(torch.ones(micro, side, side, dtype=torch.bool) for side in sides),
             )
