@@ -19,6 +19,11 @@ from swath.text import ConfigError
 
 log = logging.getLogger(__name__)
 
+
+class Held(ConfigError):
+    """Another process, or another place in this one, holds the lock."""
+
+
 _UNKNOWN = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # of file systems without locks
 
 
@@ -28,7 +33,7 @@ def lock(file: str | os.PathLike[str], what: str) -> Iterator[None]:
 
     what: what this process is about to do, as "swath train".
 
-    Raises ConfigError, naming the holder, if another process (or this one) holds it; or if nothing
+    Raises Held, naming the holder, if another process (or this one) holds it; ConfigError if nothing
     can be written there.
     """
     path = pathlib.Path(file)
@@ -56,7 +61,7 @@ def _taken(path: pathlib.Path, what: str) -> int:
         except BlockingIOError as error:
             holder = _holder(handle)
             os.close(handle)
-            raise ConfigError(
+            raise Held(
                 f"{path.parent}: another process ({holder}) is at work here; two would spoil each "
                 f"other's files. Wait until it ends, or give this {what} another folder"
             ) from error

@@ -21,6 +21,7 @@ from swath.assess.settings import Assess, Downstream, Way
 from swath.assess.work import Plan, _take
 from swath.config import ConfigError
 from swath.parallel.world import World
+from swath.train.init import checksum
 from swath.train.interrupt import Interrupted
 from tests.lab import invoke
 
@@ -164,6 +165,32 @@ def test_what_is_done_is_not_done_again_and_what_was_cut_goes_on(folder, monkeyp
         assert one["figures"] == pytest.approx(whole[name]["figures"], rel=1e-6, nan_ok=True)
 
 
+def test_features_are_made_anew_of_other_weights(folder, monkeypatch, tmp_path):
+    """The weights are trained again after the features were made and before a record was."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    begun = pathlib.Path("assess/small/features/land/other/model.safetensors")
+    before, made = load_file(begun), begun.stat().st_mtime_ns
+    words = ["assess.yaml", "ways={knn: null}", "shares=[1]", "baselines=[]"]
+    words += ["models={other: {from: other.safetensors}}"]
+    shutil.rmtree("assess/small/cells")
+    verb.assess(verb.load(words))
+    assert begun.stat().st_mtime_ns == made  # the same weights: not made again
+    save_file({k: v + 1 for k, v in load_file("other.safetensors").items()}, "other.safetensors")
+    with pytest.raises(ConfigError, match=r"measured with weights=.* and .*features/land, and"):
+        verb.assess(verb.load(words))
+    shutil.rmtree("assess/small/cells")
+    verb.assess(verb.load(words))
+    after = load_file(begun)
+    assert all(after[k].equal(v + 1) for k, v in before.items())
+    ((_, record),) = records().items()
+    assert record["of"]["weights"] == checksum(pathlib.Path("other.safetensors"))
+
+
 def _interrupted(*_):
     raise Interrupted("left")
 
@@ -206,6 +233,17 @@ def test_what_another_process_measures_is_left_to_it(folder, monkeypatch):
     plan = Plan(verb.load(["assess.yaml"]))
     with ExitStack() as done:
         assert _take(plan, done) == len(plan.cells)
+
+
+def test_a_folder_that_cannot_be_written_is_told_and_not_waited_for(folder, monkeypatch):
+    """The super-user of the tests may write everywhere: so a file lies where a lock would."""
+    from contextlib import ExitStack
+
+    monkeypatch.chdir(folder)
+    plan = Plan(verb.load(["assess.yaml", "name=unwritable", "ways={full: null}", "baselines=[]"]))
+    plan.lock(plan.cells[0]).mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"full/\w+: cannot be written: Is a dir"), ExitStack() as s:
+        _take(plan, s)
 
 
 def held_by(pid: int, place: pathlib.Path) -> pathlib.Path | None:

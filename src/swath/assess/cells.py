@@ -18,6 +18,8 @@ from swath.files import read_json, write_json
 from swath.predict.settings import stem
 
 CELLS = "cells"
+FEATURES = "features"
+"""Folder of networks as they began, and of their features."""
 BASELINE = "baseline"
 """The way of a baseline."""
 
@@ -77,7 +79,8 @@ def check(cell: Cell, folder: pathlib.Path, record: dict[str, Any], of: dict[str
             raise ConfigError(
                 f"{cell.file(folder)}: was measured with {name}={was.get(name)!r}, it is"
                 f" {now.get(name)!r} now; set that back, choose another name=..., or remove"
-                f" {folder / CELLS / cell.task}, and this task is measured again"
+                f" {folder / CELLS / cell.task} and {folder / FEATURES / cell.task}, and this task"
+                " is measured again"
             )
 
 

@@ -13,41 +13,49 @@ from typing import Any
 import numpy as np
 
 from swath import here
-from swath.config import ConfigError
+from swath.config import ConfigError, plain
 from swath.data.few import Few, drawn, fewer
 from swath.data.split import PARTS, select
 from swath.embed.labels import Labels
 from swath.embed.probe import answer, choose
 from swath.embed.samples import embed_samples
 from swath.embed.table import Table
+from swath.files import json_sum, read_json, write_json
 from swath.parallel.world import World, pick_device
 from swath.settings import Run
 from swath.tasks import Confusion
 from swath.train.begin import begin
 from swath.train.describe import describe, network
-from swath.train.export import ABOUT, load_model, save_model
+from swath.train.export import load_model, save_model
 from swath.train.precision import arithmetic
 from swath.train.score import data_of
 
-FEATURES = "features"
-"""Folder of networks as they began, and of their features."""
+BEGUN = "begun.json"
+"""Beside such a network: a checksum of the weights and settings that it was made of."""
 
 
 def begun(run: Run, folder: pathlib.Path, world: World) -> None:
-    """Write to ``folder`` the network of ``run`` with the weights it would begin with, if it is not
-    there yet; all ranks call."""
+    """Write to ``folder`` the network of ``run`` with the weights it would begin with, unless that
+    very one is there; all ranks call."""
 
     def write() -> None:
-        if (folder / ABOUT).exists():
-            return
         job = dataclasses.replace(run, adapt=None).job()
+        about = describe(job, job.data.open())
+        # Weights are known by their checksum; with some, seed and labels are the cells' own.
+        init = job.init and dataclasses.replace(job.init, from_="")
+        what = dataclasses.replace(about, counts=None, seed=0 if init else about.seed)
+        of = {"of": json_sum([plain(init), {name: plain(v) for name, v in vars(what).items()}])}
+        path = folder / BEGUN
+        if path.exists() and read_json(path) == of:
+            return
+        path.unlink(missing_ok=True)  # what is written now is neither until it is whole
         with arithmetic(job.train.precision, job.compute):
-            about = describe(job, job.data.open())
             model = network(job, about)
             if job.init is not None:
                 begin(job.init, about, model, World.alone())
         folder.mkdir(parents=True, exist_ok=True)
         save_model(folder, model.state_dict(), about)
+        write_json(path, of)
 
     world.first_does(write)
 

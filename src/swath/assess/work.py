@@ -21,8 +21,8 @@ from typing import Any
 
 from swath import run as runs
 from swath import units
-from swath.assess.cells import BASELINE, Cell, cells, check, read, write
-from swath.assess.frozen import FEATURES, begun, features, score_frozen
+from swath.assess.cells import BASELINE, FEATURES, Cell, cells, check, read, write
+from swath.assess.frozen import begun, features, score_frozen
 from swath.assess.seen import sentence
 from swath.assess.settings import SEED, Assess, Way
 from swath.assess.tuned import quiet, score_tuned
@@ -32,7 +32,7 @@ from swath.data.few import Few
 from swath.data.split import select
 from swath.data.store import Store
 from swath.embed.table import Table
-from swath.lock import lock
+from swath.lock import Held, lock
 from swath.parallel.world import World
 from swath.settings import Run
 from swath.train.init import Init, checksum
@@ -284,7 +284,7 @@ def _take(plan: Plan, held: ExitStack) -> int:
             missing = True
             path = plan.lock(cell)
             path.parent.mkdir(parents=True, exist_ok=True)
-            with ExitStack() as mine, suppress(ConfigError):  # another process has it
+            with ExitStack() as mine, suppress(Held):  # by another process
                 mine.enter_context(lock(path, "swath assess"))
                 if read(cell, plan.folder) is None:
                     held.enter_context(mine.pop_all())
