@@ -242,8 +242,9 @@ def test_a_folder_that_cannot_be_written_is_told_and_not_waited_for(folder, monk
     monkeypatch.chdir(folder)
     plan = Plan(verb.load(["assess.yaml", "name=unwritable", "ways={full: null}", "baselines=[]"]))
     plan.lock(plan.cells[0]).mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"full/\w+: cannot be written: Is a dir"), ExitStack() as s:
-        _take(plan, s)
+    said = r"full/\w+: cannot be written: Is a directory"
+    with pytest.raises(ConfigError, match=said), ExitStack() as held:
+        _take(plan, held)
 
 
 def held_by(pid: int, place: pathlib.Path) -> pathlib.Path | None:
