@@ -41,7 +41,8 @@ def test_the_mosaic_of_synthetic_samples_is_their_ground(tmp_path):
     """14 samples in 4 columns: the last row of the ground has two holes."""
     store = synthetic(tmp_path / "s", coarse=1)
     source = Synthetic(samples=14, size=16, bands=3, coarse=1).open()
-    image, label, group = (mosaic(store, 0, what) for what in ("fine", "label", "patch"))
+    image, label = (mosaic(store, 0, what) for what in ("fine", "label"))
+    group = mosaic(store, 0, "patch", grouping=True)
     coarse = mosaic(store, 0, "coarse")
     assert image.shape == (3, 64, 64)
     for i in range(14):
@@ -65,7 +66,7 @@ def test_windows_put_back_give_the_cube_and_its_ground_truth(tmp_path):
     covered = (back != 0).all(0)
     assert covered.sum() > (truth > 0).sum()
     np.testing.assert_array_equal(back[:, covered], image.transpose(2, 0, 1)[:, covered])
-    region = mosaic(store, 0, "region")
+    region = mosaic(store, 0, "region", grouping=True)
     assert len(np.unique(region[truth > 0])) == 4
 
 

@@ -5,8 +5,13 @@ import shutil
 import numpy as np
 import pytest
 
+from swath.baselines import fit_and_score
+from swath.baselines.majority import Majority
 from swath.config import ConfigError
+from swath.data.build import build
 from swath.data.chip import IGNORE
+from swath.data.mosaic import mosaic
+from swath.data.split import Split, select
 from swath.datasets.masks import Masks
 from swath.geo.window import Window
 from tests.geo.rasters import UTM, place, write
@@ -53,6 +58,16 @@ def test_large_images_are_cut(folder):
         np.testing.assert_array_equal(chip.images["image"], IMAGES[name][[2, 0]][:, *area])
         np.testing.assert_array_equal(chip.label, MASKS[name][area])
         assert chip.groups["image"] == chip.where.ground
+
+
+def test_an_image_and_the_group_of_that_name_are_put_back_apart(folder):
+    """The modality and a grouping are both called image: a baseline on pixels wants the first."""
+    split = Split(by="random", val=0.0, test=0.5)
+    store = build(masks(folder, chip=20), folder / "s", split, progress=False)
+    np.testing.assert_array_equal(mosaic(store, 1, "image"), IMAGES["b"])
+    assert (mosaic(store, 1, "image", grouping=True) == 1).all()
+    figures = fit_and_score(Majority(), store, split)
+    assert figures["train"] == 20 * 20 * len(select(store, split, "train").indices)
 
 
 def test_masks_painted_in_colours(folder):

@@ -93,7 +93,7 @@ class Tables:
         store = self.store
         label = mosaic(store, ground, "label", mine)
         if selection.grouping is not None:
-            groups = mosaic(store, ground, selection.grouping, mine)
+            groups = mosaic(store, ground, selection.grouping, mine, grouping=True)
             label = selection.restrict(label[None], groups[None])[0]
         where = store.column("where").astype(np.int64)
         there = np.flatnonzero(where[:, 0] == ground)  # neighbours may be of any part

@@ -17,26 +17,33 @@ _BATCH_BYTES = 64 << 20  # samples read at a time
 
 
 def mosaic(
-    store: Store, ground: int, what: str = "label", indices: np.ndarray | None = None
+    store: Store,
+    ground: int,
+    what: str = "label",
+    indices: np.ndarray | None = None,
+    *,
+    grouping: bool = False,
 ) -> np.ndarray:
     """Return ``what`` on the pixels of ``store.contents.grounds[ground]``.
 
     what: a modality: (c, H, W) of its type, nearest pixel where it is coarser than the ground, 0
         or the sensor's no-data value where no sample lies. "label": (H, W) class ids, IGNORE
-        where unknown; a raster gives (t, H, W), NaN where unknown. A grouping: (H, W) int32, -1
-        where there is none. A sample's own label or group fills its footprint, or its centre
-        pixel if samples are windows about their centre.
+        where unknown; a raster gives (t, H, W), NaN where unknown. A sample's own label or group
+        fills its footprint, or its centre pixel if samples are windows about their centre.
     indices: samples to put back; None: all. Where samples overlap, the later one is seen.
+    grouping: ``what`` is a grouping, which may be called like a modality: (H, W) int32, -1 where
+        there is none.
 
     Raises ConfigError if samples have no such thing, or it is not one number for a place.
     """
     if not 0 <= ground < len(store.contents.grounds):
         raise ConfigError(f"{store.path}: has no ground {ground}; samples have no place on one")
     here = store.contents.grounds[ground]
-    out, at_centre = _blank(store, what, here.height, here.width)
+    out, at_centre = _blank(store, what, grouping, here.height, here.width)
     where = store.column("where").astype(np.int64)
     chosen = np.arange(store.samples) if indices is None else np.asarray(indices)
-    for index, value in _values(store, what, chosen[where[chosen, 0] == ground]):
+    of = chosen[where[chosen, 0] == ground]
+    for index, value in _values(store, what, grouping, of):
         row, col, height, width = where[index, 1:].tolist()
         if at_centre:
             row, col, height, width = row + height // 2, col + width // 2, 1, 1
@@ -44,10 +51,12 @@ def mosaic(
     return out
 
 
-def _blank(store: Store, what: str, height: int, width: int) -> tuple[np.ndarray, bool]:
+def _blank(
+    store: Store, what: str, grouping: bool, height: int, width: int
+) -> tuple[np.ndarray, bool]:
     """Return the empty map of ``what``, and whether a sample gives its centre pixel alone."""
     contents, label = store.contents, store.contents.label
-    if what in contents.groupings:
+    if grouping:
         per_pixel = what in contents.grouped_pixels
         return np.full((height, width), -1, np.int32), contents.centred and not per_pixel
     if what == "label":
@@ -63,10 +72,11 @@ def _blank(store: Store, what: str, height: int, width: int) -> tuple[np.ndarray
     return np.full(shape, 0 if nodata is None else nodata, modality.dtype), False
 
 
-def _values(store: Store, what: str, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    contents = store.contents
-    modalities = () if what in contents.groupings or what == "label" else (what,)
-    groups = (what,) if what in contents.groupings else ()
+def _values(
+    store: Store, what: str, grouping: bool, indices: np.ndarray
+) -> Iterator[tuple[int, np.ndarray]]:
+    modalities = () if grouping or what == "label" else (what,)
+    groups = (what,) if grouping else ()
     height, width = store.grid
     bands = len(store.modality(what).sensor.bands) if modalities else 4
     step = max(1, _BATCH_BYTES // (4 * bands * height * width))

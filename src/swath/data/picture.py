@@ -213,7 +213,10 @@ def part_map(store: Store, ground: int, parts: dict[str, Selection]) -> np.ndarr
     grouping = next(iter(parts.values())).grouping
     per_pixel = store.contents.label.per_pixel
     if grouping is not None:
-        groups, label = mosaic(store, ground, grouping), mosaic(store, ground, "label")
+        groups, label = (
+            mosaic(store, ground, grouping, grouping=True),
+            mosaic(store, ground, "label"),
+        )
         known = store.contents.label.known(label)
         for part, selection in parts.items():
             out[known & selection.member(groups)] = PARTS[part]

@@ -67,7 +67,7 @@ def reference(selection: Selection, ground: int) -> np.ndarray:
     label = mosaic(selection.store, ground, "label", selection.indices)
     if selection.grouping is None or selection.part == "all":
         return label
-    groups = mosaic(selection.store, ground, selection.grouping, selection.indices)
+    groups = mosaic(selection.store, ground, selection.grouping, selection.indices, grouping=True)
     return np.where(selection.member(groups), label, np.uint8(IGNORE))
 
 
