@@ -80,7 +80,8 @@ class SpectralPatchEmbed(Spectral):
     def __init__(self, bands: tuple[Band, ...], patch: int, width: int) -> None:
         super().__init__(bands)
         self.patch, mixed = patch, self.fc2.out_features
-        self.proj = nn.Parameter(torch.randn(width, mixed, patch, patch) / (patch * mixed**0.5))
+        # A mean over bands whose weights differ is small: as large as the vectors that tell places.
+        self.proj = nn.Parameter(torch.randn(width, mixed, patch, patch) * 4 / (patch * mixed**0.5))
         self.bias = nn.Parameter(torch.zeros(width))
 
     def weights(self, bands: tuple[Band, ...] | None = None) -> Float[Tensor, "d c p p"]:
