@@ -156,7 +156,7 @@ def test_the_files_of_pretraining_load_as_printed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, text in re.findall(r"```yaml\n# (\S+\.yaml)\n(.*?)```", README, re.DOTALL):
         (tmp_path / name).write_text(text)
-    words = re.search(r'adapt.kind=full \\\n\s+"(model=.*)"\n', README)[1]
+    words = re.search(r'swath train mine.yaml name=fine .* \\\n\s+"(model=.*)"\n', README)[1]
     learned = config.load(Run, ["pretrain.yaml"])
     fine = config.load(Run, ["mine.yaml"], [words])
     [task] = verb.load(["compare.yaml"]).tasks.values()

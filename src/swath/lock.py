@@ -33,8 +33,8 @@ def lock(file: str | os.PathLike[str], what: str) -> Iterator[None]:
 
     what: what this process is about to do, as "swath train".
 
-    Raises Held, naming the holder, if another process (or this one) holds it; another ConfigError
-    if nothing can be written there.
+    Raises Held, naming the holder, if another process (or this one) holds it; another
+    ConfigError if nothing can be written there.
     """
     path = pathlib.Path(file)
     new = not path.parent.exists()

@@ -90,8 +90,7 @@ class Transformer(Model):
     embed: Literal["bands", "wavelengths"] = "bands"
     """bands: weights of its own for every band, in the order of the bands. wavelengths: weights
     made from a band's wavelength, or where it has none, as radar, from its name: one network for
-    several sensors (data.also) and for those to come. ``swath predict`` asks for the bands of
-    training, by name."""
+    several sensors (data.also) and for those to come."""
     channels: Channels | None = None
     """For images of many channels: each becomes a token of its own, and these are aggregated before
     the first block. None: one layer makes a token of all bands at once."""

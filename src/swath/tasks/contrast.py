@@ -40,7 +40,8 @@ class ContrastObjective(PairsObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast(PairsTask):
-    """Find the other view of a sample among those of all samples; no labels are read. How views
-    differ beside their pieces, ``augment`` says: without it they differ by their pieces alone."""
+    """SimCLR: one view of a sample is to find the other one among those of all samples. No labels
+    are read. How views differ beside their pieces, ``augment`` says: without it they differ by
+    their pieces alone."""
 
     objective: ClassVar[type[PairsObjective]] = ContrastObjective

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Dino(Task):
-    """Say of every view what a teacher says of another view of the sample; no labels are read. The
-    teacher's network is what is exported. A sample costs a forward and backward pass for each view,
-    and a forward pass of the teacher for each global one."""
+    """DINO, self-distillation: of each view the network says what a teacher, its moving average,
+    says of another view of the sample. The teacher's network is what is exported. A sample costs a
+    forward and backward pass for each view, and a forward pass of the teacher for each global one.
+    """
 
     labels: ClassVar[tuple[str, ...] | None] = None
     inside: ClassVar[str] = "student.network."

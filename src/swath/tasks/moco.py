@@ -55,8 +55,9 @@ class MocoObjective(PairsObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class Moco(PairsTask):
-    """Find by one view of a sample what a teacher makes of the other; no labels are read. The
-    network is what is exported. How views differ beside their pieces, ``augment`` says."""
+    """MoCo v3: the query of one view of a sample is to find the key that a teacher, the network's
+    moving average, makes of the other view. No labels are read. The network is what is exported.
+    How views differ beside their pieces, ``augment`` says."""
 
     inside: ClassVar[str] = "network."
     taught: ClassVar[bool] = True
