@@ -15,12 +15,17 @@ from swath.data.split import Split
 from swath.datasets.synthetic import Synthetic
 from swath.models import Inputs, Outputs
 from swath.models._channels import Channels
+from swath.models.mae import MAE
 from swath.models.unet import UNet
 from swath.models.vit import ViT
 from swath.nn.features import attention, features
 from swath.settings import Run
 from swath.tasks.classify import Classify
-from swath.train.export import load_model
+from swath.tasks.contrast import Contrast
+from swath.tasks.moco import Moco
+from swath.tasks.pretrain import Pretrain
+from swath.train.describe import describe
+from swath.train.export import load_model, save_model
 from swath.train.foreign import _check_plain, write_foreign
 from swath.train.given import read_weights
 from swath.train.match import Bands, match
@@ -285,15 +290,35 @@ def test_the_command_writes_it_and_refuses_other_names_and_networks(trained, sto
         run.export_for(load(Run, [trained / "settings.yaml"]), "keras")
     other = job(store, tmp_path, model=UNet(width=4, depth=1))
     train(other)
-    with pytest.raises(ConfigError, match="unet has no counterpart by other names; vit has"):
+    with pytest.raises(ConfigError, match="unet has no counterpart by other names; vit and mae h"):
         write_foreign(tmp_path, "timm")
-    train(job(store, tmp_path / "dense"))
+    begun_as(store, tmp_path / "dense", ViT(**TINY))
     with pytest.raises(ConfigError, match=r"Hugging Face's ViT has a class token.*pool=token"):
         write_foreign(tmp_path / "dense", "hf")
+    begun_as(store, tmp_path / "mae", MAE(**TINY, decoder_depth=1), task=Pretrain())
+    with pytest.raises(ConfigError, match=r"ViT has a class token.*model.class_token=true. timm"):
+        write_foreign(tmp_path / "mae", "hf")
+
+
+TINY = {"width": 16, "depth": 1, "heads": 2, "patch": 4}
+
+
+def begun_as(store, folder, model, gsd_m=None, **changes):
+    """Write to ``folder`` such a run's model with random weights; return it."""
+    run = job(store, folder, model=model, **changes)
+    about = describe(run, run.data.open())
+    about = dataclasses.replace(about, inputs=dataclasses.replace(about.inputs, gsd_m=gsd_m))
+    folder.mkdir(parents=True)
+    network = randomised(model.build(about.inputs, about.outputs))
+    save_model(folder, network.state_dict(), about)
+    return load_model(folder)
 
 
 def test_layers_that_others_do_not_have_are_not_written(store, tmp_path):
-    size = {"width": 16, "depth": 1, "heads": 2, "patch": 4}
+    size = TINY
+    begun_as(store, tmp_path / "time", ViT(**size, time=True))
+    with pytest.raises(ConfigError, match=r"a vit with a token of time or place .* has no counter"):
+        write_foreign(tmp_path / "time", "timm")
     train(job(store, tmp_path, model=ViT(**size, channels=Channels(groups=(3,)))))
     with pytest.raises(ConfigError, match=r"a vit with aggregated channels .* has no counterpart"):
         write_foreign(tmp_path, "timm")
@@ -301,13 +326,85 @@ def test_layers_that_others_do_not_have_are_not_written(store, tmp_path):
         _check_plain(ViT(**size, gated=True), tmp_path)
 
 
-def test_weights_made_from_wavelengths_and_waves_are_written_out(store, tmp_path):
-    model = ViT(width=16, depth=1, heads=2, patch=4, embed="wavelengths", positions="waves")
-    train(job(store, tmp_path, model=model))
-    ours = load_model(tmp_path)
+@pytest.mark.parametrize(("positions", "gsd_m"), [("waves", None), ("metres", 30.0)])
+def test_weights_made_from_wavelengths_and_waves_are_written_out(store, tmp_path, positions, gsd_m):
+    """At 30 m a place is three steps of 10 m from the next."""
+    model = ViT(**TINY, embed="wavelengths", positions=positions, pool="mean")
+    ours = begun_as(store, tmp_path / "run", model, gsd_m, task=Contrast(hidden=(8,), width=4))
+    there = safetensors.torch.load_file(write_foreign(tmp_path / "run", "timm"))
+    assert not [name for name in there if name.startswith("head")]
     plain = dataclasses.replace(model, embed="bands", positions="learned")
-    again = plain.build(ours.inputs, ours.outputs)
-    again.load_state_dict(safetensors.torch.load_file(write_foreign(tmp_path, "timm")))
+    again = plain.build(ours.inputs, ours.outputs).eval()
+    missing, more = again.load_state_dict(there, strict=False)
+    assert all(name.startswith("head") for name in missing) and not more
+    same(again, ours.network, torch.randn(2, 4, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "left"),
+    [
+        (ViT(**TINY), Contrast(hidden=(8,), width=4), "the head"),
+        (ViT(**TINY), Moco(hidden=(8,), width=4, predictor=(8,)), "the head"),
+        (MAE(**TINY, class_token=True, decoder="cross", decoder_depth=1), Pretrain(),
+         "the cross decoder and its token"),
+    ],
+)  # fmt: skip
+def test_an_encoder_is_written_without_what_read_it_out(store, tmp_path, caplog, model, task, left):
+    """transformers' ViTModel, which has a pooler that no file of a pretrained encoder has."""
+    import transformers
+
+    ours = begun_as(store, tmp_path / "run", model, task=task)
+    with caplog.at_level("INFO"):
+        path = write_foreign(tmp_path / "run", "hf")
+    assert f"left out: {left}, which others do not have" in caplog.text
+    theirs, told = transformers.ViTModel.from_pretrained(path, output_loading_info=True)
+    assert all(name.startswith("pooler") for name in told["missing_keys"])
+    assert not told["unexpected_keys"]
     image = torch.randn(2, 4, 16, 16)
     with torch.no_grad():
-        torch.testing.assert_close(again.eval()(image), ours.network(image), rtol=1e-5, atol=1e-5)
+        found = theirs.eval()(image).last_hidden_state
+    torch.testing.assert_close(found, ours.network.tokens(image)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_dense_networks_encoder_is_written(store, tmp_path, caplog):
+    model = ViT(width=16, depth=4, heads=2, patch=4, decoder="upernet", decoder_width=8)
+    ours = begun_as(store, tmp_path / "run", model)
+    with caplog.at_level("INFO"):
+        there = safetensors.torch.load_file(write_foreign(tmp_path / "run", "timm"))
+    assert "left out: the head and the decoder, which others do not have" in caplog.text
+    again = dataclasses.replace(model, decoder=None, decoder_width=None)
+    again = again.build(ours.inputs, ours.outputs).eval()
+    assert again.load_state_dict(there, strict=False).unexpected_keys == []
+    same(again, ours.network, torch.randn(2, 4, 16, 16))
+
+
+@pytest.mark.parametrize("more", [{}, {"embed": "wavelengths", "positions": "metres"}])
+def test_a_masked_autoencoder_is_hugging_faces(store, tmp_path, more):
+    """Encoder and decoder of transformers' ViTMAE, with half of the patches hidden; and by timm's
+    names it comes back."""
+    import transformers
+
+    sizes = {"decoder_width": 8, "decoder_depth": 2, "decoder_heads": 2}
+    model = MAE(**TINY, **sizes, class_token=True, mask_ratio=0.5, **more)
+    ours = begun_as(store, tmp_path / "run", model, 30.0 if more else None, task=Pretrain())
+    path = write_foreign(tmp_path / "run", "hf")
+    theirs, told = transformers.ViTMAEForPreTraining.from_pretrained(path, output_loading_info=True)
+    assert not told["missing_keys"] and not told["unexpected_keys"]
+    assert theirs.config.norm_pix_loss and theirs.config.mask_ratio == 0.5
+    image = torch.randn(2, 4, 16, 16)
+    order = torch.stack([torch.randperm(16) for _ in image])
+    with torch.no_grad():
+        answer = theirs.eval()(image, noise=order.argsort(1).float()).logits
+        found = ours.network(image, order[:, :8], order[:, 8:])
+    asked = answer.gather(1, order[:, 8:, None].expand(-1, -1, answer.shape[2]))
+    torch.testing.assert_close(found, asked, rtol=1e-4, atol=1e-5)
+
+    plain = dataclasses.replace(model, embed="bands", positions="learned")
+    again = plain.build(ours.inputs, ours.outputs).eval()
+    for file in (write_foreign(tmp_path / "run", "timm"), path / "model.safetensors"):
+        names = {band.name: None for band in ours.inputs.bands}
+        how = match(read_weights(file, None), again, set(), Bands(None, names))
+        assert not how.new and not how.left_out
+        again.load_state_dict({n: v() for n, v in how.values.items()})
+        with torch.no_grad():
+            torch.testing.assert_close(again(image), ours.network(image), rtol=1e-4, atol=1e-5)

@@ -88,6 +88,11 @@ class SpectralPatchEmbed(Spectral):
         """Return the projection of each band; None: of those that the model was built for."""
         return torch.einsum("ck,dkij->dcij", self.mixture(bands), self.proj)
 
+    def plain(self) -> tuple[Float[Tensor, "d c p p"], Float[Tensor, " d"]]:
+        """Return weight and bias of the :class:`PatchEmbed` that does the same to the bands that
+        the model was built for."""
+        return self.weights() / len(self.bands), self.bias
+
     def forward(
         self, image: Float[Tensor, "b c h w"], known: Known | None = None
     ) -> Float[Tensor, "b d gh gw"]:
@@ -118,10 +123,17 @@ class SpectralHead(Spectral):
         self, tokens: Float[Tensor, "b m e"], known: Known | None = None
     ) -> Float[Tensor, "b m q"]:
         """Return q = patch² * c numbers of each token, for the c bands of ``known``."""
-        mixture = self.mixture(None if known is None else known.bands)
-        weights = torch.einsum("ck,ekq->qce", mixture, self.proj).flatten(0, 1)
-        bias = torch.einsum("ck,qk->qc", mixture, self.bias).flatten()
+        weights, bias = self.plain(None if known is None else known.bands)
         return F.linear(tokens, weights.to(tokens), bias.to(tokens))
+
+    def plain(
+        self, bands: tuple[Band, ...] | None = None
+    ) -> tuple[Float[Tensor, "q e"], Float[Tensor, " q"]]:
+        """Return weight and bias of the linear layer that this is for ``bands``; None: for those
+        that the model was built for."""
+        mixture = self.mixture(bands)
+        weights = torch.einsum("ck,ekq->qce", mixture, self.proj).flatten(0, 1)
+        return weights, torch.einsum("ck,qk->qc", mixture, self.bias).flatten()
 
 
 @functools.lru_cache(maxsize=64)

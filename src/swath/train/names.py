@@ -17,7 +17,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from swath.config import ConfigError
 from swath.train.given import Given
 
 _RULES = tuple(
@@ -27,7 +26,7 @@ _RULES = tuple(
         (r"(^|\.)embeddings\.position_embeddings$", r"\1pos_embed"),
         (r"(^|\.)embeddings\.patch_embeddings\.projection\.", r"\1patch_embed.proj."),
         (r"(^|\.)decoder\.(decoder_|mask_token)", r"\1\2"),
-        (r"decoder_layers\.(\d+)\.", r"decoder_blocks.\1."),
+        (r"decoder_(?:layers|encoder\.layer)\.(\d+)\.", r"decoder_blocks.\1."),
         (r"(^|\.)(?:encoder\.layer|layers)\.(\d+)\.", r"\1blocks.\2."),
         (r"\.attention\.(?:attention\.)?(?:query|q_proj)\.", ".attn.q."),
         (r"\.attention\.(?:attention\.)?(?:key|k_proj)\.", ".attn.k."),
@@ -148,7 +147,8 @@ def _of_one_frame(tensor: Given) -> Given:
 
 
 def as_timm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of a vision transformer by timm's names and in its shapes."""
+    """Return the weights of a vision transformer, or of a masked autoencoder, by timm's names and
+    in its shapes."""
     found: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         stem, _, leaf = name.rpartition(".attn.")
@@ -161,13 +161,8 @@ def as_timm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def as_hf(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of a vision transformer by the names that Hugging Face's
-    ViTForImageClassification has on disk; ConfigError if that has no such network."""
-    if "cls_token" not in weights:
-        raise ConfigError(
-            "Hugging Face's ViT has a class token, and this network has none: it is trained with"
-            " model.pool=token. timm's names go without"
-        )
+    """Return the weights of a vision transformer with a class token by the names that Hugging
+    Face's ViTForImageClassification and ViTMAEForPreTraining have on disk."""
     layer = {
         "attn.q": "attention.attention.query",
         "attn.k": "attention.attention.key",
@@ -184,12 +179,16 @@ def as_hf(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         "patch_embed.proj": "vit.embeddings.patch_embeddings.projection",
         "norm": "vit.layernorm",
         "head": "classifier",
+        "mask_token": "decoder.mask_token",
+        "decoder_pos_embed": "decoder.decoder_pos_embed",
+        **{f"decoder_{name}": f"decoder.decoder_{name}" for name in ("embed", "norm", "pred")},
     }
+    blocks = {"blocks": "vit.encoder.layer", "decoder_blocks": "decoder.decoder_layers"}
     found: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        block = re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", name)
+        block = re.fullmatch(r"(\w+)\.(\d+)\.(.+)\.(weight|bias)", name)
         if block is not None:
-            theirs = f"vit.encoder.layer.{block[1]}.{layer[block[2]]}.{block[3]}"
+            theirs = f"{blocks[block[1]]}.{block[2]}.{layer[block[3]]}.{block[4]}"
         else:
             stem, _, leaf = name.rpartition(".")
             theirs = outside[name] if name in outside else f"{outside[stem]}.{leaf}"
@@ -198,6 +197,6 @@ def as_hf(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _with_ones(name: str, tensor: Tensor) -> Tensor:
-    if name == "cls_token":
+    if name in ("cls_token", "mask_token"):
         return tensor[None, None]
-    return tensor[None] if name == "pos_embed" else tensor
+    return tensor[None] if name in ("pos_embed", "decoder_pos_embed") else tensor
