@@ -21,13 +21,16 @@ from typing import TYPE_CHECKING, Any
 from swath.version import VERSION as __version__  # noqa: F401
 
 if TYPE_CHECKING:
+    from swath.assess.verb import assess
     from swath.config import ConfigError
     from swath.run import (
         Run,
         anomalies,
         baseline,
         build,
+        dry_run,
         embed,
+        embed_scene,
         evaluate,
         export,
         load,
@@ -42,9 +45,12 @@ __all__ = [
     "ConfigError",
     "Run",
     "anomalies",
+    "assess",
     "baseline",
     "build",
+    "dry_run",
     "embed",
+    "embed_scene",
     "evaluate",
     "export",
     "load",
@@ -55,7 +61,7 @@ __all__ = [
     "train",
 ]
 
-_ROOMS = ("embed", "predict", "report", "train")
+_ROOMS = ("assess", "embed", "predict", "report", "train")
 """Verbs that are packages too: ``swath.train(run)`` trains, ``swath.train.settings`` is a file."""
 
 # Importing a package writes its name here, once. Done now and taken back, the name is left to
@@ -68,9 +74,8 @@ for _room in _ROOMS:
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'swath' has no attribute {name!r}")
-    from swath import config, run
-
-    found = getattr(config if name == "ConfigError" else run, name)
+    room = {"ConfigError": "swath.config", "assess": "swath.assess.verb"}.get(name, "swath.run")
+    found = getattr(importlib.import_module(room), name)
     if name in _ROOMS:
         # A function, so that help() shows its signature and docstring, whose attributes are the
         # package's, those that are imported later too.

@@ -155,7 +155,7 @@ def test_what_is_done_is_not_done_again_and_what_was_cut_goes_on(folder, monkeyp
 
     monkeypatch.setattr(work, "score_tuned", cut)
     with pytest.raises(Interrupted):
-        verb.assess(verb.load(["assess.yaml"]))
+        verb.assess("assess.yaml")
     assert not lost.exists() and len(records()) == len(whole) - 1
     verb.assess(verb.load(["assess.yaml"]))
     assert len(measured) == 2
@@ -208,7 +208,7 @@ def _on_ranks(folder):
     os.chdir(folder)
     settings = verb.load(["assess.yaml", "name=ranked", "shares=[0.1]", *ONE])
     with World.start("cpu") as world:
-        return verb.assess(settings, world)
+        return verb.assess(settings, world=world)
 
 
 def test_ranks_find_the_same(folder, ranks, tmp_path):

@@ -41,11 +41,16 @@ def prepare(settings: Assess) -> None:
     prepared(settings)
 
 
-def assess(settings: Assess, world: World | None = None) -> str:
+def assess(settings: Assess | str | pathlib.Path, *words: str, world: World | None = None) -> str:
     """Measure what was not measured yet, and write tables and page; return the tables as text, and
-    where they are."""
+    where they are. settings: or a file that says them, over which ``words`` (key=value) are laid.
+
+    ConfigError if models, tasks or ways do not go together, or records are of other ones.
+    """
     from swath.assess import page, table, work
 
+    if not isinstance(settings, Assess):
+        settings = load([settings, *words])
     plan = work.assess(settings, world)
     found = table.rows(plan)
     if here.rank() or (world is not None and not world.first):

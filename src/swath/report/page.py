@@ -168,6 +168,7 @@ def _summary(about: About | None, store: Store | None) -> str:
         kind = {"segment": "A class for each pixel", "classify": "A class for each sample"}
         kind["pretrain"] = "Hidden patches filled in"
         kind["contrast"] = "Views of one sample told from those of others"
+        kind["dino"] = "What a teacher says of a sample's other views said"
         kind["moco"] = "What a teacher makes of a sample's other view found"
         task = plain(about.task)["kind"]
         words.append(f"{kind.get(task, task.capitalize())} by {plain(about.model)['kind']}")
