@@ -164,6 +164,11 @@ REFUSED = [
         "data.balance has no effect on swath baseline; leave",
     ),
     (["data build", "seed=3"], "seed has no effect on swath data build: build.split.seed is that"),
+    (["probe", "predict.overlap=0.2"], "predict.overlap has no effect on swath probe: vectors are"),
+    (
+        ["embed", "predict.tile=64"],
+        "predict.tile has no effect on swath embed: vectors are of the store's samples; of a scene",
+    ),
     (["data stats", "optim.lr=1"], "optim.lr has no effect on swath data stats; leave it out"),
 ]
 

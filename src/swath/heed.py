@@ -19,13 +19,15 @@ from swath.train.job import FREE, RESULT, settings_of, sorted_arguments
 _ANY = ("name", "folder")
 _STORE = ("build", "data.store")
 _RANKS = tuple(f"parallel.{name}" for name in ("start_seconds", "lost", "lost_seconds"))
+_FEATURES = ("embed", "data", "predict.windows_at_once", "train.precision", "compute")
 HEEDED = {
     "evaluate": ("data", "batch", "train.precision", "compute", "parallel"),
     "predict": ("predict", "build.dataset", "train.precision", "compute", *_RANKS),
-    "embed": ("embed", "data", "predict", "train.precision", "compute", *_RANKS),
-    "similar": ("embed", "data", "predict", "train.precision", "compute"),
-    "anomalies": ("anomaly", "seed", "embed", "data", "predict", "train.precision", "compute"),
-    "probe": ("probe", "seed", "embed", "data", "predict", "train.precision", "compute"),
+    "embed": (*_FEATURES, *_RANKS),
+    "embed --scene": (*_FEATURES, "predict", *_RANKS),
+    "similar": _FEATURES,
+    "anomalies": ("anomaly", "seed", *_FEATURES),
+    "probe": ("probe", "seed", *_FEATURES),
     "report": ("data", "predict.scene", "build.dataset", "train.precision", "compute"),
     "export": ("data.store",),
     "baseline": (
@@ -48,7 +50,8 @@ folder, for the other verbs."""
 
 _FURTHER = ("data.bands", "data.split")
 """What a store of data.also has of its own."""
-_TRAINED = ("evaluate", "predict", "embed", "similar", "anomalies", "probe", "report", "export")
+_OF_SAMPLES = ("embed", "similar", "anomalies", "probe")
+_TRAINED = ("evaluate", "predict", *_OF_SAMPLES, "embed --scene", "report", "export")
 """Verbs that take a trained model as it is and compare themselves what made it."""
 
 _INSTEAD = {
@@ -56,9 +59,10 @@ _INSTEAD = {
     ("evaluate", "predict"): "it scores the maps that swath predict has made",
     **{
         (verb, path): why
-        for verb in ("embed", "similar", "anomalies", "probe")
+        for verb in (*_OF_SAMPLES, "embed --scene")
         for path, why in (
             ("build", "the store is taken as it was built; another one is data.store"),
+            ("predict", "vectors are of the store's samples; of a scene, swath embed --scene"),
         )
     },
     ("predict", "data.store"): "predict.scene is what is mapped",

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from swath import run
+from swath.adapt.probe import Probe
 from swath.config import ConfigError, load
 from swath.data.build import build
+from swath.data.chip import Known
 from swath.data.sensor import Band
 from swath.data.split import Split
 from swath.datasets.synthetic import Synthetic
@@ -24,10 +26,12 @@ from swath.tasks.classify import Classify
 from swath.tasks.contrast import Contrast
 from swath.tasks.moco import Moco
 from swath.tasks.pretrain import Pretrain
+from swath.train.begin import matched
 from swath.train.describe import describe
 from swath.train.export import load_model, save_model
 from swath.train.foreign import _check_plain, write_foreign
 from swath.train.given import read_weights
+from swath.train.init import Init, checksum
 from swath.train.match import Bands, match
 from swath.train.setup import train
 from tests.lab import invoke
@@ -295,12 +299,13 @@ def test_the_command_writes_it_and_refuses_other_names_and_networks(trained, sto
     begun_as(store, tmp_path / "dense", ViT(**TINY))
     with pytest.raises(ConfigError, match=r"Hugging Face's ViT has a class token.*pool=token"):
         write_foreign(tmp_path / "dense", "hf")
-    begun_as(store, tmp_path / "mae", MAE(**TINY, decoder_depth=1), task=Pretrain())
+    begun_as(store, tmp_path / "mae", MAE(**TINY, decoder_depth=1), task=PIXELS)
     with pytest.raises(ConfigError, match=r"ViT has a class token.*model.class_token=true. timm"):
         write_foreign(tmp_path / "mae", "hf")
 
 
 TINY = {"width": 16, "depth": 1, "heads": 2, "patch": 4}
+CONTRAST, PIXELS = Contrast(hidden=(8,), width=4), Pretrain()
 
 
 def begun_as(store, folder, model, gsd_m=None, **changes):
@@ -330,7 +335,7 @@ def test_layers_that_others_do_not_have_are_not_written(store, tmp_path):
 def test_weights_made_from_wavelengths_and_waves_are_written_out(store, tmp_path, positions, gsd_m):
     """At 30 m a place is three steps of 10 m from the next."""
     model = ViT(**TINY, embed="wavelengths", positions=positions, pool="mean")
-    ours = begun_as(store, tmp_path / "run", model, gsd_m, task=Contrast(hidden=(8,), width=4))
+    ours = begun_as(store, tmp_path / "run", model, gsd_m, task=CONTRAST)
     there = safetensors.torch.load_file(write_foreign(tmp_path / "run", "timm"))
     assert not [name for name in there if name.startswith("head")]
     plain = dataclasses.replace(model, embed="bands", positions="learned")
@@ -343,9 +348,9 @@ def test_weights_made_from_wavelengths_and_waves_are_written_out(store, tmp_path
 @pytest.mark.parametrize(
     ("model", "task", "left"),
     [
-        (ViT(**TINY), Contrast(hidden=(8,), width=4), "the head"),
+        (ViT(**TINY), CONTRAST, "the head"),
         (ViT(**TINY), Moco(hidden=(8,), width=4, predictor=(8,)), "the head"),
-        (MAE(**TINY, class_token=True, decoder="cross", decoder_depth=1), Pretrain(),
+        (MAE(**TINY, class_token=True, decoder="cross", decoder_depth=1), PIXELS,
          "the cross decoder and its token"),
     ],
 )  # fmt: skip
@@ -364,6 +369,19 @@ def test_an_encoder_is_written_without_what_read_it_out(store, tmp_path, caplog,
     with torch.no_grad():
         found = theirs.eval()(image).last_hidden_state
     torch.testing.assert_close(found, ours.network.tokens(image)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_frozen_is_read_from_a_class_token_that_nobody_trained(store, tmp_path, caplog):
+    """A mae has none unless told to; a vit reads one unless told not to."""
+    mae = MAE(**TINY, decoder_depth=1, positions="learned")
+    begun_as(store, tmp_path / "mae", mae, task=PIXELS)
+    init = Init(from_=str(tmp_path / "mae"))
+    probe = job(store, tmp_path / "run", task=CONTRAST, init=init, adapt=Probe(), model=ViT(**TINY))
+    with pytest.raises(ConfigError, match=r"no class token, .* random one; set model.pool=mean"):
+        train(probe)
+    assert "task.kind=contrast compares views of a sample, and these differ by where" in caplog.text
+    mean = dataclasses.replace(probe.model, pool="mean")
+    train(dataclasses.replace(probe, model=mean))
 
 
 def test_a_dense_networks_encoder_is_written(store, tmp_path, caplog):
@@ -386,7 +404,7 @@ def test_a_masked_autoencoder_is_hugging_faces(store, tmp_path, more):
 
     sizes = {"decoder_width": 8, "decoder_depth": 2, "decoder_heads": 2}
     model = MAE(**TINY, **sizes, class_token=True, mask_ratio=0.5, **more)
-    ours = begun_as(store, tmp_path / "run", model, 30.0 if more else None, task=Pretrain())
+    ours = begun_as(store, tmp_path / "run", model, 30.0 if more else None, task=PIXELS)
     path = write_foreign(tmp_path / "run", "hf")
     theirs, told = transformers.ViTMAEForPreTraining.from_pretrained(path, output_loading_info=True)
     assert not told["missing_keys"] and not told["unexpected_keys"]
@@ -408,3 +426,26 @@ def test_a_masked_autoencoder_is_hugging_faces(store, tmp_path, more):
         again.load_state_dict({n: v() for n, v in how.values.items()})
         with torch.no_grad():
             torch.testing.assert_close(again(image), ours.network(image), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_made_from_wavelengths_begin_a_network_with_weights_for_each_band(store, tmp_path):
+    """Those of three bands in another order, of which the run saw others: the tokens are those of
+    the encoder that is told which bands they are."""
+    model = ViT(**TINY, embed="wavelengths", pool="mean")
+    there = begun_as(store, tmp_path / "run", model, task=CONTRAST)
+    seen = {"x": 2190, "F0": 490, "VV": None}
+    bands = tuple(Band(name=name, wavelength_nm=nm) for name, nm in seen.items())
+    inputs = Inputs(bands=bands, size=16)
+    plain = dataclasses.replace(model, embed="bands")
+    about = dataclasses.replace(there.about, model=plain, inputs=inputs)
+    init = Init(from_=str(tmp_path / "run"))
+    found = matched(dataclasses.replace(init, sha256=checksum(init.file)), about)
+    assert not found.lacking
+    assert found.adapted == {"patch_embed.proj.weight": "made from what x, F0, VV see"}
+    ours = plain.build(inputs, there.outputs).eval()
+    ours.load_state_dict({n: value() for n, value in found.values.items()})
+    image = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            ours.tokens(image)[0], there.network.tokens(image, Known(bands=bands))[0]
+        )

@@ -28,8 +28,10 @@ from swath.models.vit import ViT
 from swath.optimizers.adamw import AdamW
 from swath.parallel.settings import Parallel
 from swath.parallel.world import World
+from swath.tasks.contrast import Contrast
 from swath.tasks.dino import Dino
 from swath.tasks.moco import Moco
+from swath.tasks.pretrain import Pretrain
 from swath.train.adapted import build as built
 from swath.train.cost import work
 from swath.train.dry import lay_out
@@ -210,3 +212,22 @@ def test_the_dry_run_tells_the_teachers_bytes_and_shares_them():
     assert other.teacher == pytest.approx(one.teacher / 2, rel=0.05)
     assert one.gradients < 1.1 * one.teacher and one.optimiser < 2.1 * one.teacher
     assert "\n  teacher  " in words(alone)
+
+
+def test_of_a_run_with_a_teacher_the_end_is_exported_unless_asked_otherwise(store, tmp_path):
+    """What a teacher tells apart says nothing of what features are worth."""
+    unsaid = TrainSettings(samples=72)
+    taught = job(store, tmp_path, train=unsaid)
+    assert taught.select == job(store, tmp_path, task=MOCO, train=unsaid).select == "last"
+    assert dataclasses.replace(taught, task=Contrast()).select == "best"
+    asked = dataclasses.replace(unsaid, select="best")
+    assert dataclasses.replace(taught, train=asked).select == "best"
+
+
+def test_views_that_are_varied_by_nothing_are_doubted(store, tmp_path):
+    plain = job(store, tmp_path, task=Contrast(), augment=Augment())
+    (said,) = plain.doubts()
+    assert "task.kind=contrast compares views of a sample" in said and "gain: 0.1" in said
+    assert not dataclasses.replace(plain, augment=Augment(drop_bands=0.1)).doubts()
+    assert not dataclasses.replace(plain, task=Contrast(views=Views(seasons=True))).doubts()
+    assert not dataclasses.replace(plain, task=Pretrain()).doubts()

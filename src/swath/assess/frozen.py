@@ -52,7 +52,7 @@ def begun(run: Run, folder: pathlib.Path, world: World) -> None:
         with arithmetic(job.train.precision, job.compute):
             model = network(job, about)
             if job.init is not None:
-                begin(job.init, about, model, World.alone())
+                begin(job.init, about, model, World.alone(), frozen=True)
         folder.mkdir(parents=True, exist_ok=True)
         save_model(folder, model.state_dict(), about)
         write_json(path, of)

@@ -24,7 +24,7 @@ def embed(
     """
     from swath import run
 
-    chosen = chosen_by("embed", settings)
+    chosen = chosen_by("embed --scene" if scene else "embed", settings)
     if ranks != 1:
         in_ranks("embed", [*(settings or []), *["--scene"] * scene], ranks, chosen)
     if scene:

@@ -7,7 +7,7 @@ deviations of a band. A mask is turned and cut with its image. What was not obse
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,6 +53,11 @@ class Augment:
                 raise ConfigError(f"{name}={getattr(self, name)} must not be negative")
         if self.crop is not None and self.crop < 1:
             raise ConfigError(f"crop={self.crop} must be at least 1 pixel, or null for no crop")
+
+    @property
+    def varies(self) -> bool:
+        """Whether anything of a sample is varied but the piece that is cut out."""
+        return any(getattr(self, f.name) for f in fields(self) if f.name != "crop")
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Return height and width of a varied sample; ConfigError if it cannot be varied so."""

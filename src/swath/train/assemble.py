@@ -59,7 +59,8 @@ def assemble(
         check=data.check_same,
     )
     if not checkpoints.restore(state) and job.init is not None:
-        begin(job.init, about, replica.model, world)
+        frozen = job.adapt is not None and job.adapt.freezes
+        begin(job.init, about, replica.model, world, frozen=frozen)
         if state.average is not None:  # it was taken from random weights
             state.average = Average(replica.model, state.average.samples)
     job.profile.check(job.updates, world)

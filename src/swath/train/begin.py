@@ -11,6 +11,7 @@ import logging
 import torch
 from torch import Tensor, nn
 
+from swath.config import ConfigError
 from swath.nn.position import step_of
 from swath.nn.teacher import Teacher
 from swath.parallel.fill import hand_out, hollow, shapes
@@ -24,15 +25,27 @@ from swath.train.match import Bands, Match, match
 log = logging.getLogger(__name__)
 
 
-def begin(init: Init, about: About, model: nn.Module, world: World) -> None:
+def begin(
+    init: Init, about: About, model: nn.Module, world: World, *, frozen: bool = False
+) -> None:
     """Put the weights of ``init`` into ``model``, what is trained of the network of ``about`` as
     the ranks of ``world`` hold it together; all call it. Says what was taken, adapted, left out and
     new. A teacher begins as its student.
 
-    ConfigError, on all ranks and with ``model`` as it was, if the weights do not fit.
+    frozen: whether features are read as the weights give them. ConfigError, on all ranks and with
+    ``model`` as it was, if the weights do not fit, or what is read of them would be random.
     """
     found = Match()
-    world.first_does(lambda: vars(found).update(vars(matched(init, about))))
+
+    def look() -> None:
+        vars(found).update(vars(matched(init, about)))
+        if frozen and "cls_token" in found.lacking:
+            raise ConfigError(
+                f"init.from={init.from_}: these weights have no class token, and a network that"
+                " stays as it was begun would be read from a random one; set model.pool=mean"
+            )
+
+    world.first_does(look)
     tensors = shapes(hollow(lambda: about.model.build(about.inputs, about.outputs)))
     flags = world.any_of([name in found.values for name, _, _ in tensors])
     inside = about.task.inside

@@ -303,7 +303,7 @@ class Checkpoints:
         spoiled: list[tuple[int, int]] = []  # whole ones, and their best ones, which are not
         while (update := self.world.number(there.pop() if there else -1)) >= 0:
             if update not in damaged and self.whole(update):
-                best = self._best_update(update) if self._exports_best else None
+                best = self._best_update(update) if self.exports_best else None
                 if best is None or (best not in damaged and self.whole(best)):
                     break
                 damaged.add(best)
@@ -327,8 +327,8 @@ class Checkpoints:
             log.warning(text, *words)
 
     @property
-    def _exports_best(self) -> bool:
-        return self.settings is None or self.settings.train.select == "best"
+    def exports_best(self) -> bool:
+        return self.settings is None or self.settings.select == "best"
 
     def _set_aside(self, path: pathlib.Path) -> None:
         # By its number it would count among the newest, and what is saved from now on would not.

@@ -14,7 +14,7 @@ import pathlib
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -113,6 +113,23 @@ class TrainJob:
         not fit together."""
         labels = self.task.labels is not None
         return self.data.open(labels=labels, asks=self.model.asks | self.task.asks)
+
+    @property
+    def select(self) -> Literal["best", "last"]:
+        """Which weights are exported. A teacher is no yardstick for what its student has learned,
+        as it moves along: of runs with one those of the end, unless asked otherwise."""
+        return self.train.select or ("last" if self.task.taught else "best")
+
+    def doubts(self) -> list[str]:
+        """Return warnings of settings that may be meant, and mostly are not."""
+        wants = self.task.wants
+        if wants is None or wants.seasons or self.augment.varies:
+            return []
+        return [
+            f"task.kind={kind_of(type(self.task))} compares views of a sample, and these differ by"
+            " where they are cut alone, which is easily found by their colours: vary them, as"
+            " augment={flips: true, gain: 0.1, offset: 0.2, noise: 0.1}"
+        ]
 
     @property
     def updates(self) -> int:

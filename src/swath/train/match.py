@@ -18,7 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from swath.config import ConfigError
+from swath.data.sensor import Band
 from swath.nn import position, transfer
+from swath.nn.patch import SpectralPatchEmbed
+from swath.parallel.fill import hollow
 from swath.train import names
 from swath.train.given import Given
 
@@ -81,6 +84,8 @@ def match(
     between = transfer.readout(network)
     first = _first_layer(wanted, len(bands.wanted))
     ours = _renamed(given, wanted)
+    made = _of_wavelengths(ours, wanted, bands)
+    ours |= made
     found = Match()
     used: set[str] = set()
     for name, shape in wanted.items():
@@ -107,7 +112,11 @@ def match(
         if name.startswith("patch_embed.proj") and tensor.shape[-2:] != shape[-2:]:
             tensor, how = _patches(tensor, shape)
         if name == first:
-            tensor, bands_how = _bands(name, tensor, shape, bands)
+            tensor, bands_how = (
+                (tensor, f"made from what {', '.join(bands.wanted)} see")
+                if name in made
+                else _bands(name, tensor, shape, bands)
+            )
             how = "; ".join(filter(None, [how, bands_how])) or None
         if tensor.shape != shape:
             raise ConfigError(
@@ -158,6 +167,39 @@ def _renamed(
     pairs = itertools.product(prefixes(known, 2), prefixes(wanted, 1))
     best = max((by(*pair) for pair in pairs), key=lambda found: len(found.keys() & wanted.keys()))
     return {name: known[own] for name, own in best.items()}
+
+
+_SPECTRAL = ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias", "proj", "bias")
+
+
+def _of_wavelengths(
+    ours: Mapping[str, tuple[tuple[str, ...], Given]],
+    wanted: Mapping[str, tuple[int, ...]],
+    bands: Bands,
+) -> dict[str, tuple[tuple[str, ...], Given]]:
+    """Return the projection of patches with weights for each band that a layer which makes them
+    from wavelengths comes to, if that is what there is and the other what is wanted."""
+    parts = {name: ours.get(f"patch_embed.{name}") for name in _SPECTRAL}
+    there = {name: part for name, part in parts.items() if part is not None}
+    if "patch_embed.proj.weight" not in wanted or len(there) < len(parts):
+        return {}
+    width, _, patch, _ = there["proj"][1].shape
+    seen = tuple(Band(name=name, wavelength_nm=nm) for name, nm in bands.wanted.items())
+
+    def plain(number: int) -> Tensor:
+        layer = hollow(lambda: SpectralPatchEmbed(seen, patch, width))
+        assert isinstance(layer, SpectralPatchEmbed), "hollow returns what it is told to make"
+        layer.load_state_dict({n: given.read() for n, (_, given) in there.items()}, assign=True)
+        return layer.plain()[number].detach()
+
+    names = tuple(itertools.chain(*(theirs for theirs, _ in there.values())))
+    return {
+        "patch_embed.proj.weight": (
+            names,
+            Given((width, len(seen), patch, patch), lambda: plain(0)),
+        ),
+        "patch_embed.proj.bias": (names, Given((width,), lambda: plain(1))),
+    }
 
 
 def _first_layer(wanted: Mapping[str, tuple[int, ...]], bands: int) -> str | None:

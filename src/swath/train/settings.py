@@ -25,9 +25,10 @@ class TrainSettings:
     and exported. None: no average, the weights themselves."""
     evaluate_every: int | None = None
     """Samples between evaluations on the validation part; None: only at the end."""
-    select: Literal["best", "last"] = "best"
+    select: Literal["best", "last"] | None = None
     """Weights that are exported: of the best evaluation, or of the end of the run. Without a
-    validation part: of the end."""
+    validation part: of the end. None: best; last for tasks with a teacher (dino, moco), whose
+    figures do not tell what features are worth."""
     patience: int | None = None
     """Evaluations without a better one after which the run ends early; None: never."""
     precision: Literal["fp32", "tf32", "bf16", "fp64"] = "fp32"

@@ -64,6 +64,8 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
         world.first_does(lambda: check(folder, settings or job))
         if job.data.stage is not None:
             world.all_do(data.stage)
+        for doubt in job.doubts() if world.first else []:
+            log.warning("%s", doubt)
         trainer = assemble(job, data, about, world, interrupts)
         world.first_does(lambda: claim(folder, settings or job))  # now that nothing refused it
         progress = trainer.state.progress
@@ -127,7 +129,7 @@ def _chosen(trainer: Trainer) -> int:
     ConfigError if it is not, and no other one can stand in for it.
     """
     progress, there = trainer.state.progress, trainer.checkpoints
-    if trainer.settings.select == "best" and (best := progress.best_update) is not None:
+    if there.exports_best and (best := progress.best_update) is not None:
         if there.whole(best):
             return best
         for name, value in there.stand_in(progress.update, best).items():

@@ -21,7 +21,7 @@ from swath.train.setup import export_model
 
 def export(job: TrainJob) -> pathlib.Path:
     """Write the model of the unfinished run in ``job.folder``: that of its best evaluation so far,
-    or of its newest checkpoint if ``train.select`` is last or nothing was evaluated. Return its
+    or of its newest checkpoint if the run's ``select`` is last or nothing was evaluated. Return its
     weights' file.
 
     ConfigError if the folder belongs to other settings or holds no whole checkpoint, or if it is
@@ -34,7 +34,7 @@ def export(job: TrainJob) -> pathlib.Path:
         check(folder, job)
         facts = {"store": fingerprint(data)}
         there = Checkpoints(folder / "checkpoints", job.train.keep, World.alone(), facts, job)
-        update, numbers = _chosen(there, job.train.select)
+        update, numbers = _chosen(there, job.select)
         if numbers["run"] != facts:
             raise ConfigError(
                 f"{there.path(update)}: was trained on another store than {job.data.store} is now; "
