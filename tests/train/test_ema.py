@@ -1,10 +1,13 @@
 """The average is the closed form of a sum of past weights."""
 
 import math
+from unittest import mock
 
 import pytest
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from swath.nn.norm import BatchNorm2d
 from swath.parallel.apply import spread
@@ -107,3 +110,23 @@ def test_on_shards_it_is_the_same_average_and_is_worn_whole(ranks, reshard):
         for name, expected in alone.items():
             torch.testing.assert_close(found[name], expected)
         assert torch.equal(found["after"], found["own"])
+
+
+def moved() -> tuple[int, list[float]]:
+    """Let an average, of which each update takes another share, take in four while torch must not
+    plan operations on shared tensors; return their number and this rank's part."""
+    from torch.distributed.tensor._sharding_prop import ShardingPropagator as Plan
+
+    mesh = init_device_mesh("cpu", (2,))
+    model = nn.Linear(3, 1, bias=False)
+    model.weight = nn.Parameter(distribute_tensor(torch.arange(3.0)[None], mesh, [Shard(1)]))
+    average = Average(model, samples=1000)
+    with mock.patch.object(Plan, "propagate_op_sharding_non_cached", side_effect=AssertionError):
+        for _ in range(4):
+            average.update(model, 1)
+    return average.updates, average.tensors["weight"].to_local().flatten().tolist()
+
+
+def test_a_share_that_changes_is_not_planned_anew(ranks):
+    """Else each update would cost milliseconds for each shared tensor, and some memory for good."""
+    assert ranks(2, moved) == [(4, [0.0, 1.0]), (4, [2.0])]

@@ -83,3 +83,12 @@ def _settled(model: nn.Module) -> list[Settled]:
 
 def _gathered(model: nn.Module) -> list[Tensor]:
     return [getattr(module, name) for module in _settled(model) for name in module.gathers]
+
+
+@torch.no_grad()
+def follow(mine: Tensor, own: Tensor, share: float) -> None:
+    """Move ``mine`` towards ``own``, which lies on the ranks as it does, by ``share``, in place."""
+    # Each rank moves its own part. Of shared tensors torch would look up anew, for each new share,
+    # where the result lies, and keep what it found.
+    mine, own = (t.to_local() if hasattr(t, "to_local") else t for t in (mine, own))
+    mine.lerp_(own, share)

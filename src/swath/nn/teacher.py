@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from swath.nn.random import Random
-from swath.nn.settle import Settled, Update
+from swath.nn.settle import Settled, Update, follow
 
 
 def following(samples: int, start: int, memory: float, total: int) -> float:
@@ -83,7 +83,7 @@ class Teacher(Settled):
         share = following(update.samples, start, self.memory, self.total)
         for mine, own in self._pairs():
             if own.requires_grad:
-                mine.lerp_(own, share)
+                follow(mine, own, share)
         self.seen.fill_(update.seen)
 
     def _pairs(self) -> list[tuple[Tensor, Tensor]]:

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from swath.nn.settle import follow
+
 
 class Average:
     """The moving average of ``model``'s parameters and floating-point buffers.
@@ -34,7 +36,7 @@ class Average:
         self.updates += 1
         fresh = max(1 - math.exp(-batch / self.samples), 1 / self.updates)
         for name, value in _averaged(model):
-            self.tensors[name].lerp_(value, fresh)
+            follow(self.tensors[name], value, fresh)
 
     @contextlib.contextmanager
     def worn_by(self, model: nn.Module) -> Iterator[None]:
