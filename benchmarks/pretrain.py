@@ -143,7 +143,8 @@ def page(found: Sequence[table.Row]) -> str:
         lines += [_line([task, "", *heads]), _line(["---", "---", *["---:"] * len(heads)])]
         for way, model in sorted(dict.fromkeys((way, model) for way, model, _ in mine), key=_place):
             rows = [(mine.get((way, model, s)), mine.get((way, f"{model}-0", s))) for s in shares]
-            lines.append(_line([way, model, *(_told(row, other) for row, other in rows)]))
+            named = ["pixels", "forest"] if way == "baseline" else [way, model]
+            lines.append(_line([*named, *(_told(row, other) for row, other in rows)]))
         lines.append("")
     return "\n".join(lines)
 
