@@ -1,5 +1,6 @@
 """A catalogue made here from the real scene, and a server that is busy, breaks off and lies."""
 
+import contextlib
 import hashlib
 import http.server
 import json
@@ -41,6 +42,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.root, self.asked = root, Counter()
         self.plan: dict[str, list[str]] = defaultdict(list)
         self.ranges: list[str] = []
+        self.keys: list[str | None] = []
         super().__init__(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self.server_port}"
 
@@ -54,6 +56,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         name = self.path.lstrip("/")
         self.server.asked[name] += 1
+        self.server.keys.append(self.headers.get("Authorization"))
         plan = self.server.plan[name]
         step = plan.pop(0) if plan else ""
         file = self.server.root / name
@@ -68,6 +71,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.server.ranges.append(name)
         self.send_response(206 if begin else 200)
         self.send_header("ETag", tag)
+        if step == "page":
+            self.send_header("Content-Type", "text/html; charset=utf-8")
         self.send_header("Content-Length", str(len(body) - begin))
         if begin:
             self.send_header("Content-Range", f"bytes {begin}-{len(body) - 1}/{len(body)}")
@@ -144,17 +149,23 @@ def catalogue(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def served(catalogue, tmp_path):
-    """A copy of the catalogue's folder, and a server of it."""
-    shutil.copytree(catalogue, tmp_path / "served")
-    server = Server(tmp_path / "served")
+@contextlib.contextmanager
+def serving(root: pathlib.Path):
+    server = Server(root)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield server
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def served(catalogue, tmp_path):
+    """A copy of the catalogue's folder, and a server of it."""
+    shutil.copytree(catalogue, tmp_path / "served")
+    with serving(tmp_path / "served") as server:
+        yield server
 
 
 def sought(where, tmp_path, **given) -> Stac:
@@ -306,7 +317,7 @@ def test_what_is_wrong_is_said(served, tmp_path):
     with pytest.raises(ConfigError, match=rf"it has 1000 bytes, .* says {len(whole)}"):
         sought(served, tmp_path).open()
     path.write_bytes(whole[:-1] + b"?")
-    with pytest.raises(ConfigError, match="SHA-256 is another than the catalogue says"):
+    with pytest.raises(ConfigError, match=r"checksum \(sha256\) is another than the"):
         sought(served, tmp_path).open()
 
 

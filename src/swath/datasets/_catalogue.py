@@ -1,4 +1,4 @@
-"""What a STAC catalogue has: items that fit, and which of their assets hold which bands.
+"""What a STAC catalogue has: items that fit. Which asset holds which band: see ``_assets``.
 
 Items are chosen here by the same rules whether the server searched or the catalogue is a static
 one, so a server that searches loosely changes nothing.
@@ -7,54 +7,19 @@ one, so a server that searches loosely changes nothing.
 from __future__ import annotations
 
 import datetime
-import pathlib
 import re
-import urllib.parse
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from swath.config import ConfigError, build
-from swath.data.sensor import Band, load_sensor
-from swath.datasets._clouds import KNOWN
+from swath.config import ConfigError
+from swath.datasets._assets import Item, of_item
 from swath.datasets._fetch import BUSY
 
 if TYPE_CHECKING:
     from swath.datasets.stac import Stac
 
-_SHA256 = "1220"  # how a multihash of SHA-256 begins
 _TIMEOUT = 60.0  # seconds for a page
-_NEAR = 0.5  # of a band's width: an asset of that wavelength is the band's
-
-
-@dataclass(frozen=True)
-class Asset:
-    """The file that holds a band of an item."""
-
-    href: str
-    file: str
-    """Its name when it is fetched."""
-    channel: str = ""
-    """"#3" for the third channel of it; "": its only one."""
-    size: int | None = None
-    sha256: str | None = None
-
-
-@dataclass(frozen=True)
-class Item:
-    """One scene of a catalogue."""
-
-    id: str
-    when: str
-    cloud_cover: float | None
-    """In %."""
-    assets: dict[str, Asset]
-    """For each band, and the classification if clouds are to be left out."""
-
-    @classmethod
-    def from_plain(cls, value: Any) -> Item:
-        return build(cls, value, "items.json")
 
 
 def search(how: Stac) -> list[Item]:
@@ -82,9 +47,10 @@ def search(how: Stac) -> list[Item]:
         raise ConfigError(
             f"{how.catalogue}: no item of {how.collection} fits: area {_said(how.area)}, after "
             f"{_said(how.after)}, before {_said(how.before)}, cloud_cover {_said(how.cloud_cover)}"
+            f", platforms {_said(how.platforms)}"
         )
     chosen = sorted(found.values(), key=lambda item: (_when(item), item.id))[: how.most]
-    return [_item(item, how) for item in chosen]
+    return [of_item(item, _when(item), how) for item in chosen]
 
 
 def _items(how: Stac) -> Iterator[Any]:
@@ -127,6 +93,10 @@ def _fits(item: Any, how: Stac) -> bool:
         west, south, east, north = (item.bbox[i] for i in (0, 1, half, half + 1))
         if west > how.area[2] or east < how.area[0] or south > how.area[3] or north < how.area[1]:
             return False
+    if how.platforms is not None:
+        known = {_letters(name) for name in how.platforms}
+        if _letters(item.properties.get("platform", "")) not in known:
+            return False
     cloud = item.properties.get("eo:cloud_cover")
     if how.cloud_cover is not None and cloud is not None and cloud > how.cloud_cover:
         return False
@@ -144,82 +114,9 @@ def _when(item: Any) -> str:
     return found.isoformat(timespec="seconds")
 
 
-def _item(item: Any, how: Stac) -> Item:
-    sensor = load_sensor(how.sensor)
-    known = {band.name: band for band in sensor.bands}
-    wanted = [known[name] for name in how.wanted()]
-    if how.clouds is not None:
-        name = how.clouds.band or (KNOWN[how.sensor][0] if how.sensor in KNOWN else "")
-        wanted += [Band(name=name)] if name else []
-    found = {band.name: _asset(item, band, how) for band in wanted}
-    cloud = item.properties.get("eo:cloud_cover")
-    return Item(item.id, _when(item), None if cloud is None else float(cloud), found)
-
-
-def _asset(item: Any, band: Band, how: Stac) -> Asset:
-    """Return the asset of ``item`` that has ``band``; ConfigError if none or several could be."""
-    written, hash_, channel = how.assets.get(band.name, "").partition("#")
-    keys = [written] if written else _likely(item, band)
-    if len(keys) != 1 or keys[0] not in item.assets:
-        why = f"has no asset for band {band.name}"
-        if written:
-            why = f"has no asset {written!r}"
-        elif keys:
-            why = f"has several assets that may be band {band.name}: {', '.join(keys)}"
-        raise ConfigError(
-            f"{how.catalogue}: item {item.id} {why}; there are {', '.join(item.assets)}. Say which "
-            f"it is with assets: {{{band.name}: KEY}}, or leave the band out with bands"
-        )
-    asset = item.assets[keys[0]]
-    href = str(asset.get_absolute_href())
-    scheme = urllib.parse.urlsplit(href).scheme
-    if scheme not in ("http", "https", "file", ""):
-        raise ConfigError(
-            f"{how.catalogue}: item {item.id}: band {band.name} lies at {href}; only http, https "
-            "and files can be fetched. Fetch it with other means, and use kind scenes"
-        )
-    if scheme == "file":
-        href = urllib.parse.unquote(urllib.parse.urlsplit(href).path)
-    # One channel is called by its band, so that it is found by it; several by the asset.
-    suffix = pathlib.PurePosixPath(urllib.parse.urlsplit(href).path).suffix or ".tif"
-    name = re.sub(r"[^\w.-]", "_", keys[0]) if channel else band.name
-    about = asset.extra_fields
-    total = str(about.get("file:checksum", ""))
-    return Asset(
-        href=href,
-        file=f"{name}{suffix}",
-        channel=hash_ + channel,
-        size=about.get("file:size"),
-        sha256=total.removeprefix(_SHA256) if total.startswith(_SHA256) else None,
-    )
-
-
-def _likely(item: Any, band: Band) -> list[str]:
-    """Return the keys of the assets that may hold ``band``: by their key, by the name of their one
-    band, or by its wavelength; the surest of these that finds any."""
-    single = {key: about[0] for key, a in item.assets.items() if len(about := _bands(a)) == 1}
-    named = [key for key in item.assets if _fold(key) == _fold(band.name)]
-    named = named or [k for k, a in single.items() if _fold(a.get("name", "")) == _fold(band.name)]
-    if named or band.wavelength_nm is None:
-        return named[:1] if len({item.assets[k].href for k in named}) == 1 else named
-    off = {
-        key: abs(1000 * float(length) - band.wavelength_nm)
-        for key, about in single.items()
-        if (length := about.get("center_wavelength") or about.get("eo:center_wavelength"))
-    }
-    near = {key: o for key, o in off.items() if o <= _NEAR * (band.width_nm or 20.0)}
-    best = [key for key, o in near.items() if o == min(near.values())]
-    tiff = [key for key in best if "tiff" in str(item.assets[key].media_type).lower()]
-    return tiff or best
-
-
-def _bands(asset: Any) -> list[dict[str, Any]]:
-    return asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or []
-
-
-def _fold(name: str) -> str:
-    """B2, b02 and B002 are the same band."""
-    return re.sub(r"(?<=[a-z])0+(?=\d)", "", str(name).casefold())
+def _letters(platform: str) -> str:
+    """LANDSAT_8 and landsat-8 are the same."""
+    return re.sub(r"[^a-z0-9]", "", platform.casefold())
 
 
 def _said(value: Any) -> str:

@@ -29,7 +29,8 @@ KNOWN: dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]] = {
     "landsat8_oli": ("QA_PIXEL", (), (1, 2, 3, 4)),
 }
 """For a sensor the band of its classification, and the values, or bits, that mean cloud."""
-_GSD_M = {"SCL": 20.0, "QA_PIXEL": 30.0}
+GSD_M = {"SCL": 20.0, "QA_PIXEL": 30.0}
+"""Pixel size of a classification."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ class Clouds:
                 "values: [1]}, or leave clouds out"
             )
         values, bits = (self.values or (), self.bits or ()) if told else known[1:]  # type: ignore[index]
-        sensor = Sensor(name=name, bands=(Band(name=band, gsd_m=_GSD_M.get(band)),))
+        sensor = Sensor(name=name, bands=(Band(name=band, gsd_m=GSD_M.get(band)),))
         file = mask or self.file
         if file is None and not pathlib.Path(imagery.path).is_dir():
             return Mask(_described(imagery, band), values, bits)

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import pathlib
 import time
+import urllib.parse
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,7 +37,10 @@ class Wanted:
     path: pathlib.Path
     size: int | None = None
     """Bytes; None: as the server says."""
-    sha256: str | None = None
+    checksum: str | None = None
+    """Kind and hexadecimal digits, as in sha256:1a2b..."""
+    sign: str | None = None
+    """Address that answers with a signed href, with {href} in it."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,14 @@ def fetch(
     parallel: int,
     tries: int,
     wait_seconds: float,
+    token: str | None = None,
     progress: bool = True,
 ) -> Fetched:
     """Fetch what is not there yet; ConfigError names a file that could not be had.
 
     wait_seconds: before the second try; doubled for each further one, and never shorter than the
         server asks for.
+    token: shown to the servers of the files (Authorization: Bearer).
     """
     missing = [w for w in wanted if not _whole(w)]
     start = time.perf_counter()
@@ -75,7 +81,7 @@ def fetch(
     with bar(progress, "files", len(missing)) as step, ThreadPoolExecutor(parallel) as pool:
 
         def one(want: Wanted) -> int:
-            size = _fetch(want, tries, wait_seconds)
+            size = _fetch(want, tries, wait_seconds, token)
             step()
             return size
 
@@ -101,7 +107,7 @@ def _whole(want: Wanted) -> bool:
         return False
 
 
-def _fetch(want: Wanted, tries: int, wait_seconds: float) -> int:
+def _fetch(want: Wanted, tries: int, wait_seconds: float, token: str | None) -> int:
     import requests
 
     want.path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +117,7 @@ def _fetch(want: Wanted, tries: int, wait_seconds: float) -> int:
     with requests.Session() as session:
         for attempt in range(1, tries + 1):
             try:
-                _go_on(session, want, part, version)
+                _go_on(session, want, part, version, token)
                 _check(want, part)
                 part.replace(want.path)
                 return want.path.stat().st_size
@@ -129,27 +135,33 @@ def _fetch(want: Wanted, tries: int, wait_seconds: float) -> int:
     raise AssertionError("tries is at least 1")
 
 
-def _go_on(session: Any, want: Wanted, part: pathlib.Path, version: list[str]) -> None:
+def _go_on(
+    session: Any, want: Wanted, part: pathlib.Path, version: list[str], token: str | None
+) -> None:
     """Fetch what is missing of ``part``; ``version`` is the server's word for what is in it."""
     have = part.stat().st_size if part.exists() and version else 0
     headers = {"Accept-Encoding": "identity"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": version[0]}
-    with session.get(want.href, headers=headers, stream=True, timeout=_TIMEOUT) as answer:
-        if answer.status_code in BUSY:
-            busy = _Broken(f"the server answers {answer.status_code} {answer.reason}")
-            after = answer.headers.get("Retry-After", "")
-            busy.wait_seconds = float(after) if after.isdigit() else 0.0
-            raise busy
+    href = _signed(session, want)
+    with session.get(href, headers=headers, stream=True, timeout=_TIMEOUT) as answer:
+        _check_busy(answer)
         if answer.status_code == 416:  # there is no more than we have, so it is another file
             part.unlink(missing_ok=True)
             raise _Broken("the file on the server has changed")
         if answer.status_code not in (200, 206):
             hint = ""
-            if answer.status_code in (401, 403):
-                hint = "; the server wants a key, or an address that was signed for you"
+            if answer.status_code in (401, 403, 409):
+                hint = f"; the server wants a key, or an address that was signed. {_by_hand(want)}"
             raise ConfigError(
                 f"{want.href}: the server answers {answer.status_code} {answer.reason}{hint}"
+            )
+        if answer.headers.get("Content-Type", "").startswith("text/html"):
+            raise ConfigError(
+                f"{want.href}: the server sends a web page and no image; it may be one to log in. "
+                f"{_by_hand(want)}"
             )
         going_on = answer.status_code == 206
         said = answer.headers.get("Content-Length")
@@ -164,14 +176,42 @@ def _go_on(session: Any, want: Wanted, part: pathlib.Path, version: list[str]) -
         raise _Broken(f"{size} of {whole} bytes came")
 
 
+def _signed(session: Any, want: Wanted) -> str:
+    """Return the address to fetch from; signed anew each time, for a signature ends."""
+    if want.sign is None:
+        return want.href
+    signer = want.sign.format(href=urllib.parse.quote(want.href, safe=""))
+    with session.get(signer, timeout=_TIMEOUT) as answer:
+        _check_busy(answer)
+        if answer.status_code != 200:
+            raise ConfigError(
+                f"{signer}: the server that signs answers {answer.status_code} {answer.reason}. "
+                "Correct sign"
+            )
+        return str(answer.json()["href"])
+
+
+def _check_busy(answer: Any) -> None:
+    if answer.status_code in BUSY:
+        busy = _Broken(f"the server answers {answer.status_code} {answer.reason}")
+        after = answer.headers.get("Retry-After", "")
+        busy.wait_seconds = float(after) if after.isdigit() else 0.0
+        raise busy
+
+
+def _by_hand(want: Wanted) -> str:
+    return f"Give token, put a password in ~/.netrc, or bring the file to {want.path} yourself"
+
+
 def _check(want: Wanted, part: pathlib.Path) -> None:
     size = part.stat().st_size
     if want.size is not None and size != want.size:
         part.unlink()
         raise _Broken(f"it has {size} bytes, and the catalogue says {want.size}")
-    if want.sha256 is not None:
+    if want.checksum is not None:
+        kind, _, total = want.checksum.partition(":")
         with open(part, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != want.sha256:
+            found = hashlib.file_digest(file, kind).hexdigest()
+        if found != total.lower():
             part.unlink()
-            raise _Broken("its SHA-256 is another than the catalogue says")
+            raise _Broken(f"its checksum ({kind}) is another than the catalogue says")

@@ -15,6 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from swath import here
 from swath.config import ConfigError, plain
 from swath.data.chip import Chip, Contents, Label, Modality, Where
@@ -181,8 +183,12 @@ class Gathered:
         self._lock = threading.Lock()
         first = self._surveys[0]
         assert first.sensor is not None
+        # Counts of all scenes are brought to the lowest offset: adding to them loses nothing.
+        offsets = [s.sensor.offset for s in self._surveys if s.sensor is not None]
+        sensor = replace(first.sensor, offset=min(offsets))
+        self._more = [(offset - sensor.offset) / sensor.scale for offset in offsets]
         modality = Modality(
-            name="image", sensor=first.sensor, height=how.chip, width=how.chip, dtype=first.dtype
+            name="image", sensor=sensor, height=how.chip, width=how.chip, dtype=first.dtype
         )
         self.contents = Contents(
             modalities=(modality,),
@@ -210,7 +216,7 @@ class Gathered:
         label = None if marks is None else marks.read(window)
         return Chip(
             name=f"{image.name}_{window.row}_{window.col}",
-            images={"image": image.read(window)},
+            images={"image": _raised(image, image.read(window), self._more[number])},
             label=label[0] if isinstance(label, tuple) else label,
             groups={
                 "block": self._blocks[number][found.chips[which][2]],
@@ -281,13 +287,24 @@ def _check_alike(surveys: Sequence[Survey]) -> None:
             )
 
 
+def _raised(image: Scene, pixels: np.ndarray, more: float) -> np.ndarray:
+    """Return ``pixels``, as read of ``image``, with ``more`` counts where they were observed."""
+    if not more:
+        return pixels
+    if pixels.dtype.kind == "f":
+        return np.where(image.observed(pixels), pixels + pixels.dtype.type(more), pixels)
+    raised = np.minimum(pixels.astype(np.int64) + round(more), np.iinfo(pixels.dtype).max)
+    raised -= raised == image.sensor.nodata
+    return np.where(image.observed(pixels), raised.astype(pixels.dtype), pixels)
+
+
 def _said(one: Survey) -> str:
     assert one.sensor is not None
     size = f"{one.pixel_m:.3g}"
     labels = f", classes {', '.join(one.label.classes)}" if one.label else ""
     return (
         f"{one.sensor.name} {one.dtype} with bands {', '.join(one.sensor.names)} in pixels of "
-        f"{size}, no-data {one.sensor.nodata}{labels}"
+        f"{size}, {one.sensor.scale:g} a count, no-data {one.sensor.nodata}{labels}"
     )
 
 

@@ -14,14 +14,17 @@ Source: STAC specification 1.1 and STAC API 1.0 (stacspec.org); eo, raster and f
 from __future__ import annotations
 
 import logging
+import os
 import pathlib
+import urllib.parse
 from dataclasses import dataclass, field
 from typing import Any
 
 from swath.config import ConfigError, plain
 from swath.data.imagery import Imagery
 from swath.data.sensor import load_sensor
-from swath.datasets._catalogue import Asset, Item, search
+from swath.datasets._assets import REMOTE, Asset, Item
+from swath.datasets._catalogue import search
 from swath.datasets._fetch import Fetched, Wanted, fetch
 from swath.datasets._gather import Gather, Gathered
 from swath.datasets._listed import Listed
@@ -29,6 +32,8 @@ from swath.fields import free
 from swath.files import read_json, write_json
 
 log = logging.getLogger(__name__)
+
+_SIGN = "https://planetarycomputer.microsoft.com/api/sas/v1/sign?href={href}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +62,19 @@ class Stac(Gather):
     """Largest cloud cover of an item in %, by its eo:cloud_cover; items that do not say are taken.
     None: any."""
 
+    platforms: tuple[str, ...] | None = None
+    """Satellites whose items are taken, such as landsat-8, landsat-9. None: all of the collection,
+    which may have several kinds."""
+
     most: int | None = None
     """Number of items at most, the earliest ones. None: all."""
 
     scale: float | None = None
-    """Unit per count; None: the sensor's."""
+    """Unit per count; None: as the item says, else the sensor's."""
 
     offset: float | None = None
-    """What a count of 0 stands for, such as -0.1 for Sentinel-2 since baseline 04.00; None: the
-    sensor's."""
+    """What a count of 0 stands for, such as -0.1 for Sentinel-2 since baseline 04.00; None: as the
+    item says, of Sentinel-2 by its baseline too, else the sensor's."""
 
     resolution_m: float | None = None
     """Pixel size in m; None: that of the finest band."""
@@ -75,6 +84,14 @@ class Stac(Gather):
 
     folder: str = free("stores/fetched")
     """Where assets are fetched to, a folder for each item."""
+
+    sign: str | None = free(None)
+    """Address of a service that signs another one, with {href} in it. None: that of the Planetary
+    Computer for its own files, else nothing is signed."""
+
+    token: str | None = free(None)
+    """Name of the environment variable with a token that the files' servers want, as CDSE's do.
+    The token itself is never kept. None: files are asked for without (a ~/.netrc counts)."""
 
     parallel: int = free(4)
     """Files fetched at a time."""
@@ -116,13 +133,23 @@ class Stac(Gather):
         for item in items:
             for asset in item.assets.values():
                 path = self._file(item, asset.file)
-                wanted[path] = Wanted(asset.href, path, asset.size, asset.sha256)
-        remote = [w for w in wanted.values() if w.href.startswith(("http://", "https://"))]
+                sign = self.sign or (_SIGN if _wants_signing(self.catalogue, asset.href) else None)
+                wanted[path] = Wanted(asset.href, path, asset.size, asset.checksum, sign)
+        remote = [w for w in wanted.values() if _scheme(w.href) in REMOTE]
+        others = [w for w in wanted.values() if _scheme(w.href) not in (*REMOTE, "")]
+        if missing := [w for w in others if not w.path.is_file()]:
+            first = missing[0]
+            raise ConfigError(
+                f"{len(missing)} files lie where only a key leads: only http, https and files are "
+                f"fetched. Bring each to its place by other means, such as aws s3 cp {first.href} "
+                f"{first.path}, and start again: what is there is taken"
+            )
         return fetch(
             remote,
             parallel=self.parallel,
             tries=self.tries,
             wait_seconds=self.wait_seconds,
+            token=self._token(),
             progress=progress,
         )
 
@@ -140,8 +167,9 @@ class Stac(Gather):
 
     def _known(self, notes: pathlib.Path | None) -> list[Item]:
         """Return what was found when the store was begun, or else what is found now."""
-        names = ("catalogue", "collection", "sensor", "bands", "assets", "area", "after", "before")
-        asked = {name: plain(getattr(self, name)) for name in (*names, "cloud_cover", "most")}
+        names: tuple[str, ...] = ("catalogue", "collection", "sensor", "bands", "assets", "area")
+        names += ("after", "before", "cloud_cover", "platforms", "most", "scale", "offset")
+        asked = {name: plain(getattr(self, name)) for name in names}
         asked["clouds"] = plain(self.clouds)
         note = None if notes is None else notes / "items.json"
         if note is not None and note.exists():
@@ -154,6 +182,14 @@ class Stac(Gather):
             write_json(note, {"asked": asked, "items": [plain(item) for item in items]})
         return items
 
+    def _token(self) -> str | None:
+        if self.token is not None and not os.environ.get(self.token):
+            raise ConfigError(
+                f"token={self.token}: there is no such environment variable, or it is empty; put "
+                f"the token in it (export {self.token}=...), or leave token out"
+            )
+        return None if self.token is None else os.environ[self.token]
+
     def _file(self, item: Item, name: str) -> pathlib.Path:
         return pathlib.Path(self.folder) / self.collection / item.id / name
 
@@ -163,8 +199,8 @@ class Stac(Gather):
         imagery = Imagery(
             path=str(pathlib.Path(next(iter(there.values()))).parent),
             sensor=self.sensor,
-            scale=self.scale,
-            offset=self.offset,
+            scale=item.scale if self.scale is None else self.scale,
+            offset=item.offset if self.offset is None else self.offset,
             bands=self.wanted(),
             files=files,
             resolution_m=self.resolution_m,
@@ -177,9 +213,20 @@ class Stac(Gather):
 
     def _local(self, item: Item, asset: Asset) -> str:
         """Return where the file of ``asset`` is on this machine."""
-        remote = asset.href.startswith(("http://", "https://"))
-        path = self._file(item, asset.file) if remote else pathlib.Path(asset.href)
+        here = not _scheme(asset.href)
+        path = pathlib.Path(asset.href) if here else self._file(item, asset.file)
         return str(path.absolute())
+
+
+def _scheme(href: str) -> str:
+    return urllib.parse.urlsplit(href).scheme
+
+
+def _wants_signing(catalogue: str, href: str) -> bool:
+    """Return whether ``href`` is one of the Planetary Computer's, and not yet signed."""
+    at, file = urllib.parse.urlsplit(catalogue), urllib.parse.urlsplit(href)
+    ours = (at.hostname or "") == urllib.parse.urlsplit(_SIGN).hostname
+    return ours and (file.hostname or "").endswith(".blob.core.windows.net") and not file.query
 
 
 def about(items: list[Item]) -> list[str]:
