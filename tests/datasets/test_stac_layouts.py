@@ -5,6 +5,7 @@ The layouts follow public items in the tests of odc-stac and stactools.
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -233,6 +234,9 @@ def test_scenes_with_and_without_the_offset_are_one_store(tmp_path):
     store = build(scenes, tmp_path / "scenes", Split(val=0, test=0), progress=False)
     images = store.read(np.arange(2)).result()["image"]
     np.testing.assert_array_equal(images, np.broadcast_to(later, (2, 1, 16, 16)))
+    other = replace(scenes.scenes[1], scale=2e-4)
+    with pytest.raises(ConfigError, match=r"differ: new .* 0.0001 a count.* old .* 0.0002 a count"):
+        replace(scenes, scenes=(scenes.scenes[0], other)).open()
 
 
 @pytest.fixture
@@ -240,6 +244,21 @@ def served(tmp_path):
     (tmp_path / "served").mkdir()
     with serving(tmp_path / "served") as server:
         yield server
+
+
+def test_the_planetary_computer_signs_its_own_files(tmp_path, monkeypatch):
+    """Those that are not signed yet, and nobody else's; what has no place for them is refused."""
+    dataset = sought(tmp_path, planetary(), bands=("B02",))
+    items, asked = dataset.find(), []
+    monkeypatch.setattr("swath.datasets.stac.fetch", lambda wanted, **_: asked.extend(wanted))
+    dataset.fetch(items)
+    there = "https://planetarycomputer.microsoft.com/api"
+    replace(dataset, catalogue=f"{there}/stac/v1").fetch(items)
+    assert [one.sign for one in asked] == [None, f"{there}/sas/v1/sign?href={{href}}"]
+    with pytest.raises(ConfigError, match=r"sign='https://x' has no {href} in it, as in https://"):
+        replace(dataset, sign="https://x")
+    with pytest.raises(ConfigError, match=r"B04: 'visual#red' is no key .* such as visual#1"):
+        replace(dataset, assets={"B04": "visual#red"})
 
 
 def test_files_that_want_a_key_are_told_or_taken(tmp_path, served: Server, monkeypatch):
@@ -275,7 +294,12 @@ def test_files_that_want_a_key_are_told_or_taken(tmp_path, served: Server, monke
         dataset.fetch(dataset.find(), progress=False)
     (served.root / "B02.jp2").write_bytes(b"content")
     monkeypatch.setenv("A_KEY", "secret")
-    dataset = sought(tmp_path, two, bands=("B02",), sign=f"{served.address}/signed", token="A_KEY")
+    dataset = sought(
+        tmp_path, two, bands=("B02",), sign=f"{served.address}/signed#{{href}}", token="A_KEY"
+    )
+    served.plan["signed"] = ["404"]
+    with pytest.raises(ConfigError, match=r"the server that signs answers 404 .*Correct sign"):
+        dataset.fetch(dataset.find(), progress=False)
     assert dataset.fetch(dataset.find(), progress=False).bytes == 7
     assert served.keys[-2:] == [None, "Bearer secret"]  # the signer is shown no token
     assert (tmp_path / "fetched/c/S2C/B02.jp2").read_bytes() == b"content"

@@ -180,7 +180,7 @@ def _signed(session: Any, want: Wanted) -> str:
     """Return the address to fetch from; signed anew each time, for a signature ends."""
     if want.sign is None:
         return want.href
-    signer = want.sign.format(href=urllib.parse.quote(want.href, safe=""))
+    signer = want.sign.replace("{href}", urllib.parse.quote(want.href, safe=""))
     with session.get(signer, timeout=_TIMEOUT) as answer:
         _check_busy(answer)
         if answer.status_code != 200:

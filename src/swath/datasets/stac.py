@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import os
 import pathlib
+import re
 import urllib.parse
 from dataclasses import dataclass, field
 from typing import Any
@@ -112,6 +113,17 @@ class Stac(Gather):
             )
         if self.most is not None and self.most < 1:
             raise ConfigError(f"most={self.most}: take at least one item, or leave it out")
+        if self.sign is not None and "{href}" not in self.sign:
+            raise ConfigError(
+                f"sign={self.sign!r} has no {{href}} in it, as in {_SIGN}: the address to be signed"
+            )
+        for band, written in self.assets.items():
+            key, hash_, channel = written.partition("#")
+            if not key or (hash_ and not re.fullmatch(r"[1-9]\d*", channel)):
+                raise ConfigError(
+                    f"assets: {band}: {written!r} is no key of an asset, such as B04, nor a "
+                    "channel of one, counted from 1, such as visual#1"
+                )
         if self.clouds is not None and self.clouds.file is not None:
             raise ConfigError(
                 "clouds.file has no effect on kind stac: say which asset is the classification "
