@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from swath.data.chip import Batch
 from swath.data.order import Order
+from swath.files import write_file
 from swath.optimizers.adamw import AdamW
 from swath.parallel.apply import spread
 from swath.parallel.mesh import Mesh
@@ -28,10 +29,11 @@ from swath.parallel.settings import Parallel
 from swath.parallel.world import World
 from swath.train.checkpoint import Checkpoints
 from swath.train.ema import Average
-from swath.train.export import consolidate
+from swath.train.export import weights_of
 from swath.train.settings import TrainSettings
 from swath.train.state import TrainState
 from swath.train.step import train_step
+from swath.train.tensors import pack
 from tests.layouts.following import dealt, whole
 from tests.layouts.subjects import BATCH, SUBJECTS, TWO
 
@@ -183,7 +185,7 @@ def test_the_unbroken_run_learns_and_is_stopped_in_mid_epoch():
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_layout_becomes_one_file_that_any_reader_opens(saved, layout, tmp_path):
     (checkpoint,) = saved[layout].glob("0*")
-    consolidate(checkpoint, tmp_path / "weights.safetensors")
+    write_file(tmp_path / "weights.safetensors", pack(weights_of(checkpoint), {"format": "pt"}))
     found = load_file(tmp_path / "weights.safetensors")
     run = Run(Parallel())
     run.to(STOP)

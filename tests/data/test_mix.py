@@ -127,7 +127,7 @@ def test_stores_of_other_sensors_keep_their_bands_and_sizes(tmp_path):
     one = DataSettings(store=first, bands=("B08", "B03"), also=also)
     data = one.open(labels=False, asks={"bands", "gsd_m"})
     seen = {
-        (tuple(b.name for b in batch.bands), batch.gsd, tuple(batch.image.shape[1:]))
+        (tuple(b.name for b in batch.bands), batch.known.gsd_m, tuple(batch.image.shape[1:]))
         for batch in itertools.islice(data.training(micro=2, seed=1).stream(0, 4), 20)
     }
     assert seen == {

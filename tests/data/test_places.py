@@ -83,13 +83,13 @@ def test_metres_from_pixel_to_pixel(crs, pixel, expected):
 def test_a_batch_knows_what_is_asked_for_and_nothing_else(tmp_path):
     path = made(tmp_path / "s", "sentinel1_grd", "VV VH", dtype="float32", size=8)
     plain = next(DataSettings(store=path).open().loader("train", micro=4).sweep())
-    assert [b.name for b in plain.bands] == ["VV", "VH"] and plain.wavelengths.isnan().all()
-    assert plain.gsd is plain.where is plain.when is None
+    assert [b.name for b in plain.bands] == ["VV", "VH"]
+    assert all(getattr(plain.known, name) is None for name in ("gsd_m", "where", "when"))
     data = DataSettings(store=path).open(asks=("gsd_m", "where", "when"))
     batches = list(data.loader("train", micro=4).sweep())
     indices = torch.cat([b.indices for b in batches])
-    where, when = (torch.cat([getattr(b, n) for b in batches]) for n in ("where", "when"))
-    assert batches[0].gsd == 10.0 and where.dtype == when.dtype == torch.float64
+    where, when = (torch.cat([getattr(b.known, n) for b in batches]) for n in ("where", "when"))
+    assert batches[0].known.gsd_m == 10.0 and where.dtype == when.dtype == torch.float64
     unknown = indices % 3 == 2
     expected = torch.from_numpy(middles(data.store))[indices]
     torch.testing.assert_close(where, expected, rtol=0, atol=0, equal_nan=True)

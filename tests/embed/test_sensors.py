@@ -67,7 +67,9 @@ def test_any_store_is_embedded_as_its_own_sensor_saw_it(run, store):
     ).double()
     mean, std = raw[train].mean((0, 2, 3)), raw[train].std((0, 2, 3), correction=0)
     image = ((raw - mean[:, None, None]) / std[:, None, None]).clamp(-4, 4).float()
-    known = Known(bands=data.bands, gsd_m=data.known.gsd_m, where=batch.where, when=batch.when)
+    known = Known(
+        bands=data.bands, gsd_m=data.known.gsd_m, where=batch.known.where, when=batch.known.when
+    )
     assert known.gsd_m == {"l8": 30.0, "l7": 20.0}.get(store, 10.0)
     want = cells(model, image, "norm", known).map.mean((2, 3))
     np.testing.assert_allclose(table.vectors(np.arange(30)), want, atol=2e-5)

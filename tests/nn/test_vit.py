@@ -11,6 +11,7 @@ from swath.data.chip import Known
 from swath.data.sensor import Band, load_sensor
 from swath.models import Inputs, Outputs
 from swath.models.vit import ViT
+from swath.nn import transfer
 from swath.nn.attention import Attention
 from swath.nn.block import Block, DropPath, GatedMlp
 from swath.nn.patch import PatchEmbed, SpectralHead, SpectralPatchEmbed, codes
@@ -88,14 +89,35 @@ def test_waves_tell_places_by_distance_alone():
 
 
 def test_learned_positions_keep_their_grid_and_stretch_to_others():
-    """A plane of values stays a plane; the same grid is left alone, to the bit."""
+    """A plane of values stays a plane, and all are what torch's own bicubic stretching makes of
+    them; the same grid is left alone, to the bit."""
     row, col = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
     places = torch.stack([row, col], 2).flatten(0, 1)
     assert resized(places, (8, 8), (8, 8)) is places
     found = resized(places, (8, 8), (16, 16)).unflatten(0, (16, 16))
-    inner = (torch.arange(16.0)[1:-1] + 0.5) / 2 - 0.5  # beyond the outer centres edges are held
-    torch.testing.assert_close(found[1:-1, 0, 0], inner, rtol=0, atol=1e-5)
-    torch.testing.assert_close(found[0, 1:-1, 1], inner, rtol=0, atol=1e-5)
+    inner = (torch.arange(16.0)[4:-4] + 0.5) / 2 - 0.5  # beyond these edges are felt
+    torch.testing.assert_close(found[4:-4, 0, 0], inner, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[0, 4:-4, 1], inner, rtol=0, atol=1e-5)
+    table = torch.randn(24, 5, dtype=torch.float64, requires_grad=True)
+    for wanted in ((9, 5), (3, 7)):
+        image = table.T.reshape(1, 5, 4, 6)
+        theirs = F.interpolate(image, size=wanted, mode="bicubic", antialias=True)
+        ours = resized(table, (4, 6), wanted)
+        torch.testing.assert_close(ours, theirs[0].flatten(1).T)
+        one, two = (torch.autograd.grad(each.pow(2).sum(), table)[0] for each in (ours, theirs))
+        torch.testing.assert_close(one, two)
+
+
+def test_a_larger_image_is_told_the_places_that_training_on_it_would_begin_with():
+    """Stretched at run time, or once by init."""
+    model = ViT(width=16, depth=1, heads=2, patch=4)
+    bands, outputs = (Band(name="a"),), Outputs(channels=2, dense=False)
+    small, large = (model.build(Inputs(bands=bands, size=n), outputs) for n in (16, 24))
+    begun = {n: v for n, v in small.state_dict().items() if n != "pos_embed"}
+    places = transfer.places(small.pos_embed.detach(), (4, 4), (6, 6), (1, 1))
+    large.load_state_dict({**begun, "pos_embed": places})
+    image = torch.randn(1, 1, 24, 24)
+    torch.testing.assert_close(small.embedded(image), large.embedded(image))
 
 
 def test_patch_projection_is_a_matrix_product():

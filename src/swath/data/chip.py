@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -198,37 +197,12 @@ class Batch:
     counts: bool = True
     """False: only keeps step with other ranks; no loss or score of it counts."""
     known: Known = field(default_factory=Known)
-    """Bands are those of the store; the others are there if the model or the task asks for them."""
+    """Bands are those of the store; the others are there if the model asks for them."""
 
     @property
     def bands(self) -> tuple[Band, ...] | None:
         """Of each channel of the images."""
         return self.known.bands
-
-    @property
-    def wavelengths(self) -> Tensor | None:
-        """(c,) float64: centres of the bands in nm; NaN where a band has none, as radar."""
-        import torch
-
-        if self.bands is None:
-            return None
-        nm = [math.nan if b.wavelength_nm is None else b.wavelength_nm for b in self.bands]
-        return torch.tensor(nm, dtype=torch.float64)
-
-    @property
-    def gsd(self) -> float | None:
-        """Metres from pixel to pixel."""
-        return self.known.gsd_m
-
-    @property
-    def where(self) -> Tensor | None:
-        """(b, 2) float64: latitude and longitude of the middle in degrees; NaN: unknown."""
-        return self.known.where
-
-    @property
-    def when(self) -> Tensor | None:
-        """(b, 2) float64: year, and day of the year; NaN: unknown."""
-        return self.known.when
 
     @property
     def alike(self) -> Tensor:

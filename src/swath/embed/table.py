@@ -28,7 +28,7 @@ from swath.data.shards import Group, Shards
 from swath.files import read_json, write_file
 
 ROWS_BYTES = 16_000_000  # of vectors in one file, about
-NOWHERE, NO_CLASS = 255, -1
+NO_CLASS = -1
 
 
 class Table:

@@ -3,6 +3,7 @@
 Source of the fixed waves: Vaswani et al. 2017, arXiv:1706.03762, on rows and columns apart. That
 places are counted in steps on the ground, so that a network tells resolutions apart: Reed et al.
 2023, arXiv:2212.14532 (Scale-MAE), section 3.1; here a step is that of images of GSD_M metres.
+Learned ones stretched bicubically: Dosovitskiy et al. 2021, arXiv:2010.11929, section 3.2.
 """
 
 import functools
@@ -56,9 +57,19 @@ def step_of(known: Known | None, gsd_m: float | None) -> float:
 def resized(
     places: Float[Tensor, "n d"], grid: tuple[int, int], wanted: tuple[int, int]
 ) -> Float[Tensor, "m d"]:
-    """Return learned embeddings of ``grid`` (rows, cols) stretched to another grid, bilinear."""
+    """Return learned embeddings of ``grid`` (rows, cols) stretched to another grid: bicubic, and
+    smoothed where that is smaller. In float64, so that no precision of the run changes them."""
     if grid == wanted:
         return places
-    image = places.T.reshape(1, -1, *grid)
-    image = F.interpolate(image, size=wanted, mode="bilinear")
-    return image.flatten(2)[0].T
+    down, across = (
+        _stretching(there, here, places.device) for there, here in zip(grid, wanted, strict=True)
+    )
+    image = places.double().unflatten(0, grid)
+    return torch.einsum("ri,cj,ijd->rcd", down, across, image).flatten(0, 1).to(places.dtype)
+
+
+def _stretching(there: int, here: int, device: torch.device) -> Float[Tensor, "h t"]:
+    """Return the matrix that stretches a column of places. As products, unlike torch's own
+    gradient of stretching, have the same bits each time on a GPU."""
+    unit = torch.eye(there, dtype=torch.float64, device=device)[None, None]
+    return F.interpolate(unit, size=(here, there), mode="bicubic", antialias=True)[0, 0]

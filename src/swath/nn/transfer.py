@@ -4,14 +4,15 @@ Places are stretched, as images are. Patches are resized such that a patch which
 its image gives the token that it gave before. Of bands, each new one takes a share of the weights
 of the band that it is most like, so that the sum over bands stays what it was.
 
-Sources: bicubic places, Dosovitskiy et al. 2021, arXiv:2010.11929, section 3.2; patches, Beyer et
-al. 2023, arXiv:2212.08013, section 3.4 ("PI-resize").
+Source: patches, Beyer et al. 2023, arXiv:2212.08013, section 3.4 ("PI-resize").
 """
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from swath.nn.position import resized
 
 
 def readout(network: nn.Module) -> set[str]:
@@ -32,18 +33,14 @@ def places(
     wanted: tuple[int, int],
     ahead: tuple[int, int] = (0, 0),
 ) -> Float[Tensor, "m d"]:
-    """Return position embeddings of ``grid`` (rows, cols) for the grid ``wanted``, bicubic.
+    """Return position embeddings of ``grid`` (rows, cols) for the grid ``wanted``, stretched.
 
     ahead: rows before the grid's own, there (of a class token) and here. They are kept; where
     there are none to keep they are zero, where none is wanted they are left out.
     """
     first, rest = table.split([ahead[0], len(table) - ahead[0]])
     first = F.pad(first, (0, 0, 0, max(0, ahead[1] - ahead[0])))[: ahead[1]]
-    if grid != wanted:
-        image = rest.T.reshape(1, -1, *grid).double()
-        image = F.interpolate(image, size=wanted, mode="bicubic", antialias=True)
-        rest = image.flatten(2)[0].T.to(table.dtype)
-    return torch.cat([first, rest])
+    return torch.cat([first, resized(rest, grid, wanted)])
 
 
 def patches(weight: Float[Tensor, "... p p"], size: int) -> Float[Tensor, "... q q"]:

@@ -39,7 +39,7 @@ def filled_in(
         return None
     there = tuple(one for one in settings.also if Store.exists(one.store))
     settings = dataclasses.replace(settings, also=there, weight=settings.weight if there else 1.0)
-    data = settings.open(labels=False, asks=model.about.model.asks | model.about.task.asks)
+    data = settings.open(labels=False, asks=model.about.model.asks)
     stores = [dataclasses.replace(data, normalize=model.normalize), *data.also]
     tests = [len(one.select("test").indices) for one in stores]
     if not any(tests):

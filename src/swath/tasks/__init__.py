@@ -76,8 +76,6 @@ class Task(Choice):
     labels: ClassVar[tuple[str, ...] | None] = ()
     """Kinds of labels that it learns; see Label. None: it learns from images alone, of any
     store."""
-    asks: ClassVar[frozenset[str]] = frozenset()
-    """What it heeds of ``Batch.known``, beside what the model asks for."""
     inside: ClassVar[str] = ""
     """What names of the network's tensors begin with in what is trained (:meth:`fitted`)."""
     taught: ClassVar[bool] = False

@@ -127,7 +127,7 @@ def _total(share: Share) -> int:
 
 def _further(job: TrainJob, also: Sequence[Contents]) -> list[Inputs]:
     """Return what a network is given of the stores of data.also, which have contents ``also``."""
-    any_bands, found = "bands" in job.model.asks | job.task.asks, []
+    any_bands, found = "bands" in job.model.asks, []
     for one, contents in zip(job.data.also, also, strict=True):
         named = one.bands if one.bands is not None or any_bands else job.data.bands
         channels = find_bands(contents, named, one.store)

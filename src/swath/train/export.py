@@ -24,7 +24,7 @@ from swath import here
 from swath.config import ConfigError, build, plain
 from swath.data.chip import Known, Label
 from swath.data.normalize import Normalizer
-from swath.files import check_folder, json_sum, read_json, write_file, write_json
+from swath.files import json_sum, read_json, write_file, write_json
 from swath.models import Inputs, Model, Outputs
 from swath.nn.features import Told
 from swath.nn.lora import Merged
@@ -131,15 +131,6 @@ def weights_of(checkpoint: str | pathlib.Path) -> dict[str, Stored]:
         part, _, own = name.partition("/")
         parts.setdefault(part, {})[own] = stored
     return {**parts["model"], **parts["average"]}
-
-
-def consolidate(checkpoint: str | pathlib.Path, path: str | pathlib.Path) -> None:
-    """Write the weights in a checkpoint's folder, whole, to the one safetensors file ``path``.
-
-    Damaged if the checkpoint is. Memory holds one tensor at a time.
-    """
-    check_folder(pathlib.Path(checkpoint))
-    write_file(pathlib.Path(path), pack(weights_of(checkpoint), {"format": "pt"}))
 
 
 def load_model(folder: str | pathlib.Path, device: str | torch.device = "cpu") -> LoadedModel:

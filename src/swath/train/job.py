@@ -109,10 +109,10 @@ class TrainJob:
             raise ConfigError(f"schedule: {error}") from error
 
     def open(self) -> Data:
-        """Return the data of the run, with what the model and the task heed; ConfigError if they do
+        """Return the data of the run, with what the model heeds; ConfigError if they do
         not fit together."""
         labels = self.task.labels is not None
-        return self.data.open(labels=labels, asks=self.model.asks | self.task.asks)
+        return self.data.open(labels=labels, asks=self.model.asks)
 
     @property
     def select(self) -> Literal["best", "last"]:

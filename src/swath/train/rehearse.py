@@ -245,7 +245,7 @@ class Rehearsal:
         target = None if self.job.task.labels is None else targets.get(self.label.kind)
         wants = self.job.task.wants
         sides = [] if wants is None else [side for side, _ in wants.kinds(size, size)]
-        asks = self.job.model.asks | self.job.task.asks
+        asks = self.job.model.asks
         for _ in range(number):
             where, when = (
                 torch.zeros(micro, 2, dtype=torch.float64) if name in asks else None

@@ -57,7 +57,7 @@ def data_of(job: TrainJob, loaded: LoadedModel) -> Data:
     any bands and was trained on none of this sensor."""
     labels = job.task.labels is not None
     alone = job.data.alone(loaded.any_bands)
-    data = alone.open(labels=labels, asks=job.model.asks | job.task.asks)
+    data = alone.open(labels=labels, asks=job.model.asks)
     if loaded.any_bands:
         known = normalizer_of(loaded, data.bands, job.data.store, data.store.fingerprint)
         if known is None:
