@@ -126,12 +126,15 @@ def test_what_tells_nothing_of_a_band_is_refused(run):
         ("sentinel2_l1c", "B8A B11 B12", 25, 1500),  # of none
     ],
 )
-def test_a_scene_of_any_sensor_is_embedded_as_that_sensor_saw_it(run, sensor, names, gsd, level):
+def test_a_scene_of_any_sensor_is_embedded_as_that_sensor_saw_it(
+    run, caplog, sensor, names, gsd, level
+):
     """Against one window, normalised here as in training, or by the whole scene's statistics."""
     imagery = write_scene(run, names=names, sensor=sensor, gsd=gsd, level=level)
     model = load_model("runs/sensors")
-    with imagery.open() as scene:
+    with imagery.open() as scene, caplog.at_level("INFO"):
         path = embed_scene(model, scene, Embed(), Predict(overlap=0), run / sensor)
+        assert "the model is not told its place and time, as it is of a" in caplog.text
         raw = torch.from_numpy(scene.read().astype(np.float64))
         bands = scene.sensor.bands
     seen = [band[band > 0] for band in raw]

@@ -38,6 +38,12 @@ def handed(model: LoadedModel, scene: Scene) -> tuple[list[int], Normalizer, Kno
     bands = tuple(scene.sensor.bands[i] for i in places)
     if asks:
         known = Known(bands=bands, gsd_m=_gsd_m(scene, bands) if "gsd_m" in asks else None)
+    if untold := asks & {"where", "when"}:
+        told = {"where": "place", "when": "time"}
+        log.info(
+            "%s: the model is not told its %s, as it is of a store's samples",
+            *(scene.name, " and ".join(word for n, word in told.items() if n in untold)),
+        )
     if not model.any_bands:
         return places, model.normalize, known
     made = normalizer_of(model, bands, f"the scene {scene.name}, of sensor {scene.sensor.name}")
