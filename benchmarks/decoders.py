@@ -9,7 +9,8 @@ the full decoder's with 95 % intervals of Student's t.
 
     python benchmarks/decoders.py --data ../shared/data [--samples 12800]
 
-Folders are those of benchmarks/pretrain.py; interrupted, the same command goes on.
+Stores and runs go below the folder it is started in, the top of the repository; interrupted, the
+same command goes on.
 """
 
 import argparse
@@ -17,20 +18,85 @@ import json
 import os
 import pathlib
 import statistics
+import zipfile
 from collections import defaultdict
 from collections.abc import Sequence
 
-from pretrain import PRETRAIN, VIT, land_cover, unpack
+import numpy as np
+import rasterio
+from rasterio.windows import Window
 from scipy.stats import t
 
 from swath import run
 from swath.assess import table, verb, work
 from swath.log import start
 
+RECIPE = "recipes/brandenburg"
+PRETRAIN = [f"{RECIPE}/recipe.yaml", f"{RECIPE}/pretrain.yaml"]
+VIT = [f"{RECIPE}/recipe.yaml", f"{RECIPE}/vit.yaml"]
+SNOW = "609U_541L_3_0"  # one class only: nothing to tell apart
+TILE = 56
+BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
+CLASSES = {
+    "1": "water",
+    "2": "trees",
+    "4": "crops",
+    "5": "built",
+    "6": "bare",
+    "9": "rangeland",
+}
 SEEDS = (0, 1, 2)
 FIGURES = ("oa", "balanced")
 DEPTH = "model.decoder_depth=2"
 CROSS = (DEPTH, "model.decoder=cross")
+
+
+def unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
+    """Write tiles of TerraMesh's L1C images to ``folder``/images and their land cover to masks/, in
+    counts without the offset of newer products."""
+    if (folder / "done").exists():
+        return
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    zipfile.ZipFile(archive).extractall(folder)
+    for path in sorted(folder.glob("S2L1C/*.tif")):
+        with rasterio.open(path) as image, rasterio.open(folder / "LULC" / path.name) as cover:
+            counts, classes, profile = image.read(), cover.read(), image.profile
+        # Processing baseline 04.00 adds 1000; without it dark pixels are far below that.
+        counts = counts.astype(np.uint16) - (1000 if counts.min() >= 1000 else 0)
+        if path.stem == SNOW:
+            continue
+        for row in range(0, counts.shape[1], TILE):
+            for col in range(0, counts.shape[2], TILE):
+                cut = np.s_[:, row : row + TILE, col : col + TILE]
+                name = f"{path.stem}_{row}_{col}.tif"
+                write(folder / "images" / name, counts[cut], profile, row, col)
+                write(folder / "masks" / name, classes[cut], profile, row, col)
+    (folder / "done").touch()
+
+
+def write(path: pathlib.Path, pixels: np.ndarray, profile: dict, row: int, col: int) -> None:
+    """Write a piece of a raster that begins at ``row`` and ``col`` of it."""
+    bands, height, width = pixels.shape
+    where = rasterio.windows.transform(Window(col, row, width, height), profile["transform"])
+    made = {"driver": "GTiff", "crs": profile["crs"], "transform": where, "count": bands}
+    more = {"height": height, "width": width, "dtype": pixels.dtype}
+    with rasterio.open(path, "w", **made, **more) as file:
+        file.write(pixels)
+        if bands > 1:
+            file.descriptions = BANDS
+
+
+def land_cover(folder: pathlib.Path) -> list[str]:
+    """Return words for the land cover of tiles, over the settings of land use."""
+    classes = ", ".join(f'"{number}": {name}' for number, name in CLASSES.items())
+    return [
+        f"build.dataset={{kind: masks, path: '{folder}', images: images/*.tif, "
+        f"masks: 'masks/{{stem}}.tif', sensor: sentinel2_l1c, classes: {{{classes}}}, "
+        "others: ignore, chip: 28}",
+        "build.split.by=block",
+        "data.store=stores/cover",
+    ]
 
 
 def pretrain(name: str, seed: int, samples: int, words: Sequence[str]) -> float:

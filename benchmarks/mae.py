@@ -111,7 +111,7 @@ def ways(settings: argparse.Namespace) -> dict[str, Callable[[], Callable[[], No
                 decoder_num_attention_heads=decoder_heads,
                 decoder_intermediate_size=4 * decoder_width,
                 norm_pix_loss=True,
-                attn_implementation=attention,
+                **{"attn_implementation": attention},
             )
         ).to(device)
         return update_of(network, lambda: network(batch.image).loss, settings)

@@ -137,10 +137,11 @@ class Ranks:
         self, ranks: int, deadline: float
     ) -> tuple[dict[int, tuple[bool, Any, int]], list]:
         """Return what ranks answered before ``deadline`` and which did not."""
-        waiting = {pipe: rank for rank, (_, pipe) in enumerate(self._workers[:ranks])}
+        waiting: dict[Any, int] = {p: rank for rank, (_, p) in enumerate(self._workers[:ranks])}
         answers: dict[int, tuple[bool, Any, int]] = {}
         while waiting and (left := deadline - time.monotonic()) > 0:
-            for pipe in multiprocessing.connection.wait(list(waiting), left):
+            ready: list[Any] = multiprocessing.connection.wait(list(waiting), left)
+            for pipe in ready:
                 rank = waiting.pop(pipe)
                 try:
                     answers[rank] = pipe.recv()

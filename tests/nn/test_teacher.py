@@ -53,11 +53,12 @@ def test_half_the_batch_twice_follows_as_far():
 def test_a_teacher_learns_nothing_and_drops_nothing():
     torch.manual_seed(0)
     student = nn.Sequential(nn.Linear(2, 2), DropPath(0.5))
-    teacher = Teacher(student, 10.0, 100).train()
+    teacher = Teacher(student, 10.0, 100)
     assert not any(p.requires_grad for p in teacher.parameters())
     image = torch.randn(8, 2)
     assert torch.equal(teacher(image), student[0](image))
     assert not teacher(image).requires_grad
+    assert torch.equal(teacher.eval().train()(image), student[0](image))
 
 
 def test_what_the_student_keeps_still_stays_to_the_last_bit():
@@ -80,7 +81,7 @@ def test_it_begins_as_the_student_is():
 def test_its_batch_statistics_are_its_own():
     """Of what it saw, and not an average of the student's."""
     student = BatchNorm2d(1).double()
-    teacher = Teacher(student, 10.0, 100).train()
+    teacher = Teacher(student, 10.0, 100)
     image = 3 + torch.randn(4, 1, 5, 5, dtype=torch.float64)
     teacher(image)
     settle(teacher, alone, Update(10, 10))

@@ -103,8 +103,9 @@ def unbroken(store, tmp_path_factory) -> pathlib.Path:
 def test_stopped_on_shards_it_goes_on_alone_teacher_and_centre_included(
     ranks, store, unbroken, tmp_path
 ):
+    """Stopped between two evaluations: what these do to a teacher must not be part of the curve."""
     shards = job(store, tmp_path, parallel=Parallel(shard=3))
-    assert ranks(3, stopped_after, shards, 3) == [exits.LEFT] * 3
+    assert ranks(3, stopped_after, shards, 4) == [exits.LEFT] * 3
     train(job(store, tmp_path), world=World.alone())
     assert same(tmp_path, unbroken)["centre.value"].any()
 
@@ -114,7 +115,7 @@ def test_with_keys_of_all_ranks_too_and_patches_that_stay(ranks, store, tmp_path
     unbroken, stopped = tmp_path / "unbroken", tmp_path / "stopped"
     train(job(store, unbroken, task=MOCO), world=World.alone())
     shards = job(store, stopped, task=MOCO, parallel=Parallel(shard=3))
-    assert ranks(3, stopped_after, shards, 3) == [exits.LEFT] * 3
+    assert ranks(3, stopped_after, shards, 4) == [exits.LEFT] * 3
     train(job(store, stopped, task=MOCO), world=World.alone())
     state = same(stopped, unbroken)
     found = load_model(stopped).network.state_dict()
@@ -186,7 +187,7 @@ def test_the_average_of_an_average_is_refused(store, tmp_path):
 
 def test_the_cost_of_a_sample_is_that_of_its_views():
     """Each learned from at three times a forward pass; the large ones seen by the teacher at one.
-    What the prototypes cost is known."""
+    What prototypes cost is known, and stretching 4 x 4 places to those of small views."""
     subject = job("none", pathlib.Path("none"))
 
     def of(size: int) -> tuple[int, int]:
@@ -199,6 +200,7 @@ def test_the_cost_of_a_sample_is_that_of_its_views():
     outputs = DINO.bind(Label(kind="none"), None, inputs).outputs
     (large, tokens), (small, few) = of(16), of(8)
     found = work(lambda: built(subject, inputs, outputs), inputs, sides=[16, 16, 8, 8])
+    small += 2 * 4 * 4 * 16 + 2 * 2 * 4 * 16
     assert found == (3 * (2 * large + 2 * small) + 2 * large, 2 * tokens + 2 * few)
 
 

@@ -64,8 +64,8 @@ def resized(
     down, across = (
         _stretching(there, here, places.device) for there, here in zip(grid, wanted, strict=True)
     )
-    image = places.double().unflatten(0, grid)
-    return torch.einsum("ri,cj,ijd->rcd", down, across, image).flatten(0, 1).to(places.dtype)
+    image = torch.einsum("ri,ijd->rjd", down, places.double().unflatten(0, grid))
+    return torch.einsum("cj,rjd->rcd", across, image).flatten(0, 1).to(places.dtype)
 
 
 def _stretching(there: int, here: int, device: torch.device) -> Float[Tensor, "h t"]:

@@ -58,6 +58,7 @@ class Teacher(Settled):
         self.network = copy.deepcopy(student).requires_grad_(False)
         self._student = (student,)  # in a tuple: no part of this module
         self.register_buffer("seen", torch.tensor(0))  # samples, before the update under way
+        self.train(self.training)  # the copy drops as its student does
 
     def train(self, mode: bool = True) -> Teacher:
         """Nothing is dropped in a teacher, in training neither."""
