@@ -15,11 +15,11 @@ import numpy as np
 from swath import here
 from swath.config import ConfigError, plain
 from swath.data.few import Few, drawn, fewer
-from swath.data.split import PARTS, select
+from swath.data.split import NONE, PARTS, TRAIN, select
 from swath.embed.labels import Labels
 from swath.embed.probe import answer, choose
 from swath.embed.samples import embed_samples
-from swath.embed.table import Table
+from swath.embed.table import NO_CLASS, Table
 from swath.files import json_sum, read_json, write_json
 from swath.parallel.world import World, pick_device
 from swath.settings import Run
@@ -81,7 +81,8 @@ def score_frozen(run: Run, table: Table, method: str, few: Few) -> dict[str, Any
     """Return the figures on the test part of ``method`` ("knn" or "linear"), which learns from few
     labels of the training part; and how many these are, as labels (samples or places) and vectors.
 
-    ConfigError if the labels are no classes, or a part has none.
+    What is scored on is the same for every share. ConfigError if the labels are no classes, or a
+    part has none.
     """
     data = run.data.open()
     label = data.store.contents.label
@@ -90,12 +91,9 @@ def score_frozen(run: Run, table: Table, method: str, few: Few) -> dict[str, Any
             f"{data.store.path}: its labels are of kind {label.kind}; {method} tells classes apart,"
             " of samples or of pixels: leave it out for this task, by tasks.NAME.ways"
         )
-    grid, unit = tuple(table.grid), table.plan["unit"]
-    every = fewer(select(data.store, run.data.split, "all"), few)
-    parts, labels = (
-        np.ascontiguousarray(column).reshape(-1)
-        for column in Labels(every, grid, unit).of(np.arange(data.store.samples))
-    )
+    parts, labels = table.column("part"), table.column("label")
+    if few.share < 1:
+        labels = np.where(parts == TRAIN, _drawn(run, table, few), labels)
     train, test = (
         choose(parts, labels, PARTS[part], run.probe.most, few.seed) for part in ("train", "test")
     )
@@ -118,3 +116,14 @@ def score_frozen(run: Run, table: Table, method: str, few: Few) -> dict[str, Any
         "labels": drawn(fewer(select(data.store, run.data.split, "train"), few)),
         "vectors": len(train),
     }
+
+
+def _drawn(run: Run, table: Table, few: Few) -> np.ndarray:
+    """Return the class int32 (n,) of vectors as the drawn training labels alone have it; no class
+    where none of them is."""
+    store = run.data.open().store
+    every = fewer(select(store, run.data.split, "all"), few)
+    mine = np.where(every.parts == TRAIN, TRAIN, NONE).astype(np.uint8)
+    labels = Labels(dataclasses.replace(every, parts=mine), tuple(table.grid), table.plan["unit"])
+    parts, classes = labels.of(np.arange(store.samples))
+    return np.where(parts == TRAIN, classes, NO_CLASS).reshape(-1)
