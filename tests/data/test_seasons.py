@@ -1,17 +1,22 @@
 """Partners: of the same place, of another date, of the same part, the same on any rank."""
 
 import dataclasses
+import itertools
 import logging
 import shutil
+import types
 
 import numpy as np
 import pytest
+import torch
 
 from swath.config import ConfigError
 from swath.data.augment import Augment
 from swath.data.build import build
+from swath.data.chip import Known
 from swath.data.imagery import Imagery
 from swath.data.mix import Also
+from swath.data.places import middles, times
 from swath.data.seasons import Partners, places
 from swath.data.settings import DataSettings
 from swath.data.split import Split, select
@@ -125,6 +130,27 @@ def test_every_second_view_is_of_the_partner(store, caplog):
         for one in (data.loader("val", micro=m, views=WHOLE) for m in (3, 5))
     ]
     assert scored[0] == scored[1]
+
+
+def test_every_second_view_is_told_its_own_date_and_place(store):
+    """The partner's; a network that is shown both views at once is told so for each."""
+    data = DataSettings(store=store).open(labels=False, asks=("where", "when"))
+    loader = data.training(micro=4, seed=3, views=WHOLE)
+    model, differ = types.SimpleNamespace(asks={"where", "when"}), 0
+    for batch in itertools.islice(loader.stream(0, 24), 6):
+        others = loader.partners.of(batch.indices.numpy(), batch.positions.numpy(), 3)
+        every = np.concatenate([batch.indices.numpy(), others])
+        both = batch.told_views(model)["known"]
+        told = Known.joined(both)
+        np.testing.assert_array_equal(told.when.numpy(), times(data.store)[every])
+        np.testing.assert_array_equal(told.where.numpy(), middles(data.store)[every])
+        assert torch.equal(both[0].keys, both[1].keys)
+        differ += int((both[0].when != both[1].when).any(1).sum())
+    assert differ > 8
+    (one, *_) = data.loader("val", micro=4, views=Views()).sweep()
+    assert one.other is None
+    first, second = one.told_views(model)["known"]
+    assert torch.equal(first.when, second.when)
 
 
 def test_places_of_two_stores_are_told_apart(store, tmp_path):

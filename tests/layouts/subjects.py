@@ -112,6 +112,7 @@ class Subject:
         valid = np.stack([d.random((size, size)) < 0.8 for d in draws])
         where, when = (np.stack([d.random(2) * [60, 200] for d in draws]) for _ in range(2))
         where[0] = np.nan
+        keys = torch.from_numpy(draw.keys(5, np.arange(first, first + BATCH.micro), "known"))
         at = torch.arange(first, first + BATCH.micro)
         return Batch(
             image=torch.from_numpy(image * valid[:, None]),
@@ -122,7 +123,7 @@ class Subject:
             seed=1000 + first,
             counts=counts,
             keys=torch.from_numpy(draw.keys(5, at.numpy(), "task")),
-            known=Known(bands, gsd, torch.from_numpy(where), torch.from_numpy(when)),
+            known=Known(bands, gsd, torch.from_numpy(where), torch.from_numpy(when), keys),
         )
 
 

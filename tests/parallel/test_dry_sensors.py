@@ -62,7 +62,7 @@ def drawn(contents: Contents) -> Batch:
         image=torch.randn(MICRO, len(modality.sensor.bands), side, side),
         valid=torch.ones(MICRO, side, side, dtype=torch.bool),
         target=None, positions=at, indices=at, seed=1, keys=at,
-        known=Known(bands=modality.sensor.bands, gsd_m=10.0, where=told, when=told),
+        known=Known(bands=modality.sensor.bands, gsd_m=10.0, where=told, when=told, keys=at),
     )  # fmt: skip
 
 

@@ -18,7 +18,8 @@ class BatchSize:
     """Samples per update, over all ranks. The learning rate is tuned for this."""
     micro: int = 16
     """Samples of one microbatch: one forward pass, one set of batch statistics. Memory bounds it.
-    A part of the result where the model has batch statistics or drop-out."""
+    A part of the result where the model has batch statistics or drop-out; what is withheld
+    from samples (model.withheld), hidden or cut out of them does not depend on it."""
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.micro < 1:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -149,20 +150,29 @@ class Known:
     """(b, 2) float64: latitude and longitude of the middle in degrees; NaN: unknown."""
     when: Tensor | None = None
     """(b, 2) float64: year, and day of the year, 1 to 366, with its fraction; NaN: unknown."""
-
-    def repeated(self, times: int) -> Known:
-        """Return what is known of images of the samples ``times`` over, one after the other."""
-        where, when = (
-            None if each is None else each.repeat(times, 1) for each in (self.where, self.when)
-        )
-        return dataclasses.replace(self, where=where, when=when)
+    keys: Tensor | None = None
+    """(b,) int64: 63 random bits of each sample, by which training withholds some of it; there with
+    ``where`` or ``when``."""
 
     def only(self, rows: list[int]) -> Known:
         """Return what is known of the images numbered ``rows``."""
-        where, when = (None if each is None else each[rows] for each in (self.where, self.when))
-        return dataclasses.replace(self, where=where, when=when)
+        found = {n: None if (e := getattr(self, n)) is None else e[rows] for n in _ROWS}
+        return dataclasses.replace(self, **found)
+
+    @staticmethod
+    def joined(every: Sequence[Known]) -> Known:
+        """Return what is known of several rows of images of one sensor, one after the other."""
+        import torch
+
+        first, *others = every
+        if not others:
+            return first
+        listed = {n: [getattr(one, n) for one in every] for n in _ROWS}
+        found: dict[str, Any] = {n: torch.cat(e) for n, e in listed.items() if e[0] is not None}
+        return dataclasses.replace(first, **found)
 
 
+_ROWS = ("where", "when", "keys")  # of Known, those with a row for each sample
 ASKS = ("bands", "gsd_m", "where", "when")
 """What a network may ask for: the fields of Known."""
 
@@ -198,6 +208,8 @@ class Batch:
     """False: only keeps step with other ranks; no loss or score of it counts."""
     known: Known = field(default_factory=Known)
     """Bands are those of the store; the others are there if the model asks for them."""
+    other: Known | None = None
+    """Of the samples that every second view is of; None: of those of the first."""
 
     @property
     def bands(self) -> tuple[Band, ...] | None:
@@ -209,11 +221,14 @@ class Batch:
         """(b,) int64: samples with the same number show the same."""
         return self.indices if self.places is None else self.places
 
-    def told(self, model: object, times: int = 1) -> dict[str, Any]:
-        """Return what ``model`` is called with beside the images: ``known``, if it asks for any.
+    def told(self, model: object) -> dict[str, Any]:
+        """Return what ``model`` is called with beside the images: ``known``, if it asks for any."""
+        return {"known": self.known} if getattr(model, "asks", ()) else {}
 
-        times: how often the samples follow one another in the images, as their views may.
-        """
+    def told_views(self, model: object) -> dict[str, Any]:
+        """Return what ``model`` is called with beside the views: what is ``known`` of each of them,
+        if it asks for any."""
         if not getattr(model, "asks", ()):
             return {}
-        return {"known": self.known.repeated(times)}
+        both = (self.known, self.other or self.known)
+        return {"known": [both[number % 2] for number in range(len(self.views))]}

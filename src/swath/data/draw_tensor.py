@@ -25,6 +25,14 @@ def uniform(key: Tensor, shape: Sequence[int]) -> Tensor:
     return (word >> 8).to(torch.float32) * 2.0**-24
 
 
+def each(keys: Tensor, number: int) -> Tensor:
+    """Return a draw from [0, 1), float32 on a lattice of 2^-24, for each of ``keys`` (b,): (b,).
+
+    number: tells draws by the same keys apart.
+    """
+    return (_words(keys, torch.full_like(keys, number)) >> 8).to(torch.float32) * 2.0**-24
+
+
 def orders(keys: Tensor, count: int) -> Tensor:
     """Return the numbers below ``count`` in a random order for each of ``keys`` (b,): (b, count).
 

@@ -176,12 +176,15 @@ class Loader:
         if self.viewer is None:
             image, observed = self._image(found)
         else:
-            other = None
+            second = None
             if self.partners is not None:
-                other = self._image({n: v[len(indices) :] for n, v in found.items()})
+                second = self._image({n: v[len(indices) :] for n, v in found.items()})
                 found = {n: v[: len(indices)] for n, v in found.items()}
             image, observed = self._image(found)
-            views, seen = self.viewer(image, observed, positions, self.seed, other)
+            views, seen = self.viewer(image, observed, positions, self.seed, second)
+        other = None
+        if self.partners is not None:
+            other = self._known(self._rows(wanted)[len(indices) :], positions)
         target = self._target(found)
         groups = found.get(f"groups/{self.selection.grouping}")
         if target is None and groups is not None:  # pixels of other parts are seen, and no target
@@ -200,7 +203,8 @@ class Loader:
             seen=tuple(map(_in_every_band, seen)),
             places=None if self.viewer is None else self._tensor(self._places(indices)),
             counts=counts,
-            known=self._known(indices),
+            known=self._known(indices, positions),
+            other=other,
         )
 
     def _rows(self, wanted: Wanted) -> np.ndarray:
@@ -215,12 +219,15 @@ class Loader:
         alike = indices if self.partners is None else self.partners.places[indices]
         return alike + (self.number << 40)
 
-    def _known(self, indices: np.ndarray) -> Known:
-        """Return what is known of samples beside their pixels."""
+    def _known(self, indices: np.ndarray, positions: np.ndarray) -> Known:
+        """Return what is known of samples beside their pixels, at their positions."""
         placed: dict[str, Any] = {
             name: self._tensor(each[indices]) for name, each in self.data.placed.items()
         }
-        return dataclasses.replace(self.data.known, **placed) if placed else self.data.known
+        if not placed:
+            return self.data.known
+        keys = self._tensor(draw.keys(self.seed, positions, "known"))
+        return dataclasses.replace(self.data.known, keys=keys, **placed)
 
     def _image(self, found: dict[str, np.ndarray]) -> tuple[Tensor, Tensor]:
         """Return all bands on one grid, (b, c, h, w) float32, and which pixels were observed."""

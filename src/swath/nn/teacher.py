@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from swath.data.chip import Known
 from swath.nn.random import Random
 from swath.nn.settle import Settled, Update, follow
 
@@ -123,12 +124,17 @@ class Mean(Settled):
         self.value.lerp_(self.sum / self.count.clamp(min=1), share)
 
 
-def through(network: nn.Module, views: Sequence[Tensor], known: Any = None) -> Tensor:
+def through(
+    network: nn.Module, views: Sequence[Tensor], known: Sequence[Known] | None = None
+) -> Tensor:
     """Return what ``network`` makes of ``views``, each (b, c, h_i, w_i): (v, b, k). Those of one
-    size that follow each other go through it together."""
-    found = []
+    size that follow each other go through it together. known: of each of the views."""
+    found, done = [], 0
     for _, same in groupby(views, key=lambda view: view.shape):
         every = list(same)
-        told = {} if known is None else {"known": known.repeated(len(every))}
+        told = {}
+        if known is not None:
+            told = {"known": Known.joined(known[done : done + len(every)])}
+        done += len(every)
         found.append(network(torch.cat(every), **told).unflatten(0, (len(every), -1)))
     return torch.cat(found)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from swath.data.chip import Batch
+from swath.data.chip import Batch, Known
 from swath.tasks._classes import full
 from swath.tasks._pairs import PairsObjective, PairsTask, Sides
 
@@ -34,7 +34,8 @@ class ContrastObjective(PairsObjective):
 
         assert len(batch.views) == 2, f"the batch has {len(batch.views)} views"
         # Both at once: so each has draws of its own (dropout), and batch statistics are of both.
-        found = model(torch.cat(batch.views), **batch.told(model, 2))
+        told = {name: Known.joined(each) for name, each in batch.told_views(model).items()}
+        found = model(torch.cat(batch.views), **told)
         return normalize(full(found), dim=1).unflatten(0, (2, -1)).transpose(0, 1)
 
 

@@ -189,7 +189,7 @@ class DinoObjective:
                 " swath probe says what its features are worth"
             )
         there = torch.stack([seen.flatten(1).double().mean(1) >= 0.5 for seen in batch.seen])
-        told, wanted, found = model(batch.views, there, **batch.told(model))
+        told, wanted, found = model(batch.views, there, **batch.told_views(model))
         return full(told), full(wanted), full(found), there
 
     def _loss(self, told: Tensor, targets: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:

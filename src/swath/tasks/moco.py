@@ -49,7 +49,7 @@ class MocoObjective(PairsObjective):
                 " alone: the figures of the run, val/top1 and others, are in its metrics.jsonl;"
                 " swath probe says what its features are worth"
             )
-        found = model(batch.views, keys=not again, **batch.told(model))
+        found = model(batch.views, keys=not again, **batch.told_views(model))
         return normalize(full(found), dim=2).transpose(0, 1)
 
 

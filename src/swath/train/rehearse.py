@@ -259,7 +259,7 @@ class Rehearsal:
                 indices=self._positions,
                 seed=0,
                 keys=self._positions,
-                known=Known(bands=self._fed.bands, where=where, when=when),
+                known=Known(bands=self._fed.bands, where=where, when=when, keys=self._positions),
                 views=tuple(torch.zeros(*shape[:2], side, side) for side in sides),
                 seen=tuple(torch.ones(micro, side, side, dtype=torch.bool) for side in sides),
             )
