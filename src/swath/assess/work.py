@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 RUNS = "runs"
 """Folder of cells that are being trained."""
+FROZEN = ("data", "model", "task", "embed", "probe", "init", "train")
+"""Fields of a run that the figures of frozen features depend on, as RESULT of a trained one."""
 
 
 class Plan:
@@ -142,11 +144,13 @@ class Plan:
             told: dict[str, Any] = {"baseline": plain(one, defaults=False)}
             fields: tuple[str, ...] = ("data",)
         else:
-            fields = ("data", "model", "task", "embed", "probe") if frozen else RESULT
+            fields = FROZEN if frozen else RESULT
             init = self.weights[cell.model, cell.seed]
             told = {"weights": init and init.sha256, "tries": list(way.tries)}
         told |= {name: plain(getattr(run, name), defaults=False) for name in fields}
         told["data"].pop("store", None)
+        if frozen:  # nothing is trained: of how it is done only the arithmetic counts
+            told["train"] = {k: v for k, v in told["train"].items() if k == "precision"}
         if isinstance(told.get("init"), dict):
             told["init"] = {k: v for k, v in told["init"].items() if k in ("bands", "missing")}
         return {"store": self.stores[cell.task], "kind": way.kind or BASELINE, **told}
