@@ -265,6 +265,19 @@ def test_damaged_weights_of_a_run_are_refused(store, pretrained, tmp_path):
         train(job(store, tmp_path / "run", init=Init(from_=str(tmp_path / "there"))))
 
 
+def test_weights_that_were_replaced_are_refused(store, pretrained, tmp_path):
+    """After their checksum was taken, and before they are read; of a run, or of any file."""
+    whole, plain = tmp_path / "run", tmp_path / "plain.safetensors"
+    shutil.copytree(pretrained, whole)
+    shutil.copy(pretrained / "model.safetensors", plain)
+    about = about_of(job(store, "none"))
+    for path in (whole, plain):
+        init = Init(from_=str(path), bands=("F0", "F1", "F2"), sha256=sha(pretrained))
+        matched(init, about)
+        with pytest.raises(ConfigError, match=r"was replaced since this began: .* was 0000"):
+            matched(dataclasses.replace(init, sha256="0" * 64), about)
+
+
 @pytest.fixture(scope="module")
 def filled_in(store, tmp_path_factory):
     """A masked autoencoder of three bands, pretrained without labels."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from swath.config import ConfigError
 from swath.train.export import About, read_about
-from swath.train.init import ABOUT, WEIGHTS
+from swath.train.init import ABOUT, WEIGHTS, checksum
 
 _INSIDE = ("model", "state_dict", "model_state_dict", "teacher", "module")
 """Under which of these names files of torch keep their tensors, beside an optimiser's."""
@@ -44,14 +44,21 @@ class Given:
 
 def read_weights(file: pathlib.Path, sha256: str | None) -> dict[str, Given]:
     """Return the tensors in ``file`` by name; ConfigError if it cannot be read, or is not what
-    ``sha256`` says (a run's model: other files' checksum was taken from themselves)."""
-    if file.name == WEIGHTS and (file.with_name(ABOUT)).exists():
+    ``sha256`` says; None: a run's model is what its model.json says, another file is not asked."""
+    told = checksum(file) if file.name == WEIGHTS and file.with_name(ABOUT).exists() else None
+    if (wanted := sha256 or told) is not None:
         with file.open("rb") as opened:
-            if hashlib.file_digest(opened, "sha256").hexdigest() != sha256:
-                raise ConfigError(
-                    f"init.from: {file} does not match the checksum in {ABOUT}: it is damaged, or"
-                    " from another run; swath train writes both anew from the last checkpoint"
-                )
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
+        if told not in (None, found):
+            raise ConfigError(
+                f"init.from: {file} does not match the checksum in {ABOUT}: it is damaged, or"
+                " from another run; swath train writes both anew from the last checkpoint"
+            )
+        if found != wanted:
+            raise ConfigError(
+                f"init.from: {file} was replaced since this began: its checksum is {found[:12]},"
+                f" and was {wanted[:12]}; put that file back, or begin again with this one"
+            )
     if file.suffix == ".safetensors":
         return _safetensors(file)
     return {name: Given(tuple(t.shape), _same(t)) for name, t in _of_torch(file).items()}
