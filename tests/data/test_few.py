@@ -13,6 +13,7 @@ from swath.data.split import NONE, TRAIN, Split, select
 from swath.datasets.synthetic import Synthetic
 from swath.models.mae import MAE
 from swath.settings import Run
+from swath.tasks.contrast import Contrast
 from swath.tasks.pretrain import Pretrain
 
 
@@ -85,3 +86,7 @@ def test_mistakes_are_told():
     data = DataSettings(store="s", labels=Few(share=0.1))
     with pytest.raises(ConfigError, match=r"data.labels has no effect on task.kind=pretrain"):
         Run(data=data, model=MAE(width=16, depth=1, heads=1), task=Pretrain())
+    for task in (Pretrain(), Contrast()):
+        with pytest.raises(ConfigError, match=r"data.balance=0.5 balances classes, and task.kind="):
+            Run(data=DataSettings(store="s", balance=0.5), model=MAE(), task=task)
+    Run(data=DataSettings(store="s", balance=0.0), model=MAE(), task=Pretrain())

@@ -11,6 +11,11 @@ from swath.data.settings import DataSettings
 from swath.data.split import Split
 from swath.data.views import Global, Local, Viewer, Views, pieces, resized
 from swath.datasets.synthetic import Synthetic
+from swath.models.vit import ViT
+from swath.settings import Run
+from swath.tasks.contrast import Contrast
+from swath.tasks.dino import Dino
+from swath.tasks.moco import Moco
 
 PLACES = np.arange(40)
 ALL = Augment(
@@ -163,6 +168,20 @@ def test_a_loader_hands_out_the_same_views_to_any_rank_and_after_a_resume(tmp_pa
         return [v.numpy().tobytes() for b in loader.sweep() for v in b.views[0]]
 
     assert swept(0, 3) == swept(1, 8)  # by the sample alone
+
+
+def test_resized_pieces_have_no_one_pixel_size():
+    """Of whole samples at their own size pixels are as large as they were."""
+    data, model = DataSettings(store="s"), ViT(positions="metres")
+    for task in (
+        Contrast(),
+        Moco(),
+        Dino(),
+        Contrast(views=Views(global_=Global(scale=(1, 1), size=8))),
+    ):
+        with pytest.raises(ConfigError, match=r"model.positions=metres: task.kind=.* resized"):
+            Run(data=data, model=model, task=task)
+    Run(data=data, model=model, task=Contrast(views=Views(global_=Global(scale=(1, 1)))))
 
 
 def test_mistakes_are_clear():

@@ -92,6 +92,12 @@ class Views:
                 f"local.size={self.local.size} has no effect with local.number=0; leave it out"
             )
 
+    @property
+    def whole(self) -> bool:
+        """Whether views are whole samples, their pixels as large as they were."""
+        own = self.global_.scale == (1, 1) and self.global_.size is None
+        return own and not self.local.number
+
     def kinds(self, height: int, width: int) -> list[tuple[int, tuple[float, float]]]:
         """Return size and scale of each view, global ones first, of samples of that many pixels."""
         large = self.global_.size or min(height, width)

@@ -92,6 +92,19 @@ class TrainJob:
                 f"data.labels has no effect on task.kind={kind_of(type(self.task))}, which reads no"
                 " labels; leave it out"
             )
+        if self.data.balance and self.task.labels is None:
+            raise ConfigError(
+                f"data.balance={self.data.balance:g} balances classes, and task.kind="
+                f"{kind_of(type(self.task))} reads no labels; leave it out"
+            )
+        wants = self.task.wants
+        if wants is not None and not wants.whole and "gsd_m" in self.model.asks:
+            raise ConfigError(
+                f"model.positions=metres: task.kind={kind_of(type(self.task))} compares pieces of "
+                "samples that are resized, each by another factor, so their pixels are of no one "
+                "size; set model.positions=waves, or compare whole samples at their own size: "
+                "task.views={global: {scale: [1, 1]}}"
+            )
         if self.data.also and "bands" in self.model.asks and self.parallel.pipeline > 1:
             raise ConfigError(
                 f"parallel.pipeline={self.parallel.pipeline}: a pipeline takes microbatches of "
