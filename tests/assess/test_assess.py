@@ -356,6 +356,7 @@ def test_cells_are_all_combinations_in_an_order():
         (["seeds=[1, 1]"], r"seeds=\[1, 1\]: one is there twice"),
         (["models={}"], "models is empty; there is nothing to compare"),
         (["ways={mine: null}"], r"ways.mine: only knn, linear, probe, full, lora are known"),
+        (["ways={baseline: {kind: knn}}"], "ways.baseline: baselines go by this name; call"),
         (["ways={knn: {tries: [a=1]}}", "name=x"], "tries has no effect on kind=knn"),
         (["ways={full: {models: [none]}}"], "ways.full.models: there is no 'none', only scratch"),
         (["tasks={land: {run: [task.yaml], ways: [x]}}"], "tasks.land.ways: there is no 'x'"),
@@ -399,3 +400,5 @@ def test_a_difference_counts_where_its_confidence_interval_leaves_zero_out():
     from swath.assess.table import _clear
 
     assert [_clear(e) for e in ([1, 2, 3], [2, 3, 4], [-2, -3, -4], [0.1])] == [0, 1, -1, 0]
+    same = ([1e-12] * 3, [1e-12, 2e-12, 1e-12], [0.1] * 3, [0.3 - 0.2, 0.2 - 0.1, 0.5 - 0.4])
+    assert [_clear(e) for e in same] == [0] * 4  # no deviation, but for rounding

@@ -12,7 +12,7 @@ import pathlib
 from dataclasses import dataclass
 from typing import Any
 
-from swath.assess.settings import Assess
+from swath.assess.settings import BASELINE, Assess
 from swath.config import ConfigError
 from swath.files import read_json, write_json
 from swath.predict.settings import stem
@@ -20,8 +20,6 @@ from swath.predict.settings import stem
 CELLS = "cells"
 FEATURES = "features"
 """Folder of networks as they began, and of their features."""
-BASELINE = "baseline"
-"""The way of a baseline."""
 
 
 @dataclass(frozen=True, order=True)

@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from swath.assess.cells import BASELINE
+from swath.assess.settings import BASELINE
 from swath.assess.table import Row, blocks, notes, rows, title, verdicts
 from swath.assess.work import Plan
 from swath.config import dump

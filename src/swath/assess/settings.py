@@ -14,6 +14,8 @@ from swath.train.init import Init
 
 SEED = "{seed}"
 """In the path of a model's weights: the seed of the cell."""
+BASELINE = "baseline"
+"""The way of a baseline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,11 @@ class Assess:
         for name in (self.name, *self.models, *self.tasks, *self.ways):
             if not re.fullmatch(r"\w[\w.-]*", name):
                 raise ConfigError(f"{name!r} names a folder: letters, digits, _ . - only")
+        if BASELINE in self.ways:
+            raise ConfigError(
+                f"ways.{BASELINE}: baselines go by this name; call the way otherwise, as"
+                f" my-{BASELINE}"
+            )
         for share in self.shares:
             if not 0 < share <= 1:
                 raise ConfigError(f"shares={list(self.shares)}: each is above 0 and at most 1")

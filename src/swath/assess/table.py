@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from swath.assess.cells import BASELINE, read
-from swath.assess.settings import KNOWN
+from swath.assess.cells import read
+from swath.assess.settings import BASELINE, KNOWN
 from swath.assess.work import Plan
 from swath.files import write_file, write_json
 from swath.tasks import figure
@@ -24,6 +24,8 @@ TITLES = {
     "lora": "fine-tuned by LoRA",
     BASELINE: "baseline",
 }
+ROUNDING = 1e-9
+"""Differences that deviate by less are alike."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,10 @@ def verdicts(plan: Plan, found: Sequence[Row]) -> list[str]:
 
 def _clear(every: Sequence[float]) -> int:
     """Return 1 or -1 if 0 is below or above the 95 % confidence interval of the mean, by Student's
-    t; else 0, as for a single seed."""
+    t; else 0, as for a single seed, or seeds that change nothing and so tell of no deviation."""
     from scipy.stats import t
 
-    if len(every) < 2:
+    if len(every) < 2 or statistics.stdev(every) < ROUNDING:
         return 0
     mean, error = statistics.fmean(every), statistics.stdev(every) / len(every) ** 0.5
     far = float(t.ppf(0.975, len(every) - 1)) * error

@@ -21,10 +21,10 @@ from typing import Any
 
 from swath import run as runs
 from swath import units
-from swath.assess.cells import BASELINE, FEATURES, Cell, cells, check, read, write
+from swath.assess.cells import FEATURES, Cell, cells, check, read, write
 from swath.assess.frozen import begun, features, score_frozen
 from swath.assess.seen import sentence
-from swath.assess.settings import SEED, Assess, Way
+from swath.assess.settings import BASELINE, SEED, Assess, Way
 from swath.assess.tuned import quiet, score_tuned
 from swath.baselines import fit_and_score
 from swath.config import ConfigError, plain
