@@ -13,6 +13,7 @@ and very uneven in what is labelled, for that is where the two ways part.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import itertools
 import json
@@ -108,6 +109,13 @@ class Case:
             views=views,
             seen=tuple(each.all(1) for each in seen),
         )
+
+
+class Observed(Case):
+    """A case that takes all views for observed."""
+
+    def batch(self, positions: range) -> Batch:
+        return dataclasses.replace(super().batch(positions), seen=())
 
 
 @functools.cache

@@ -17,12 +17,13 @@ from swath.parallel.replica import Replica
 from swath.parallel.world import World
 from swath.predict.layers import check_mappable
 from swath.tasks import _pairs
-from swath.tasks._pairs import Pairs, told_apart
+from swath.tasks._pairs import Pairs, Whole, told_apart
 from swath.tasks.contrast import Contrast, ContrastObjective
+from swath.tasks.moco import Moco
 from tests import laws
 
 SIDES = ContrastObjective.sides
-(CASE,) = (case for case in laws.cases() if isinstance(case.task, Contrast))
+CASE = laws.Observed(Contrast(), Label(kind="none"))
 
 
 def nt_xent(views: torch.Tensor, alike: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -75,6 +76,33 @@ def test_nt_xent_is_torchs_cross_entropy_over_the_whole_matrix():
     logits = (every @ every.T / 0.1).fill_diagonal_(-torch.inf)
     expected = cross_entropy(logits, torch.arange(100).roll(50), reduction="sum")
     torch.testing.assert_close(nt_xent(views, torch.arange(50), 0.1), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("task", [Contrast(width=6), Moco(width=6, predictor=(8,), hidden=(8,))])
+def test_samples_that_were_not_observed_count_nowhere(task):
+    """Neither as anchors, nor as partners, nor among the others, in training and in scores: as if
+    they were not there; of nothing else the loss is 0, and so is its weight."""
+    case = laws.Case(task, Label(kind="none"))
+    objective, model = case.objective(), case.model(0.0)
+    batch = case.batch(range(24, 36))
+    half = torch.stack([seen.double().mean((1, 2)) >= 0.5 for seen in batch.seen]).all(0)
+    assert 2 < half.sum() < 10
+    vectors, kept = objective.embed(model, batch), torch.arange(12)[half]
+    whole = Whole(objective)
+    loss, weight = whole.joined(vectors, batch.alike)
+    wanted, counted = whole.joined(vectors[half], batch.indices[half])
+    torch.testing.assert_close(loss, wanted, rtol=1e-12, atol=0)
+    assert weight == counted == 2 * len(kept)
+    (pull,) = torch.autograd.grad(loss, vectors, retain_graph=True)
+    assert not pull[~half].any() and pull[half].any()
+    few = objective._tally(
+        {n: v[half.numpy()] for n, v in objective.score(model, batch).sums.items()}
+    )
+    assert objective.score(model, batch).finish() == few.finish()
+    nothing, none = whole.joined(vectors, torch.full((12,), -1))
+    nothing.backward()
+    assert nothing == none == 0
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
 class Net(nn.Module):

@@ -27,7 +27,7 @@ from swath.train.step import train_step
 from tests import laws
 
 SMALL = Moco(hidden=(12,), width=6, predictor=(10,), memory=60)
-CASE = laws.Case(SMALL, Label(kind="none"))
+CASE = laws.Observed(SMALL, Label(kind="none"))
 
 
 def taught(task: Moco = SMALL, **model: object) -> tuple[MocoObjective, Momentum]:

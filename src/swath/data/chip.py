@@ -218,8 +218,12 @@ class Batch:
 
     @property
     def alike(self) -> Tensor:
-        """(b,) int64: samples with the same number show the same."""
-        return self.indices if self.places is None else self.places
+        """(b,) int64: samples with the same number show the same; -1: less than half was observed
+        of one of the sample's views, so it can be compared with nothing."""
+        found = self.indices if self.places is None else self.places
+        for seen in self.seen:
+            found = found.masked_fill(seen.flatten(1).double().mean(1) < 0.5, -1)
+        return found
 
     def told(self, model: object) -> dict[str, Any]:
         """Return what ``model`` is called with beside the images: ``known``, if it asks for any."""

@@ -5,7 +5,8 @@ found together with its partner, another vector of the sample, among vectors of 
 (InfoNCE). What an anchor is compared with is part of the settings: vectors of the whole update, on
 whatever ranks and in whatever microbatches they were computed, or of its own microbatch. Samples
 that show the same, one sample drawn twice or one place at two dates, are no negatives of each
-other.
+other. A sample of which a view was observed to less than half is neither anchor nor partner, nor is
+it compared with others.
 
 Scores: the views of a held-out sample depend on its index alone, and samples are compared in groups
 of up to 256 that are dealt by lot, by their indices too. So a score is the same on any ranks and in
@@ -176,7 +177,7 @@ class Whole:
     def joined(self, embedded: Tensor, alike: Tensor) -> tuple[Tensor, Tensor]:
         task = self.task
         loss = task.scale * told_apart(embedded, alike, task.temperature, task.sides)
-        return loss, loss.detach().new_tensor(len(task.sides) * len(embedded)).double()
+        return loss, len(task.sides) * (alike >= 0).sum().double()
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the loss as if the microbatch were all there is."""
@@ -187,7 +188,7 @@ def told_apart(vectors: Tensor, alike: Tensor, temperature: float, sides: Sides)
     """Return the sum over the anchors of all samples of the cross entropy of finding the partner.
 
     vectors: (n, v, k), of length 1. alike: (n,) int64; samples with the same number are left out of
-    each other's choice.
+    each other's choice, and those of a negative one altogether.
     """
     import torch
     from torch.utils.checkpoint import checkpoint
@@ -195,9 +196,11 @@ def told_apart(vectors: Tensor, alike: Tensor, temperature: float, sides: Sides)
     def part(rows: Tensor, anchors: Tensor, others: Tensor) -> Tensor:
         logits = anchors[rows] @ others.T / temperature
         number = torch.arange(len(others), device=rows.device)
-        same = alike[rows, None] == alike.repeat(len(others) // len(alike))
-        logits = logits.masked_fill(same & (number != rows[:, None]), -torch.inf)
-        return (logits.logsumexp(1) - logits.gather(1, rows[:, None])[:, 0]).sum()
+        every = alike.repeat(len(others) // len(alike))
+        left_out = (alike[rows, None] == every) | (every < 0)
+        logits = logits.masked_fill(left_out & (number != rows[:, None]), -torch.inf)
+        found = logits.logsumexp(1) - logits.gather(1, rows[:, None])[:, 0]
+        return found.where(alike[rows] >= 0, 0.0).sum()
 
     own, found = torch.arange(len(vectors), device=vectors.device), []
     for anchor, among in sides:
@@ -224,10 +227,11 @@ class Pairs(Tally):
         return dataclasses.replace(self, sums=joined)
 
     def _in_order(self) -> dict[str, np.ndarray]:
-        """Return what is known of the samples, in an order drawn by their indices."""
-        index = self.sums["index"].astype(np.int64)
+        """Return what is known of the samples that count, in an order drawn by their indices."""
+        sums = {name: v[self.sums["alike"] >= 0] for name, v in self.sums.items()}
+        index = sums["index"].astype(np.int64)
         order = np.lexsort((index, draw.bits(0, index, "groups", 1)[:, 0]))
-        return {name: v[order] for name, v in self.sums.items()}
+        return {name: v[order] for name, v in sums.items()}
 
     def finish(self) -> dict[str, float]:
         """Return loss; top1, the share of anchors to which no vector of another sample in the group
