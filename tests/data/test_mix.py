@@ -1,6 +1,7 @@
 """Several stores in one run: microbatches are the same for any ranks, and each store is whole."""
 
 import itertools
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -110,6 +111,9 @@ def test_stores_that_do_not_fit_are_refused(stores, tmp_path):
     assert settings((stores[0], other)).open(labels=False).also  # nobody reads them
     with pytest.raises(ConfigError, match=r"weight=3 has no effect without also"):
         DataSettings(store=stores[0], weight=3.0)
+    for same in (stores[0] + "/", shutil.copytree(stores[0], tmp_path / "copy")):
+        with pytest.raises(ConfigError, match="hold the same samples, be it one store by two"):
+            DataSettings(store=stores[0], also=(Also(store=str(same)),)).open()
     with pytest.raises(ConfigError, match="a store is there twice"):
         settings((stores[0], stores[0])).open()
     with pytest.raises(ConfigError, match="bands is empty; name some"):

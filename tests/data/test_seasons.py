@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import logging
-import shutil
 import types
 
 import numpy as np
@@ -24,6 +23,7 @@ from swath.data.store import Store
 from swath.data.views import Global, Views
 from swath.datasets.scenes import Scenes
 from tests.geo.rasters import CORNER, place, write
+from tests.several import made
 
 WHOLE = Views(global_=Global(scale=(1, 1)), ratio=1, seasons=True)
 DATES = ("20200101", "20200501", "20200801")
@@ -154,8 +154,7 @@ def test_every_second_view_is_told_its_own_date_and_place(store):
 
 
 def test_places_of_two_stores_are_told_apart(store, tmp_path):
-    other = str(tmp_path / "other")
-    shutil.copytree(store, other)
+    other = made(tmp_path / "other", "sentinel2_l2a", "B02 B08", size=16)
     settings = DataSettings(store=store, also=(Also(store=other),))
     mixed = settings.open(labels=False).training(micro=4, views=WHOLE)
     found = [set(next(one.stream(0, 4)).places.tolist()) for one in mixed.loaders]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from swath.config import ConfigError
 from swath.data.bands import find_bands
@@ -16,6 +16,9 @@ from swath.data.opened import Data
 from swath.data.split import Split, select
 from swath.data.stage import Stage
 from swath.fields import free
+
+if TYPE_CHECKING:
+    from swath.data.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,7 @@ class DataSettings:
     """Further stores that are trained on, with the same labels, if any are read, and the same bands
     and size of samples; with model.embed=wavelengths also with others. Each microbatch is of one
     store, and normalised by that store's statistics; the validation part of ``store`` alone
-    chooses the best weights, and it alone is scored on."""
+    chooses the best weights; those of further stores are scored too, as val@NAME."""
     weight: float = 1.0
     """The share of ``store`` in the microbatches, relative to the weights in ``also``."""
     stage: Stage | None = free(None)
@@ -83,6 +86,7 @@ class DataSettings:
         labelled = labels and store.contents.label.kind != "none"
         any_bands = "bands" in asks
         also = tuple(self._other(one, any_bands).open(labels, asks) for one in self.also)
+        _check_different([store, *(one.store for one in also)])
         found = Data(self, store, tuple(channels), normalize, labelled, also, frozenset(asks))
         check_alike((found, *also), any_bands=any_bands)
         if "gsd_m" in asks and found.known.gsd_m is None:
@@ -119,3 +123,16 @@ class DataSettings:
         return dataclasses.replace(
             self, store=one.store, bands=bands, split=one.split, also=(), weight=1.0
         )
+
+
+def _check_different(stores: Sequence[Store]) -> None:
+    """Raise ConfigError if two of ``stores`` hold the same: then what is held out of the one may
+    be trained on in the other."""
+    seen: dict[str, Store] = {}
+    for store in stores:
+        other = seen.setdefault(store.fingerprint, store)
+        if other is not store:
+            raise ConfigError(
+                f"also: {store.path} and {other.path} hold the same samples, be it one store by two"
+                " names or a copy; leave one of them out"
+            )

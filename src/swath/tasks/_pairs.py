@@ -4,9 +4,9 @@ A network makes several vectors of each sample, all of length 1. Some are anchor
 found together with its partner, another vector of the sample, among vectors of other samples
 (InfoNCE). What an anchor is compared with is part of the settings: vectors of the whole update, on
 whatever ranks and in whatever microbatches they were computed, or of its own microbatch. Samples
-that show the same, one sample drawn twice or one place at two dates, are no negatives of each
-other. A sample of which a view was observed to less than half is neither anchor nor partner, nor is
-it compared with others.
+that show the same, one sample drawn twice or, with ``views.seasons``, one place of a store at two
+dates, are no negatives of each other. A sample of which a view was observed to less than half is
+neither anchor nor partner, nor is it compared with others.
 
 Scores: the views of a held-out sample depend on its index alone, and samples are compared in groups
 of up to 256 that are dealt by lot, by their indices too. So a score is the same on any ranks and in
