@@ -134,6 +134,11 @@ def expanded(text: str) -> str:
     return found
 
 
+def secret(name: str) -> str | None:
+    """Return the environment variable ``name``, a token say; None if it is not there, or empty."""
+    return os.environ.get(name) or None
+
+
 def quiet_profiler() -> None:
     """Let torch's profiler not tell that it starts and stops, unless the user wants to hear it."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # above all levels at which it speaks

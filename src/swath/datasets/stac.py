@@ -14,13 +14,13 @@ Source: STAC specification 1.1 and STAC API 1.0 (stacspec.org); eo, raster and f
 from __future__ import annotations
 
 import logging
-import os
 import pathlib
 import re
 import urllib.parse
 from dataclasses import dataclass, field
 from typing import Any
 
+from swath import here
 from swath.config import ConfigError, plain
 from swath.data.imagery import Imagery
 from swath.data.sensor import load_sensor
@@ -195,12 +195,15 @@ class Stac(Gather):
         return items
 
     def _token(self) -> str | None:
-        if self.token is not None and not os.environ.get(self.token):
+        if self.token is None:
+            return None
+        found = here.secret(self.token)
+        if found is None:
             raise ConfigError(
                 f"token={self.token}: there is no such environment variable, or it is empty; put "
                 f"the token in it (export {self.token}=...), or leave token out"
             )
-        return None if self.token is None else os.environ[self.token]
+        return found
 
     def _file(self, item: Item, name: str) -> pathlib.Path:
         return pathlib.Path(self.folder) / self.collection / item.id / name
