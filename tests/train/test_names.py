@@ -14,6 +14,7 @@ from swath.data.build import build
 from swath.data.chip import Known
 from swath.data.sensor import Band
 from swath.data.split import Split
+from swath.data.views import Global, Views
 from swath.datasets.synthetic import Synthetic
 from swath.models import Inputs, Outputs
 from swath.models._channels import Channels
@@ -305,7 +306,8 @@ def test_the_command_writes_it_and_refuses_other_names_and_networks(trained, sto
 
 
 TINY = {"width": 16, "depth": 1, "heads": 2, "patch": 4}
-CONTRAST, PIXELS = Contrast(hidden=(8,), width=4), Pretrain()
+WHOLE = Views(global_=Global(scale=(1.0, 1.0)))
+CONTRAST, PIXELS = Contrast(hidden=(8,), width=4, views=WHOLE), Pretrain()
 
 
 def begun_as(store, folder, model, gsd_m=None, **changes):
