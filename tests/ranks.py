@@ -16,6 +16,7 @@ second. A worker with too many of them makes room for a new one.
 """
 
 import faulthandler
+import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -103,6 +104,8 @@ class Ranks:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
         self._workers: list[tuple[Any, Connection]] = []
+        self.folder = tempfile.TemporaryDirectory(prefix="ranks-")
+        self._calls = itertools.count()
 
     def __call__(
         self, ranks: int, function: Callable, *args: Any, timeout_seconds: float = 120
@@ -110,11 +113,11 @@ class Ranks:
         while len(self._workers) < ranks:
             self._workers.append(self._begin(len(self._workers)))
         job = _pickled(function, args)
-        with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
-            store = str(pathlib.Path(folder) / "store")
-            for _, pipe in self._workers[:ranks]:
-                pipe.send((ranks, store, job))
-            answers, late = self._collect(ranks, time.monotonic() + timeout_seconds)
+        # The last rank removes it. A rank that finds its folder gone waits five minutes for it.
+        store = f"{self.folder.name}/{next(self._calls)}"
+        for _, pipe in self._workers[:ranks]:
+            pipe.send((ranks, store, job))
+        answers, late = self._collect(ranks, time.monotonic() + timeout_seconds)
         failed = [f"rank {rank}:\n{text}" for rank, (ok, text, _) in answers.items() if not ok]
         if failed or late:
             failed += [f"ranks {late} did not answer", *map(self._where, late)] if late else []
@@ -195,3 +198,4 @@ def ranks() -> Iterator[Ranks]:
     pool = Ranks()
     yield pool
     pool.close()
+    pool.folder.cleanup()
