@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 import torch
@@ -129,12 +130,22 @@ def test_what_tells_nothing_of_a_band_is_refused(run):
 def test_a_scene_of_any_sensor_is_embedded_as_that_sensor_saw_it(
     run, caplog, sensor, names, gsd, level
 ):
-    """Against one window, normalised here as in training, or by the whole scene's statistics."""
+    """Against one window, normalised here as in training, or by the whole scene's statistics, and
+    told its own place and the scene's time."""
     imagery = write_scene(run, names=names, sensor=sensor, gsd=gsd, level=level)
     model = load_model("runs/sensors")
-    with imagery.open() as scene, caplog.at_level("INFO"):
+    with torch.no_grad():  # after two updates time and place hardly tell anything yet
+        for told in (model.network.situation.time, model.network.situation.place):
+            told.proj.weight.normal_(generator=torch.Generator().manual_seed(0))
+    with imagery.open() as scene:
+        embed_scene(model, scene, Embed(), Predict(overlap=0), run / f"{sensor}_some_day")
+        assert "scene: its time is not known (predict.scene.when, such" in caplog.text
+        assert "its place" not in caplog.text
+    imagery = dataclasses.replace(imagery, when="2020-12-31T12:00")
+    with imagery.open() as scene:
+        caplog.clear()
         path = embed_scene(model, scene, Embed(), Predict(overlap=0), run / sensor)
-        assert "the model is not told its place and time, as it is of a" in caplog.text
+        assert "not known" not in caplog.text
         raw = torch.from_numpy(scene.read().astype(np.float64))
         bands = scene.sensor.bands
     seen = [band[band > 0] for band in raw]
@@ -145,7 +156,14 @@ def test_a_scene_of_any_sensor_is_embedded_as_that_sensor_saw_it(
     window = raw[:, :16, 16:32]
     image = torch.stack([(b - s) / f for b, s, f in zip(window, shift, factor, strict=True)])
     image = image.clamp(-4, 4).masked_fill(window == 0, 0)[None].float()
-    want = cells(model, image, "norm", Known(bands=bands, gsd_m=gsd)).map[0]
+    to = pyproj.Transformer.from_crs("EPSG:32633", "EPSG:4326")
+    where = torch.tensor([to.transform(330000 + 24 * gsd, 5822040 - 8 * gsd)], dtype=torch.float64)
+    when = torch.tensor([[2020, 366.5]], dtype=torch.float64)
+    known = Known(bands=bands, gsd_m=gsd, where=where, when=when)
+    want = cells(model, image, "norm", known).map[0]
+    for name in ("where", "when"):
+        blind = cells(model, image, "norm", dataclasses.replace(known, **{name: None})).map[0]
+        assert not torch.allclose(blind, want, atol=1e-3)
     with rasterio.open(path) as raster:
         np.testing.assert_allclose(raster.read()[:, :4, 4:8], want, atol=1e-4)
 

@@ -250,8 +250,18 @@ def test_nothing_to_score_gives_no_figures():
             "trained to compare views of samples.*nothing to map.*swath probe",
         ),
         (lambda: Contrast(views=Views(local=Local(number=2))), "views.local.number=2: contrast"),
+        (lambda: Contrast().check(1, 1), "batch.samples=1: contrast tells a sample from others"),
+        (
+            lambda: Moco(negatives="microbatch").check(8, 1),
+            "batch.micro=1: moco .* task.negatives=microbatch has none here; .*2 at the least",
+        ),
     ],
 )
 def test_what_does_not_fit_is_told(call, message):
     with pytest.raises(ConfigError, match=message):
         call()
+
+
+def test_two_samples_are_enough():
+    Contrast().check(2, 1)
+    Contrast(negatives="microbatch").check(2, 2)

@@ -68,8 +68,10 @@ def resized(
     return torch.einsum("cj,rjd->rcd", across, image).flatten(0, 1).to(places.dtype)
 
 
+@functools.lru_cache(maxsize=16)
 def _stretching(there: int, here: int, device: torch.device) -> Float[Tensor, "h t"]:
-    """Return the matrix that stretches a column of places. As products, unlike torch's own
-    gradient of stretching, have the same bits each time on a GPU."""
-    unit = torch.eye(there, dtype=torch.float64, device=device)[None, None]
-    return F.interpolate(unit, size=(here, there), mode="bicubic", antialias=True)[0, 0]
+    """Return the matrix that stretches a column of places, made once for each. As products, unlike
+    torch's own gradient of stretching, have the same bits each time on a GPU."""
+    with torch.inference_mode(False):
+        unit = torch.eye(there, dtype=torch.float64, device=device)[None, None]
+        return F.interpolate(unit, size=(here, there), mode="bicubic", antialias=True)[0, 0]

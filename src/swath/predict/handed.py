@@ -7,17 +7,20 @@ are then normalised by statistics of the scene, which is read once more for it.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from typing import Any
 
 import numpy as np
+import torch
 
 from swath.config import ConfigError
 from swath.data.chip import Known, Modality
 from swath.data.fold import fit
 from swath.data.imagery import Scene
 from swath.data.normalize import Normalize, Normalizer, normalizer
-from swath.data.places import pixel_m
+from swath.data.places import calendar, degrees, pixel_m
 from swath.data.sensor import Band, check_light, made_for
 from swath.data.stats import BandFold
 from swath.geo.window import Window
@@ -31,25 +34,50 @@ ROWS = 512  # of the scene at a time, for its statistics
 
 def handed(model: LoadedModel, scene: Scene) -> tuple[list[int], Normalizer, Known | None]:
     """Return where in ``scene`` the bands are that ``model`` is handed, how they become inputs, and
-    what is known of them, if the network asks for any; ConfigError if it does not take them."""
+    what is known of all of it, if the network asks for any; ConfigError if it does not take them.
+    What is known of a window: :func:`situated`."""
     known: Known | None = None
     asks: frozenset[str] = getattr(model.network, "asks", frozenset())
     places = _any_places(model, scene) if model.any_bands else _places(model, scene)
     bands = tuple(scene.sensor.bands[i] for i in places)
     if asks:
         known = Known(bands=bands, gsd_m=_gsd_m(scene, bands) if "gsd_m" in asks else None)
-    if untold := asks & {"where", "when"}:
-        told = {"where": "place", "when": "time"}
-        log.info(
-            "%s: the model is not told its %s, as it is of a store's samples",
-            *(scene.name, " and ".join(word for n, word in told.items() if n in untold)),
-        )
+    lacks = {
+        "when": (scene.when, "time is not known (predict.scene.when, such as 2020-06-01T10:20)"),
+        "where": (scene.ground.crs, "place is not known (predict.scene.georeference)"),
+    }
+    for name, (there, said) in lacks.items():
+        if name in asks and there is None:
+            log.warning("%s: its %s, so the model is told none", scene.name, said)
     if not model.any_bands:
         return places, model.normalize, known
     made = normalizer_of(model, bands, f"the scene {scene.name}, of sensor {scene.sensor.name}")
     if made is None:
         made = own_normalizer(scene, model.normalize)
     return places, made, known
+
+
+def situated(
+    known: Known,
+    asks: Collection[str],
+    scene: Scene,
+    rows: np.ndarray,
+    cols: np.ndarray,
+    device: torch.device,
+) -> Known:
+    """Return ``known`` with where and when windows of ``scene`` were seen, if ``asks`` names it.
+
+    rows, cols: the windows' middles (n,), in pixels. device: for what is told.
+    """
+    told: dict[str, np.ndarray] = {}
+    if "where" in asks:
+        told["where"] = degrees(scene.ground, rows, cols)
+    if "when" in asks:
+        told["when"] = np.full((len(rows), 2), np.nan)
+        if scene.when is not None:
+            told["when"][:] = calendar(np.array([scene.when.timestamp()], np.int64))
+    found: dict[str, Any] = {name: torch.from_numpy(v).to(device) for name, v in told.items()}
+    return dataclasses.replace(known, **found)
 
 
 def own_normalizer(scene: Scene, like: Normalizer) -> Normalizer:

@@ -24,7 +24,7 @@ from swath.fields import free_fields
 from swath.geo.window import Window
 from swath.predict.blend import Blend
 from swath.predict.forward import Forward
-from swath.predict.handed import handed
+from swath.predict.handed import handed, situated
 from swath.predict.layers import Layer
 from swath.predict.settings import Predict
 from swath.predict.tiles import Rows, Tiling, tiling
@@ -35,7 +35,7 @@ from swath.version import VERSION
 log = logging.getLogger(__name__)
 
 Group = list[tuple[int, int, np.ndarray]]
-"""Windows (c, tile, tile), each with its row of windows and the column it begins at."""
+"""Windows (c, tile, tile), each with its row of windows and the column of vectors it begins at."""
 
 
 @dataclass
@@ -196,8 +196,19 @@ class Mapping:
     def _answers(self, group: Group) -> list[tuple[int, int, Tensor]]:
         windows = torch.from_numpy(np.stack([window for _, _, window in group])).to(self.device)
         image, _ = self._normalize(windows)
-        answers = self._forward(image, self._known)
+        answers = self._forward(image, self._told(group))
         return [(s, c, answer) for (s, c, _), answer in zip(group, answers, strict=True)]
+
+    def _told(self, group: Group) -> Known | None:
+        """Return what is known of the windows of ``group``."""
+        if self._known is None:
+            return None
+        asks: frozenset[str] = getattr(self.model.network, "asks", frozenset())
+        half = self._pixels.tile / 2
+        strips, cols, _ = zip(*group, strict=True)
+        rows = np.array(self._pixels.rows)[list(strips)] + half
+        middles = self.unit * np.array(cols) + half
+        return situated(self._known, asks, self.scene, rows, middles, self.device)
 
     def _answer(self, image: Tensor, known: Known | None = None) -> Tensor:
         return self.model.answer(image, self.precision, known)

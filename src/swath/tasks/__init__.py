@@ -87,6 +87,10 @@ class Task(Choice):
         """Views of each sample that it compares (``Batch.views``); None: samples as they are."""
         return None
 
+    def check(self, samples: int, micro: int) -> None:
+        """Raise ConfigError if updates of so many samples, in microbatches of ``micro``, teach
+        nothing."""
+
     def bind(
         self, label: Label, counts: np.ndarray | None, inputs: Inputs | None = None
     ) -> Objective:

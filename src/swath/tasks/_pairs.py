@@ -145,6 +145,15 @@ class PairsTask(Task):
     def wants(self) -> Views:
         return self.views
 
+    def check(self, samples: int, micro: int) -> None:
+        found, name = (samples, "samples") if self.negatives == "batch" else (micro, "micro")
+        if found < 2:
+            raise ConfigError(
+                f"batch.{name}={found}: {kind_of(type(self))} tells a sample from others, and "
+                f"task.negatives={self.negatives} has none here; set batch.{name} to hundreds, "
+                "2 at the least"
+            )
+
     def bind(
         self, label: Label, counts: np.ndarray | None, inputs: Inputs | None = None
     ) -> PairsObjective:

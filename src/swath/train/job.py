@@ -97,6 +97,7 @@ class TrainJob:
                 f"data.balance={self.data.balance:g} balances classes, and task.kind="
                 f"{kind_of(type(self.task))} reads no labels; leave it out"
             )
+        self.task.check(self.batch.samples, self.batch.micro)
         wants = self.task.wants
         if wants is not None and not wants.whole and "gsd_m" in self.model.asks:
             raise ConfigError(
