@@ -441,7 +441,10 @@ def test_weights_made_from_wavelengths_begin_a_network_with_weights_for_each_ban
     plain = dataclasses.replace(model, embed="bands")
     about = dataclasses.replace(there.about, model=plain, inputs=inputs)
     init = Init(from_=str(tmp_path / "run"))
-    found = matched(dataclasses.replace(init, sha256=checksum(init.file)), about)
+    init = dataclasses.replace(init, sha256=checksum(init.file))
+    with pytest.raises(ConfigError, match=r"init.bands=\['x'\] has no effect: .*wavelengths"):
+        matched(dataclasses.replace(init, bands=("x",)), about)
+    found = matched(init, about)
     assert not found.lacking
     assert found.adapted == {"patch_embed.proj.weight": "made from what x, F0, VV see"}
     ours = plain.build(inputs, there.outputs).eval()

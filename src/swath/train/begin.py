@@ -85,6 +85,11 @@ def matched(init: Init, about: About) -> Match:
     source = about_weights(init.file)
     wanted = {band.name: band.wavelength_nm for band in about.inputs.bands}
     names: dict[str, float | None] | None = None
+    if init.bands is not None and source is not None and "bands" in source.model.asks:
+        raise ConfigError(
+            f"init.bands={list(init.bands)} has no effect: {init.from_} makes its weights from the"
+            " wavelengths of whatever bands it is given; leave it out"
+        )
     if init.bands is not None:
         names = {name: wanted.get(name) for name in init.bands}
     elif source is not None:
