@@ -17,6 +17,7 @@ from swath.data.settings import DataSettings
 from swath.data.split import Split
 from swath.datasets.synthetic import Synthetic
 from swath.models.mae import MAE
+from swath.models.unet import UNet
 from swath.models.vit import ViT
 from swath.optimizers.adamw import AdamW
 from swath.parallel.settings import Parallel
@@ -214,8 +215,38 @@ def test_settings_are_written_as_from(pretrained, tmp_path):
 )
 def test_another_network_is_refused_with_the_numbers(store, pretrained, model, message):
     run = job(store, "none", model=model, init=Init(from_=str(pretrained), sha256=sha(pretrained)))
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as told:
         begun(run)
+    assert '"model={kind: vit, width: 16, depth: 2, heads: 2, patch: 4}"' in str(told.value)
+
+
+def test_the_network_to_set_is_told_as_one_types_it(store, pretrained, filled_in, tmp_path):
+    """What is told is a word, which then fits; a file tells all of it but heads."""
+    bare = tmp_path / "bare.safetensors"
+    shutil.copy(pretrained / "model.safetensors", bare)
+    three = DataSettings(store=store, bands=("F0", "F1", "F2"))
+    deep = ViT(width=16, depth=16, heads=2, patch=4, decoder="linear")
+    cases = [
+        (filled_in, UNet(width=4, depth=1), "{kind: vit, width: 16, depth: 2, heads: 2, patch: 4}"),
+        (filled_in, deep, "{kind: vit, width: 16, depth: 2, heads: 2, patch: 4, decoder: linear}"),
+        (bare, UNet(width=4, depth=1), "{kind: vit, width: 16, depth: 2, heads: 1, patch: 4}"),
+    ]
+    for there, model, fitting in cases:
+        run = job(store, "none", data=three, model=model, init=Init(from_=str(there)))
+        with pytest.raises(ConfigError) as told:
+            matched(run.init, about_of(run))
+        assert f'the network that the weights are of is "model={fitting}"' in str(told.value)
+        other = load(Run, [], [f"data.store={store}", "task={kind: segment}", f"model={fitting}"])
+        run = dataclasses.replace(run, model=other.model)
+        assert matched(run.init, about_of(run)).lacking in ([], ["cls_token"])
+
+
+def test_other_heads_of_the_same_shapes_are_refused(store, pretrained):
+    """Nothing in the file shows them, and attention would read the weights otherwise."""
+    model = dataclasses.replace(SMALL, heads=4)
+    run = job(store, "none", model=model, init=Init(from_=str(pretrained)))
+    with pytest.raises(ConfigError, match=r"trained with 2 heads .* model.heads=4 here.*heads: 2"):
+        matched(run.init, about_of(run))
 
 
 def test_bands_that_nobody_names_are_asked_for(store, pretrained, tmp_path):

@@ -21,6 +21,7 @@ from swath.train.export import About
 from swath.train.given import about_weights, read_weights
 from swath.train.init import Init
 from swath.train.match import Bands, Match, match
+from swath.train.theirs import check_heads, words
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,9 @@ def matched(init: Init, about: About) -> Match:
         names = {name: wanted.get(name) for name in init.bands}
     elif source is not None:
         names = {band.name: band.wavelength_nm for band in source.inputs.bands}
+    model = None if source is None else source.model
+    theirs = words(model, given, about.model, about.outputs.dense)
+    check_heads(model, about.model, theirs)
     return match(
         given,
         hollow(lambda: about.model.build(about.inputs, about.outputs)),
@@ -101,6 +105,7 @@ def matched(init: Init, about: About) -> Match:
         Bands(names, wanted, init.missing),
         same_heads=source is None or source.label.classes == about.label.classes,
         waves=None if source is None else _step(source),
+        theirs=theirs,
     )
 
 

@@ -72,12 +72,13 @@ def match(
     *,
     same_heads: bool = True,
     waves: float | None = None,
+    theirs: str = "",
 ) -> Match:
     """Return how ``given`` becomes the weights of ``network``, which may be hollow.
 
     heads: names of tensors whose shape follows from the outputs. same_heads: whether heads of the
     same shape mean the same. waves: the step of positions there if they are fixed waves, which no
-    file holds; None: they are not.
+    file holds; None: they are not. theirs: the word that asks for their network; "": not known.
     ConfigError if hardly anything matches, or what has to fit does not, with the numbers.
     """
     wanted = {name: tuple(t.shape) for name, t in network.state_dict().items()}
@@ -97,7 +98,7 @@ def match(
         if there is None:
             found.new.append(name)
             continue
-        theirs, tensor = there
+        own, tensor = there
         tensor = _without_ones(tensor, len(shape))
         if name in between and tensor.shape != shape:
             found.new.append(name)
@@ -105,7 +106,7 @@ def match(
         if name in heads and not (same_heads and tensor.shape == shape):
             found.new.append(name)
             continue
-        used.update(theirs)
+        used.update(own)
         how: str | None = None
         if name.rpartition(".")[2] == "pos_embed" and len(shape) == len(tensor.shape) == 2:
             tensor, how = _places(name, tensor, network, shape, "cls_token" in ours)
@@ -120,9 +121,8 @@ def match(
             how = "; ".join(filter(None, [how, bands_how])) or None
         if tensor.shape != shape:
             raise ConfigError(
-                f"init.from: {theirs[0]} is {_by(tensor.shape)} there and {_by(shape)} in this"
-                " network; set model to the width, depth and kind of the network that the weights"
-                " are of"
+                f"init.from: {own[0]} is {_by(tensor.shape)} there and {_by(shape)} in this"
+                f" network; {_mend(theirs)}"
             )
         found.values[name] = tensor.read
         if how is None:
@@ -132,18 +132,24 @@ def match(
     found.left_out = [name for name in given if name not in used]
     reading = {*heads, *between}
     found.lacking = [name for name in found.new if name not in reading]
-    _enough(found, given, [n for n in wanted if n not in reading])
+    _enough(found, given, [n for n in wanted if n not in reading], theirs)
     return found
 
 
-def _enough(found: Match, given: Mapping[str, Given], expected: list[str]) -> None:
+def _mend(theirs: str) -> str:
+    if theirs:
+        return f"the network that the weights are of is {theirs}"
+    return "set model to the width, depth and kind of the network that the weights are of"
+
+
+def _enough(found: Match, given: Mapping[str, Given], expected: list[str], theirs: str) -> None:
     matched = sum(name in found.values for name in expected)
     if matched and matched >= LEAST * len(expected):
         return
     raise ConfigError(
         f"init.from: {matched} of the {len(expected)} tensors that this network begins with have a"
         f" counterpart: there are {_some(given)}; the network has {_some(expected)}. Name weights"
-        " of a network of this kind, or set model to theirs"
+        f" of a network of this kind, or change this one: {_mend(theirs)}"
     )
 
 
