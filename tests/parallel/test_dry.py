@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import gc
 import json
+import logging
 import math
 import pathlib
 from collections import Counter
@@ -323,10 +324,20 @@ def test_the_verb_prints_a_layout_and_trains_nothing(lab, tmp_path, monkeypatch)
     assert math.prod(share["held"][0]["here"]) * 4 == share["held"][0]["bytes"]
 
 
+@pytest.mark.parametrize(("words_", "ranks"), [([], 1), (["parallel={shard: 2}"], 2)])
+def test_without_ranks_as_few_are_laid_out_as_the_settings_allow(
+    lab, tmp_path, monkeypatch, caplog, words_, ranks
+):
+    monkeypatch.chdir(lab)
+    caplog.set_level(logging.INFO)
+    words_ = ["recipe.yaml", f"data.store={tmp_path}/none", *words_]
+    assert json.loads(invoke("train", *words_, "--dry-run", "--json"))["ranks"] == ranks
+    assert f"laying out {ranks} ranks, as few as parallel allows; --ranks says" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("words_", "message"),
     [
-        (["--dry-run"], "--dry-run needs to know how many ranks to lay out, as --ranks 4096"),
         (["--dry-run", "--ranks", "0"], "--ranks=0 must be at least 1"),
         (["--machine", "summit"], "--machine has no effect without --dry-run"),
         (["--json"], "--json has no effect without --dry-run"),

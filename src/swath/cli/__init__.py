@@ -25,19 +25,26 @@ from swath.version import VERSION
 
 app = typer.Typer(
     name="swath",
-    help="Deep learning for Earth observation: from a scene to a map.\n\n"
+    help="Deep learning for Earth observation: from a scene to a map, or from many scenes to a "
+    "model that has learned without labels.\n\n"
     "A verb takes YAML files, then key=value words that win over them; or a run folder. "
     "key=value sets one field; key={...} replaces all of key, whatever the files say there.\n\n"
-    "The whole way: swath train mine.yaml, which writes to a run folder, runs/NAME; then, with "
-    "that folder or with mine.yaml, swath predict, evaluate, baseline and report.",
-    epilog="What can be set: swath show --docs. What there is to choose from: swath show --kinds.",
+    "The whole way: swath train mine.yaml, which builds the store data.store and writes to a run "
+    "folder, runs/NAME; then, with that folder or with mine.yaml, swath predict, evaluate, "
+    "baseline and report.\n\n"
+    "Without labels: swath train pretrain.yaml; swath assess compare.yaml says what that is worth; "
+    "swath train mine.yaml init.from=runs/NAME goes on from there.",
+    epilog="What a verb takes and makes, with an example: swath VERB --help. What can be set: "
+    "swath show --docs. What there is to choose from: swath show --kinds.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 data = typer.Typer(
-    help="Stores: build one from files, look at it, print its statistics.",
+    help="Stores: build one from files, look at it, print its statistics.\n\n"
+    "A store is a folder with all samples of a dataset, cut to chips; what is trained on. "
+    "swath train builds it as well.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -46,7 +53,7 @@ for verb, about in (
     (model.export, "Write the model of an unfinished run, or for other programs."),
     (model.evaluate, "Score the model, and its map, on the held-out part."),
     (model.predict, "Map a scene."),
-    (features.embed, "Take the model's features of samples."),
+    (features.embed, "Write the model's features of samples, or of a scene."),
     (features.similar, "Find places like a given one."),
     (features.anomalies, "Find places unlike all others."),
     (features.probe, "Score the model's features as they are."),
@@ -61,8 +68,8 @@ for verb, about in (
     (store.build, "Build the store, or go on building it."),
     (store.find, "List what a STAC catalogue has."),
     (store.fetch, "Fetch what a STAC catalogue has."),
-    (store.show, "Draw chips and the split."),
-    (store.stats, "Print classes and bands."),
+    (store.show, "Draw chips and the split, as PNG."),
+    (store.stats, "Print samples, classes and bands."),
 ):
     data.command(short_help=about)(verb)
 app.add_typer(data, name="data")

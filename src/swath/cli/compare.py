@@ -33,6 +33,8 @@ def assess(
     measured once and kept in assess/NAME/cells; interrupted, the same command goes on, and several
     processes on one folder share the cells. Prints a table of means and deviations, and leaves it
     there as csv, json, md and as a page with pictures, report.html.
+
+    Example: swath assess compare.yaml --jobs 2
     """
     from swath.assess import verb as room
 
@@ -54,7 +56,14 @@ def assess(
 
 
 def baseline(settings: Settings = None) -> None:
-    """Fit and score the recipe's baselines on the same training and held-out parts."""
+    """Fit what the model must beat, the settings' baselines, on the same training part, and score
+    it on the same held-out part.
+
+    Prints a table with the model's own score, if there is one, and leaves the figures in the run
+    folder.
+
+    Example: swath baseline mine.yaml "baselines=[{kind: forest}, {kind: majority}]"
+    """
     from swath import run
 
     chosen = chosen_by("baseline", settings)
@@ -63,7 +72,13 @@ def baseline(settings: Settings = None) -> None:
 
 
 def report(settings: Settings = None) -> None:
-    """Write report.html, one page that opens without a network, to the run folder."""
+    """Write report.html, one page that opens without a network, to the run folder.
+
+    It shows the settings, the curves, the scores beside those of the baselines, samples with what
+    the model says of them, and the map, as far as these are there.
+
+    Example: swath report runs/NAME
+    """
     from swath import run
 
     print(run.report(chosen_by("report", settings)))

@@ -21,6 +21,10 @@ def embed(
     They stand in embed/, with part, class, place and name of each sample; xarray opens them. Which
     features is said by embed.layer and embed.pool. Interrupted, the same command goes on. With
     --scene: a GeoTIFF with a vector for each patch, and one of its principal components in colours.
+
+    Examples: swath embed runs/NAME stores/other
+
+    swath embed runs/NAME --scene predict.scene.path=data/other
     """
     from swath import run
 
@@ -48,6 +52,10 @@ def similar(
 
     Prints a table, and leaves it in the run folder's embed/ as csv, as GeoJSON for QGIS, and as a
     picture of the chips. None of them overlaps the query or a better one.
+
+    Examples: swath similar runs/NAME --sample 0
+
+    swath similar runs/NAME --at 12.60,52.49 --count 20
     """
     from swath import run
     from swath.embed.found import text
@@ -74,6 +82,8 @@ def anomalies(
     Prints the strangest, none of which overlaps another, and leaves them in the run folder's embed/
     as csv, as GeoJSON for QGIS, and as a picture of the chips. The scores of all stand with the
     embeddings, as the array anomaly.
+
+    Example: swath anomalies runs/NAME --count 20
     """
     from swath import run
     from swath.embed.anomaly import SCORE
@@ -87,8 +97,11 @@ def probe(settings: Settings = None) -> None:
     """Score the trained model's features without training it further.
 
     k nearest neighbours and a linear layer learn from 1, 10 and 100 % of the training part's
-    labels (probe.shares) and are scored on the test part. Table (csv, md) and picture stand in the
+    labels (probe.shares) and are scored on the test part. So the store needs labels; of a model
+    that was pretrained without, name one that has them. Table (csv, md) and picture stand in the
     run folder's embed/.
+
+    Example: swath probe runs/pretrained stores/mine
     """
     from swath import run
 

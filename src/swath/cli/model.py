@@ -1,6 +1,7 @@
 """Verbs that make a model, score it and map a scene with it."""
 
 import json
+import logging
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,8 @@ from swath.parallel import launch
 if TYPE_CHECKING:
     from swath.settings import Run
 
+log = logging.getLogger(__name__)
+
 
 def train(
     settings: Settings = None,
@@ -20,7 +23,8 @@ def train(
         int | None,
         typer.Option(
             help="processes to start on this computer (default: 1); torchrun and srun start their "
-            "own. With --dry-run: ranks to lay out, any number",
+            "own. With --dry-run: ranks to lay out, any number (default: as few as parallel "
+            "allows)",
             show_default=False,
         ),
     ] = None,
@@ -47,6 +51,10 @@ def train(
 
     With --dry-run nothing is built or trained: memory of each rank, exchanges and updates are
     printed, for any number of ranks, on this one process.
+
+    Examples: swath train mine.yaml name=second seed=1
+
+    swath train mine.yaml --dry-run --ranks 64 --machine juwels_booster
     """
     from swath import run
 
@@ -73,7 +81,8 @@ def _dry_run(chosen: "Run", ranks: int | None, name: str, as_json: bool) -> None
     from swath import run
 
     if ranks is None:
-        raise ConfigError("--dry-run needs to know how many ranks to lay out, as --ranks 4096")
+        ranks = chosen.parallel.fixed
+        log.info("laying out %d ranks, as few as parallel allows; --ranks says how many", ranks)
     name = name or chosen.compute.machine or ""
     there = machine.load_machine(name) if name else None
     layout = run.dry_run(chosen, ranks)
@@ -85,16 +94,18 @@ def _dry_run(chosen: "Run", ranks: int | None, name: str, as_json: bool) -> None
 def export(
     settings: Settings = None,
     names: Annotated[
-        str | None, typer.Option(help="For other programs: timm, or hf (Hugging Face).")
+        str | None, typer.Option(help="for other programs: timm, or hf (Hugging Face)")
     ] = None,
 ) -> None:
-    """Write the model of a run that has not come to its end: the best so far.
+    """Write the model of a run that has not come to its end, the best so far, to its folder.
 
     That is the model of the best evaluation, or of the newest checkpoint if nothing was evaluated.
     swath train still goes on with the run, and writes the model of the end in its place.
 
     With --names the model that the run has is written by the names of other programs:
     timm.safetensors, or the folder hf, which transformers opens.
+
+    Example: swath export runs/NAME --names hf
     """
     from swath import run
 
@@ -105,7 +116,10 @@ def export(
 def evaluate(settings: Settings = None, ranks: Ranks = 1) -> None:
     """Score the trained model, and its map if there is one, on the held-out part.
 
-    Of a map also the accuracies and areas of each class, and its confusion.
+    Prints the figures, of a map also accuracies and areas of each class and its confusion, and
+    leaves them in the run folder as scores.json. What they mean: docs/howto/scores.md.
+
+    Example: swath evaluate runs/NAME
     """
     from swath import run
     from swath.report.classes import table
@@ -132,6 +146,8 @@ def predict(settings: Settings = None, ranks: Ranks = 1) -> None:
 
     Without predict.scene, the scene that the store was built from. Interrupted, the same command
     goes on at the next strip.
+
+    Example: swath predict runs/NAME "predict.scene={path: data/other, sensor: sentinel2_l2a}"
     """
     from swath import run
 

@@ -22,6 +22,10 @@ def show(
     """Print the resolved settings as YAML: every value, and where it was written.
 
     swath show --docs alone prints all fields there are, with their meanings and defaults.
+
+    Examples: swath show mine.yaml --only train,model
+
+    swath show --docs --only model.unet
     """
     _spare_numpy()
     from swath import config, explain
@@ -48,7 +52,11 @@ def show(
 
 
 def schema() -> None:
-    """Print the JSON schema of a settings file, with which editors complete and check it."""
+    """Print the JSON schema of a settings file, with which editors complete and check it.
+
+    Example: swath schema > swath.schema.json, and as the first line of a settings file:
+    # yaml-language-server: $schema=swath.schema.json
+    """
     _spare_numpy()
     from swath.schema import schema as made
     from swath.settings import Run

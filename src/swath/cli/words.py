@@ -14,8 +14,9 @@ Settings = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="FILE.yaml | RUN_FOLDER | KEY=VALUE",
-        help="settings files, or the folder of a run, which knows its settings; then words such as "
-        "seed=1 or optim.lr=1e-3; predict.scene={path: a.tif} replaces all of predict.scene",
+        help="settings files, or the folder of a run, which knows its settings; a store's folder "
+        "stands for data.store; then words such as seed=1 or optim.lr=1e-3; "
+        "predict.scene={path: a.tif} replaces all of predict.scene",
         show_default=False,
     ),
 ]

@@ -94,9 +94,9 @@ def pictures(run: Run, samples: int = 12, part: Part = "train") -> list[pathlib.
 
 
 def statistics(run: Run) -> None:
-    """Print samples, classes by part, and bands of the store."""
+    """Print samples, classes by part, and bands of the store, which is built first if need be."""
     from rich.console import Console
 
     from swath.data.summary import summary
 
-    Console().print(summary(build(run, progress=False), run.data.split))
+    Console().print(summary(build(run), run.data.split))
