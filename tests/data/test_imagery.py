@@ -1,5 +1,6 @@
 """A scene of several files reads as one image, and what is wrong with them is said."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import hypothesis
@@ -250,7 +251,8 @@ def test_the_folder_of_a_file_that_has_all_bands(tmp_path):
     with rasterio.open(file, "r+") as raster:
         raster.descriptions = ("B02", "B03", "B04")
     write(tmp_path / "other.tif", np.stack([B02, B02]))
-    says(rf"and 1 more: path may be the file itself, as in {{path: {file}}}$", tmp_path, bands=None)
+    said = rf"and 1 more: path may be the file itself, as in {{path: {file}}}; of several scenes a "
+    says(rf"{said}pattern, as path: {tmp_path}/\*\.tif$", tmp_path, bands=None)
 
 
 def test_no_sensor_is_guessed(tmp_path):
@@ -310,6 +312,27 @@ def test_channels_without_names_and_wrong_numbers_of_them(tmp_path):
     says(r"has 2 channels; say which is band B02, such as B02: a.tif#1", tmp_path,
          bands=("B02",), files={"B02": "a.tif"})  # fmt: skip
     says(r"there is no channel 7; it has 2", tmp_path, bands=("B02",), files={"B02": "a.tif#7"})
+
+
+def test_bands_of_no_known_sensor_stand_in_a_file_of_ones_own(tmp_path):
+    """The message has the lines to write; channels are then what they list, in order."""
+    path = write(tmp_path / "a.tif", np.stack([B02, B02 + 1, B02 + 2, B02 + 3]))
+    said = (
+        r"has only 3 bands; .*write a file of your own, such as own.yaml with the two lines "
+        r'"(name: own)" and "(bands: \[{name: b1}, {name: b2}, {name: b3}, {name: b4}\])", and set '
+        r"sensor: own.yaml$"
+    )
+    with pytest.raises(ConfigError, match=said) as told:
+        imagery(path, bands=None, sensor="rgb").open()
+    own = tmp_path / "own.yaml"
+    own.write_text("\n".join(re.search(said, str(told.value)).groups()))
+    scene = imagery(path, bands=None, sensor=str(own)).open()
+    assert scene.sensor.names == ("b1", "b2", "b3", "b4")
+    some = imagery(path, bands=("b4", "b1"), sensor=str(own)).open()
+    np.testing.assert_array_equal(some.read(), np.stack([B02 + 3, B02]))
+    own.write_text("name: own\nbands: [{name: b1}, {name: b2}, {name: b3}]")
+    says("has 4 channels without names", path, bands=None, sensor=str(own))
+    says(r"'drone'; there are .*; for other bands write a file", path, bands=None, sensor="drone")
 
 
 def test_all_no_data(folder):

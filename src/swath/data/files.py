@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from swath.config import ConfigError, no_such
 from swath.data.product import holds_product, image_folders, native, pixel_m
-from swath.data.sensor import Sensor, load_sensor, shipped
+from swath.data.sensor import Sensor, is_own, load_sensor, of_your_own, shipped
 from swath.geo.channel import Channel, File
 from swath.geo.raster import is_gdal_name
 
@@ -103,12 +103,15 @@ def _of_one_file(imagery: Imagery, sensor: Sensor) -> dict[str, Channel]:
     if order is None and any(described):
         order = tuple(d or "-" for d in described)
         _check_left_out(file, described, sensor)
-    if order is None and file.count == len(sensor.bands) == 1:
-        order = sensor.names
+    if order is None and file.count == len(sensor.bands):
+        # A sensor that ships has its bands in the instrument's order, files in their maker's.
+        told = file.count == 1 or is_own(imagery.sensor or "")
+        order = sensor.names if told else None
     if order is None:
         known = len(sensor.bands)
         few = (
-            f". Sensor {sensor.name} has only {known} bands; swath show --kinds lists others"
+            f". Sensor {sensor.name} has only {known} bands; swath show --kinds lists others. For "
+            f"bands of none of these {of_your_own(file.count)}"
             if known < file.count
             else ""
         )
@@ -230,9 +233,11 @@ def _whole(path: pathlib.Path, sensor: Sensor) -> str:
             named = any(_band(d, sensor) for d in file.descriptions)
             order = "" if named else f", {_order(sensor, file.count)}"
             others = f" and {len(images) - 1} more" if len(images) > 1 else ""
+            pattern = path / f"*{image.suffix}"
+            many = f"; of several scenes a pattern, as path: {pattern}" if others else ""
             return (
                 f"It holds {image.name} ({file.count} channels){others}: path may be the file "
-                f"itself, as in {{path: {image}{order}}}"
+                f"itself, as in {{path: {image}{order}}}{many}"
             )
     return ""
 

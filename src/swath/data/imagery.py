@@ -22,7 +22,7 @@ from swath.data.chip import Ground
 from swath.data.nodata import mark, no_data
 from swath.data.plausible import check_scale, levels
 from swath.data.product import pixel_m, warn_of_offset
-from swath.data.sensor import Sensor, load_sensor, sensors
+from swath.data.sensor import Sensor, load_sensor, of_your_own, sensors
 from swath.geo import warp
 from swath.geo.channel import Channel
 from swath.geo.raster import check_crs, crs_name, extent
@@ -83,7 +83,7 @@ class Imagery:
 
     order: tuple[str, ...] | None = None
     """Bands of a single file, channel by channel, "-" for a channel that is none. None: as the
-    file's own band descriptions say."""
+    file's own band descriptions say; without any, as a sensor file of your own lists as many."""
 
     grid: str | None = None
     """The band whose pixels the scene has. None: the finest one's."""
@@ -138,7 +138,7 @@ class Imagery:
         if self.sensor is None:
             raise ConfigError(
                 f"{self.path}: which sensor took this? Say it beside path, such as sensor: "
-                f"sentinel2_l2a; there are {', '.join(sensors())}, or a YAML file of your own"
+                f"sentinel2_l2a; there are {', '.join(sensors())}. For other bands {of_your_own()}"
             )
         return self.sensor
 

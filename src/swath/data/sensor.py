@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from swath.config import ConfigError, load, named_file
+from swath.config import ConfigError, NoSuch, load, named_file
 from swath.text import near
 
 FOLDER = pathlib.Path(__file__).parent.parent / "sensors"
@@ -189,4 +189,25 @@ def about(name: str) -> str:
 
 def load_sensor(name: str | pathlib.Path) -> Sensor:
     """Return the sensor of that name (see :func:`sensors`), or of the user's YAML file."""
-    return load(Sensor, [named_file(name, FOLDER, "sensor")])
+    try:
+        return load(Sensor, [named_file(name, FOLDER, "sensor")])
+    except NoSuch as error:
+        if is_own(name) or "did you mean" in str(error):
+            raise
+        raise NoSuch(f"{error}; for other bands {of_your_own()}", error.path) from error
+
+
+def is_own(name: str | pathlib.Path) -> bool:
+    """Return whether ``name`` is a YAML file of the user's, and no sensor that ships with Swath."""
+    return pathlib.Path(name).suffix in (".yaml", ".yml")
+
+
+def of_your_own(count: int = 2) -> str:
+    """Return, for the end of a message, how to describe ``count`` bands of no known sensor."""
+    names = [f"{{name: b{number}}}" for number in range(1, count + 1)]
+    if count > 4:
+        names[2:-1] = ["..."]
+    return (
+        'write a file of your own, such as own.yaml with the two lines "name: own" and '
+        f'"bands: [{", ".join(names)}]", and set sensor: own.yaml'
+    )
