@@ -92,6 +92,7 @@ class CrossAttention(_Heads):
     def forward(
         self, x: Float[Tensor, "b m d"], known: Float[Tensor, "b k d"]
     ) -> Float[Tensor, "b m d"]:
+        """Return what the tokens ``x`` have read from those ``known``, its heads joined."""
         mixed = F.scaled_dot_product_attention(*self._heads(x, known))
         return self.proj(mixed.transpose(1, 2).flatten(2))
 

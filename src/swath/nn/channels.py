@@ -186,6 +186,7 @@ class Sum(nn.Module):
         weight: Float[Tensor, "d s q"],
         embed: Float[Tensor, " d"],
     ) -> Float[Tensor, "n d"]:
+        """Return a token of each of the n patches, the sum over the channels of the group."""
         return F.linear(
             _patches(image, patch).permute(1, 0, 2).flatten(1), weight.flatten(1), embed
         )
@@ -202,6 +203,7 @@ class Ask(nn.Module):
         embed: Float[Tensor, "d s"],
         query: Float[Tensor, "d m"],
     ) -> Float[Tensor, "n d"]:
+        """Return for each of the n patches what the query has read from its channels' tokens."""
         tokens = torch.baddbmm(embed.T[:, None], _patches(image, patch), weight.permute(1, 2, 0))
         return asked(tokens, query)
 

@@ -52,5 +52,6 @@ class Merged:
         return self.weight.shape
 
     def read(self) -> Tensor:
+        """Return the weight with the product added, summed in float64."""
         change = self.b.read().double() @ self.a.read().double()
         return (self.weight.read().double() + self.scale * change).to(self.dtype)

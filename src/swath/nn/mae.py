@@ -348,6 +348,7 @@ class CrossBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "b m d"], known: Float[Tensor, "b k d"]
     ) -> Float[Tensor, "b m d"]:
+        """Return the tokens ``x`` after they have asked those ``known``, which stay as they are."""
         x = x + self.cross_attn(self.norm1(x), known)
         return x + self.mlp(self.norm2(x))
 

@@ -122,6 +122,7 @@ class ResNetEncoder(Trunk):
     """A ResNet as the encoder of a U-Net."""
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
+        """Return a feature of each size, the largest first."""
         return self.features(image)
 
 

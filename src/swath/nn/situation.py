@@ -38,6 +38,7 @@ class Situation(nn.Module):
         self.place = Told(24, width, withheld, draw=1) if place else None
 
     def forward(self, tokens: Float[Tensor, "b t d"], known: Known | None) -> Tensor:
+        """Return the tokens with time and place of their samples added, as far as known."""
         known = known or Known()
         if self.time is not None:
             time = None if known.when is None else of_time(known.when)

@@ -71,6 +71,7 @@ class Teacher(Settled):
 
     @torch.no_grad()
     def forward(self, *inputs: Any, **known: Any) -> Any:
+        """Return what the copy says, called as the student is."""
         return self.network(*inputs, **known)
 
     @torch.no_grad()
@@ -119,6 +120,7 @@ class Mean(Settled):
         self.count += weights.sum()
 
     def move(self, update: Update) -> None:
+        """Move towards the mean over the samples of ``update``, by as many as they are."""
         # A number first: times a truth value a Python float becomes float32.
         share = (self.count > 0).to(self.value) * -math.expm1(-update.samples / self.memory)
         self.value.lerp_(self.sum / self.count.clamp(min=1), share)

@@ -46,6 +46,7 @@ class PlainEncoder(nn.Module):
         )
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
+        """Return a feature of each size, the largest first."""
         features = [self.stem(image)]
         for level in self.levels:
             features.append(level(F.max_pool2d(features[-1], 2)))
@@ -70,6 +71,7 @@ class Decoder(nn.Module):
         self.channels = coming
 
     def forward(self, features: list[Tensor]) -> Float[Tensor, "b c h w"]:
+        """Return a feature of the largest size. features: as the encoder returns them."""
         *finer, image = features
         for level in self.levels:
             image = self.enlarge(image)

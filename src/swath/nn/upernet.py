@@ -65,6 +65,7 @@ class Pyramid(nn.Module):
         self.channels = [width if factor > 1 else inputs for factor in self.factors] + [inputs]
 
     def forward(self, maps: Sequence[Float[Tensor, "b d h w"]]) -> list[Tensor]:
+        """Return the maps in their new sizes, the largest first; ``maps`` in that order, too."""
         found = [level(each) for level, each in zip(self.levels, maps, strict=False)]
         # An odd grid's last row and column are halved alone.
         return [*found, F.max_pool2d(maps[3], 2, ceil_mode=True)]
@@ -84,6 +85,7 @@ class UPerNet(nn.Module):
         self.fuse = Mixed((len(finer) + 1) * width, width, 3)
 
     def forward(self, maps: Sequence[Float[Tensor, "b d h w"]]) -> Float[Tensor, "b k H W"]:
+        """Return the features. maps: of four blocks, the finest level's first."""
         return self.fused(self.pyramid(maps))
 
     def fused(self, levels: Sequence[Tensor]) -> Float[Tensor, "b k H W"]:
