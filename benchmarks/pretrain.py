@@ -30,7 +30,8 @@ from collections.abc import Sequence
 from pretrain_data import unpack
 
 from swath import run, units
-from swath.assess import table, verb, work
+from swath.assess import table, verb
+from swath.assess.plan import Plan
 from swath.log import start
 
 log = logging.getLogger("swath.benchmark")
@@ -223,7 +224,7 @@ def main() -> None:
     for name in NETWORKS:
         settings = verb.load([*comparison(name), *asked.words])
         print(verb.assess(settings))
-        found += table.rows(work.Plan(settings))
+        found += table.rows(Plan(settings))
     write(found, settings.place.parent)
     print((settings.place.parent / "page.md").read_text())
     log.info("done after %s", units.seconds(time.perf_counter() - began))

@@ -12,6 +12,8 @@ import swath.run
 import swath.train.export
 from swath.config import ConfigError
 from swath.data.imagery import Imagery
+from swath.train.describe import describe
+from tests.embed.small import small_store
 
 ROOMS = ("assess", "embed", "predict", "report", "train")
 VERBS = (*ROOMS, "baseline", "build", "dry_run", "embed_scene", "evaluate", "export", "load")
@@ -100,3 +102,21 @@ def test_a_scene_without_a_sensor_is_taken_for_the_stores(built, monkeypatch):
             ConfigError, match=r"b.tif: which sensor took this\? Say it beside path"
         ):
             swath.predict(silent, progress=False)
+
+
+def test_nothing_to_map_is_told_before_a_scene_is_asked_for(tmp_path):
+    """The scene would not help; a run that learned labels is asked for it."""
+    store = small_store(tmp_path, samples=12)
+    for model, task, message in (
+        ("mae", "pretrain", "fill in hidden patches.*init.from="),
+        ("vit", "contrast", "compare views of.*embed --scene"),
+        ("vit", "classify", "there is no scene to map"),
+    ):
+        folder = tmp_path / task
+        words = [f"model={{kind: {model}, patch: 8}}", f"task={{kind: {task}}}"]
+        run = swath.load(f"data.store={store}", f"folder={folder}", *words)
+        about = describe(run.job(), run.job().open())
+        folder.mkdir()
+        swath.train.export.save_model(folder, {}, about)
+        with pytest.raises(ConfigError, match=message):
+            swath.predict(run)

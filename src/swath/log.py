@@ -64,9 +64,29 @@ def bar(shown: bool, what: str, total: int) -> Iterator[Any]:
     )
 
     columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn())
+    before = sys.stderr
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as made:
         task = made.add_task(what, total=total)
-        yield lambda count=1: made.advance(task, count)
+        with _lines_above(before):
+            yield lambda count=1: made.advance(task, count)
+
+
+@contextmanager
+def _lines_above(before: TextIO) -> Iterator[None]:
+    """Let lines that went to ``before`` go to stderr as it is now, for a bar has taken that over
+    to draw itself anew below them."""
+    moved = [
+        handler
+        for handler in logging.getLogger("swath").handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is before
+    ]
+    for handler in moved:
+        handler.setStream(sys.stderr)
+    try:
+        yield
+    finally:
+        for handler in moved:
+            handler.setStream(before)
 
 
 @contextmanager

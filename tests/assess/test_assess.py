@@ -15,10 +15,15 @@ import types
 import pytest
 
 from swath import run as runs
-from swath.assess import verb, work
+from swath.assess import measure as measuring
+from swath.assess import verb
 from swath.assess.cells import cells
-from swath.assess.settings import Assess, Downstream, Way
-from swath.assess.work import Plan, _take
+from swath.assess.identity import of
+from swath.assess.measure import Measuring
+from swath.assess.plan import Plan
+from swath.assess.settings import Assess, Downstream
+from swath.assess.ways import Way
+from swath.assess.work import _take
 from swath.config import ConfigError
 from swath.parallel.world import World
 from swath.train.init import checksum
@@ -143,7 +148,7 @@ def test_what_is_done_is_not_done_again_and_what_was_cut_goes_on(folder, monkeyp
     lost = pathlib.Path("assess/small/cells/land/full/other/0.1-0.json")
     lost.unlink()
     measured = []
-    real = work.score_tuned
+    real = measuring.score_tuned
 
     def cut(tries, place, world):
         measured.append(place)
@@ -153,16 +158,63 @@ def test_what_is_done_is_not_done_again_and_what_was_cut_goes_on(folder, monkeyp
             patch.setattr("swath.train.setup.export_model", _interrupted)
             return real(tries, place, world)
 
-    monkeypatch.setattr(work, "score_tuned", cut)
+    monkeypatch.setattr(measuring, "score_tuned", cut)
+    page = pathlib.Path("assess/small/report.html")
+    page.unlink()
     with pytest.raises(Interrupted):
         verb.assess("assess.yaml")
     assert not lost.exists() and len(records()) == len(whole) - 1
+    assert f"{len(whole) - 1} of {len(whole)} cells, unfinished" in page.read_text()
     verb.assess(verb.load(["assess.yaml"]))
     assert len(measured) == 2
     again = records()
     assert again.keys() == whole.keys()
     for name, one in again.items():
         assert one["figures"] == pytest.approx(whole[name]["figures"], rel=1e-6, nan_ok=True)
+
+
+def test_tables_and_page_are_there_as_far_as_it_is(folder, monkeypatch, tmp_path):
+    """After each cell; of a task that has no cell yet, too."""
+    import shutil
+
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    record, found = Measuring.record, []
+
+    def looked(self, cell):
+        pages = pathlib.Path("assess/small").glob("report.html")
+        found.append([re.findall(r"(\d of \d) cells, unfinished", p.read_text()) for p in pages])
+        return record(self, cell)
+
+    monkeypatch.setattr(Measuring, "record", looked)
+    monkeypatch.setattr("swath.assess.shown.SHARE", 1e9)
+    shutil.rmtree("assess/small/cells")
+    pathlib.Path("assess/small/report.html").unlink()
+    words = ["shares=[1]", "ways={knn: null}", "baselines=[{kind: majority}]"]
+    words += ["models={other: {from: other.safetensors}}"]
+    words += ["tasks={land: {run: [task.yaml]}, b: {run: [task.yaml]}}"]
+    verb.assess("assess.yaml", *words)
+    assert found == [[], [["1 of 4"]], [["2 of 4"]], [["3 of 4"]]]
+    assert "unfinished" not in pathlib.Path("assess/small/report.html").read_text()
+
+
+def test_records_of_few_labels_that_an_older_swath_measured_are_refused(
+    folder, monkeypatch, tmp_path
+):
+    """Those of all labels are not: they are computed as ever."""
+    import shutil
+
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    for path in pathlib.Path("assess/small/cells/land/knn").glob("*/*.json"):
+        record = json.loads(path.read_text())
+        assert ("computed" in record["of"]) == (path.stem != "1-0")
+        record["of"].pop("computed", None)
+        path.write_text(json.dumps(record))
+    verb.prepare(verb.load(["assess.yaml", "shares=[1]"]))
+    said = r"knn/scratch/0.1-0.json: was measured by an older Swath.* remove .*/cells/land/knn, and"
+    with pytest.raises(ConfigError, match=said):
+        verb.prepare(verb.load(["assess.yaml"]))
 
 
 def test_features_are_made_anew_of_other_weights(folder, monkeypatch, tmp_path):
@@ -265,7 +317,7 @@ def test_a_job_is_killed_and_none_of_its_cells_is_lost_or_measured_twice(
     words = ["name=jobs", "ways={full: {tries: [optim.lr=1e-3]}}", "seeds=[0, 1, 2]"]
     words += ["models={other: {from: other.safetensors}}", "baselines=[]"]
     place, measured, before = pathlib.Path("assess/jobs"), [], {}
-    started, measure = [], Plan.measure
+    started, record = [], Measuring.record
 
     def start(*args, **more):
         started.append(subprocess.Popen(*args, **more))
@@ -287,14 +339,14 @@ def test_a_job_is_killed_and_none_of_its_cells_is_lost_or_measured_twice(
             time.sleep(0.001)
         raise AssertionError("the other process has measured nothing within two minutes")
 
-    def and_wait(plan, cell, world):
+    def and_wait(self, cell):
         if not before:
             killed()
         measured.append(str(cell.file(place).relative_to(place)))
-        return measure(plan, cell, world)
+        return record(self, cell)
 
     monkeypatch.setattr(verb, "subprocess", types.SimpleNamespace(Popen=start, DEVNULL=-3))
-    monkeypatch.setattr(Plan, "measure", and_wait)
+    monkeypatch.setattr(Measuring, "record", and_wait)
     told = invoke("assess", "assess.yaml", *words, "--jobs", "2")
     lost, *mine = measured
     assert len(records(place)) == 6 and "100 % (36)" in told
@@ -338,7 +390,7 @@ def test_each_seed_may_have_weights_of_its_own(folder, monkeypatch, tmp_path):
         torch.testing.assert_close(
             load_file(init.from_), {k: v + cell.seed for k, v in given.items()}
         )
-    assert plan.of(first)["weights"] != plan.of(second)["weights"]
+    assert of(plan, first)["weights"] != of(plan, second)["weights"]
     assert plan.begun(first) != plan.begun(second)
 
 
@@ -376,6 +428,9 @@ def test_cells_are_all_combinations_in_an_order():
          "was measured with train.precision=None, it is 'bf16' now"),
         (["tasks={land: {run: [task.yaml], figure: big}}", "name=x", "ways={knn: null}"],
          r"tasks.land.figure: there is no 'big' among the figures of .*; there are balanced, "),
+        (["tasks={p: {run: [task.yaml, 'task={kind: contrast}']}}", "name=x"],
+         r"tasks.p, .*: task.kind=contrast is a pretraining: it reads no labels, so there is "
+         r"nothing to score.*classify or segment; .* models: \{pretrained: \{from: runs/"),
         (["notes.txt"], "notes.txt: is no settings file"),
         (["--jobs", "2", "--ranks", "2"], "--jobs 2 --ranks 2: at least 1 job, and either several"),
     ],

@@ -12,7 +12,7 @@ import pytest
 
 import swath
 from swath.assess import verb
-from swath.assess.work import Plan
+from swath.assess.plan import Plan
 from swath.data.build import build
 from swath.data.split import Split, select
 from swath.data.store import Store

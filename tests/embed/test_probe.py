@@ -9,6 +9,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from swath.config import ConfigError
+from swath.embed import probe as probes
 from swath.embed.neighbours import nearest, unit, vote
 from swath.embed.probe import few, probe, write
 from swath.embed.settings import Probe
@@ -90,6 +91,28 @@ def test_the_scores_are_those_of_scikit_learn(table):
     expected = balanced_accuracy_score(truth, answers)
     assert rows["linear"].mean["balanced"] == pytest.approx(expected)
     assert rows["linear"].draws == 1 and rows["linear"].labels == 200
+
+
+def test_it_is_told_how_far_a_probe_is(table, monkeypatch):
+    """In labels, of which the linear layer's time depends: 2 draws of 6 of each class, and all."""
+    told, lines = [], []
+    monkeypatch.setattr(probes.log, "info", lambda text, *given: lines.append(text % given))
+    settings = Probe(shares=(0.1, 1.0), draws=2, neighbours=5)
+    rows = probe(table, settings, progress=lambda done, total: told.append((done, total)))
+    few = rows[0].labels
+    assert [done for done, _ in told] == [
+        0,
+        few,
+        2 * few,
+        3 * few,
+        4 * few,
+        4 * few + 200,
+        told[0][1],
+    ]
+    assert {total for _, total in told} == {4 * few + 400}
+    assert lines[0] == "200 vectors of 8 numbers to learn from, 100 to score on"
+    accuracy = f"overall accuracy {rows[-1].mean['oa']:.3f}  ("
+    assert len(lines) == 5 and lines[-1].startswith(f"linear, 200 labels: {accuracy}")
 
 
 def test_few_labels_are_drawn_by_number_and_alike_of_each_class():

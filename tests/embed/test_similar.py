@@ -10,6 +10,7 @@ import pytest
 
 import swath
 from swath.config import ConfigError
+from swath.data.places import middles
 from swath.embed.found import text, write
 from swath.embed.places import Places, read_place
 from swath.embed.similar import SCORE, similar
@@ -23,8 +24,8 @@ def filled(store, folder, grid=(), unit=0):
     draw = np.random.default_rng(0)
     shape = (store.samples, *grid)
     plan = {"classes": ["water", "land"], "label": "mask", "store": store.fingerprint, "unit": unit}
-    columns = {"lon": np.full(store.samples, 15.0), "lat": np.full(store.samples, 52.3)}
-    columns["name"] = store.column("name")
+    lat, lon = middles(store).T
+    columns = {"lon": lon, "lat": lat, "name": store.column("name")}
     table = Table.begin(folder / "t.zarr", plan, store.samples, grid, 6, columns)
     for file in table.missing():
         mine = (len(table.rows(file)), *grid)
@@ -62,6 +63,23 @@ def test_the_best_come_first_and_none_overlaps_another(store, tmp_path):
     np.testing.assert_allclose([m.score for m in found], cosine[expected], atol=2e-6)
     told = text(found, SCORE)
     assert "rank   cosine" in told and "   1  " in told
+
+
+def test_places_elsewhere_are_so_far_away(store, tmp_path):
+    """By the middles of samples, on the ellipsoid of pyproj; and the best that is so far."""
+    geod, table = pyproj.Geod(ellps="WGS84"), filled(store, tmp_path)
+    lat, lon = middles(store).T
+    km = geod.inv(np.full(len(lon), lon[7]), np.full(len(lat), lat[7]), lon, lat)[2] / 1000
+    places = Places(store, table)
+    np.testing.assert_allclose(places.km_from(7), km, rtol=4e-3)  # a sphere is off by that
+    vectors = table.vectors(np.arange(store.samples)).astype(np.float64)
+    vectors -= vectors.mean(0)
+    cosine = vectors @ vectors[7] / np.linalg.norm(vectors, axis=1)
+    best = similar(places, 7, 1)[1].sample
+    away = float(places.km_from(7)[best]) * 1.01
+    _, further = similar(places, 7, 1, away)
+    far = km >= away
+    assert not far[best] and cosine[further.sample] == cosine[far].max() < cosine[best]
 
 
 def test_what_is_left_opens_elsewhere(store, tmp_path):
@@ -107,12 +125,18 @@ def test_queries_that_name_nothing_are_told(store, tmp_path):
         (lambda: read_place("13.1,99"), "is no place"),
         (lambda: similar(places, 0, 0), "--count 0: ask for one place at least"),
         (lambda: similar(places, 0, 99), r"--count 99: .* has \d+ places that overlap neither"),
+        (lambda: similar(places, 0, 1, 9), r" 0 places, 9 km away or more, .* or nearer ones"),
+        (lambda: similar(places, 0, 1, -1), "--away -1: is a distance in kilometres"),
     ):
         with pytest.raises(ConfigError, match=words):
             query()
     patches = Places(store, filled(store, tmp_path / "p", (4, 4), 8))
     with pytest.raises(ConfigError, match=r"16 vectors here, .* \(--at LON,LAT\), or set embed"):
         patches.named("3")
+    lost = filled(store, tmp_path / "r")
+    lost.add("lon", np.full(store.samples, np.nan))
+    with pytest.raises(ConfigError, match=f"--away 2: where {store.column('name')[1]} lies on the"):
+        similar(Places(store, lost), 1, 1, 2)
     table = filled(store, tmp_path / "q")
     table.plan["store"] = "another"
     with pytest.raises(ConfigError, match="these are embeddings of another store"):

@@ -4,6 +4,7 @@ import pytest
 import xarray
 
 from swath.config import ConfigError
+from tests.embed.small import small_store
 from tests.lab import invoke
 
 
@@ -18,6 +19,8 @@ def test_from_a_run_to_embeddings_scores_and_places_alike(trained):
     told = invoke("similar", "runs/small", layer, "--sample", "3", "--count", "2")
     assert "runs/small/embed/small-encoder.levels.0-mean-like-3.geojson" in told
     assert "  cosine  " in told and "\n   2  " in told
+    told = invoke("similar", "runs/small", layer, "--sample", "3", "--count", "1", "--away", "0.5")
+    assert "embed/small-encoder.levels.0-mean-like-3-0.5km.csv" in told
     told = invoke("anomalies", "runs/small", layer, "--count", "2", "anomaly.neighbours=1")
     assert " anomaly  " in told and "\n   2  " in told
     assert "runs/small/embed/small-encoder.levels.0-mean-anomalies.geojson" in told
@@ -39,3 +42,16 @@ def test_from_a_run_to_embeddings_scores_and_places_alike(trained):
 def test_mistakes_are_told(trained, words, message):
     with pytest.raises(ConfigError, match=message):
         invoke(*words)
+
+
+def test_a_store_without_labels_is_told_before_it_is_embedded(tmp_path, monkeypatch):
+    """Nothing was trained here, and nobody asks for that."""
+    monkeypatch.chdir(tmp_path)
+    for label, message in (
+        ("none", r"store-none: its samples have no labels.*\(swath probe RUN STORE\); swath embed"),
+        ("value", r"store-value: the store's labels are of kind value; .*init.from=RUN adapt.kind"),
+    ):
+        store = small_store(tmp_path, label, samples=8)
+        words = [f"data.store={store}", "model={kind: mae, patch: 4}", "task={kind: pretrain}"]
+        with pytest.raises(ConfigError, match=message):
+            invoke("probe", *words)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from swath.adapt import Adapt
+from swath.adapt._freeze import freeze
 from swath.config import ConfigError
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ class LoRA(Adapt):
     def fit(self, network: nn.Module, heads: Collection[str]) -> None:
         from torch import nn
 
-        from swath.adapt.probe import freeze
         from swath.nn.lora import Lora
         from swath.nn.transfer import readout
 

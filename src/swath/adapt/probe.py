@@ -6,12 +6,12 @@ it is the cheapest way to a map.
 
 from __future__ import annotations
 
-import types
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from swath.adapt import Adapt
+from swath.adapt._freeze import freeze
 from swath.config import ConfigError
 
 if TYPE_CHECKING:
@@ -48,19 +48,3 @@ class Probe(Adapt):
                 " be told, so nothing would learn; choose kind full or lora"
             )
         freeze(network, learning)
-
-
-def freeze(network: nn.Module, learning: Collection[str]) -> None:
-    """Let only the parameters called ``learning`` learn. Modules that have parameters of which none
-    does stay in eval mode."""
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name in learning and parameter.requires_grad)
-    for module in network.modules():
-        own = list(module.parameters())
-        if own and not any(p.requires_grad for p in own):
-            module.eval()
-            module.train = types.MethodType(_stay, module)  # type: ignore[method-assign]
-
-
-def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
-    return type(module).train(module, False)

@@ -12,7 +12,8 @@ import pathlib
 from dataclasses import dataclass
 from typing import Any
 
-from swath.assess.settings import BASELINE, Assess
+from swath.assess.settings import Assess
+from swath.assess.ways import BASELINE
 from swath.config import ConfigError
 from swath.files import read_json, write_json
 from swath.predict.settings import stem
@@ -20,6 +21,8 @@ from swath.predict.settings import stem
 CELLS = "cells"
 FEATURES = "features"
 """Folder of networks as they began, and of their features."""
+COMPUTED = "computed"
+"""In what a record is of: which version of Swath's arithmetic, where that has changed."""
 
 
 @dataclass(frozen=True, order=True)
@@ -73,13 +76,20 @@ def check(cell: Cell, folder: pathlib.Path, record: dict[str, Any], of: dict[str
     """Raise ConfigError unless ``record`` was measured with the settings and weights ``of``."""
     was, now = (_flat(json.loads(json.dumps(one, default=str))) for one in (record["of"], of))
     for name in dict.fromkeys([*now, *was]):
-        if was.get(name) != now.get(name):
+        if was.get(name) == now.get(name):
+            continue
+        if name == COMPUTED:
             raise ConfigError(
-                f"{cell.file(folder)}: was measured with {name}={was.get(name)!r}, it is"
-                f" {now.get(name)!r} now; set that back, choose another name=..., or remove"
-                f" {folder / CELLS / cell.task} and {folder / FEATURES / cell.task}, and this task"
-                " is measured again"
+                f"{cell.file(folder)}: was measured by an older Swath, which scored few labels on"
+                " other patches for each share; choose another name=..., or remove"
+                f" {folder / CELLS / cell.task / cell.way}, and that is measured again"
             )
+        raise ConfigError(
+            f"{cell.file(folder)}: was measured with {name}={was.get(name)!r}, it is"
+            f" {now.get(name)!r} now; set that back, choose another name=..., or remove"
+            f" {folder / CELLS / cell.task} and {folder / FEATURES / cell.task}, and this task"
+            " is measured again"
+        )
 
 
 def write(cell: Cell, folder: pathlib.Path, record: dict[str, Any]) -> None:

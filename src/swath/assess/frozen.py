@@ -16,8 +16,9 @@ from swath import here
 from swath.config import ConfigError, plain
 from swath.data.few import Few, drawn, fewer
 from swath.data.split import NONE, PARTS, TRAIN, select
+from swath.data.store import Store
 from swath.embed.labels import Labels
-from swath.embed.probe import answer, choose
+from swath.embed.probe import KINDS, answer, choose
 from swath.embed.samples import embed_samples
 from swath.embed.table import NO_CLASS, Table
 from swath.files import json_sum, read_json, write_json
@@ -77,20 +78,25 @@ def features(run: Run, folder: pathlib.Path, world: World) -> Table:
     )
 
 
+def check_classes(store: Store, way: str) -> None:
+    """Raise ConfigError unless the labels of ``store`` are classes, as features are scored by."""
+    kind = store.contents.label.kind
+    if kind not in KINDS:
+        raise ConfigError(
+            f"{store.path}: its labels are of kind {kind}; {way} tells classes apart, of samples or"
+            " of pixels: leave it out for this task, by tasks.NAME.ways"
+        )
+
+
 def score_frozen(run: Run, table: Table, method: str, few: Few) -> dict[str, Any]:
     """Return the figures on the test part of ``method`` ("knn" or "linear"), which learns from few
     labels of the training part; and how many these are, as labels (samples or places) and vectors.
 
-    What is scored on is the same for every share. ConfigError if the labels are no classes, or a
-    part has none.
+    The labels are classes. What is scored on is the same for every share. ConfigError if a part has
+    none.
     """
     data = run.data.open()
     label = data.store.contents.label
-    if label.kind not in ("class", "mask"):
-        raise ConfigError(
-            f"{data.store.path}: its labels are of kind {label.kind}; {method} tells classes apart,"
-            " of samples or of pixels: leave it out for this task, by tasks.NAME.ways"
-        )
     parts, labels = table.column("part"), table.column("label")
     if few.share < 1:
         labels = np.where(parts == TRAIN, _drawn(run, table, few), labels)

@@ -11,9 +11,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from swath.assess.settings import BASELINE
-from swath.assess.table import Row, blocks, notes, rows, title, verdicts
-from swath.assess.work import Plan
+from swath.assess.plan import Plan
+from swath.assess.table import Row, blocks, notes, verdicts
+from swath.assess.ways import BASELINE, title
 from swath.config import dump
 from swath.files import write_file
 from swath.report import page as report
@@ -26,11 +26,10 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 400, 250, 46, 14, 12, 40
 COLOURS = ("accent", "second", "third", "faint", "ink")
 
 
-def write(plan: Plan) -> pathlib.Path:
-    """Write report.html beside the records; return its path."""
+def write(plan: Plan, found: Sequence[Row]) -> pathlib.Path:
+    """Write report.html of the rows ``found`` beside the records; return its path."""
     import jinja2
 
-    found = rows(plan)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
@@ -57,7 +56,7 @@ def write(plan: Plan) -> pathlib.Path:
             for table in tables
         ],
         "verdicts": verdicts(plan, found),
-        "notes": notes(plan),
+        "notes": notes(plan, found),
         "done": sum(len(row.values) for row in found),
         "cells": len(plan.cells),
         "settings": dump(plan.settings),
@@ -75,6 +74,8 @@ def charts(plan: Plan, found: Sequence[Row], name: str) -> list[dict[str, Any]]:
     ways = [way for way in dict.fromkeys(row.way for row in found) if way != BASELINE]
     models = [*plan.settings.models, *dict.fromkeys(row.model for row in base)]
     ends = [r.mean(name) + sign * r.deviation(name) for r in found for sign in (-1, 1)]
+    if not ends:  # nothing of this task was measured yet
+        return []
     made = []
     for way in ways or [BASELINE]:
         mine = [row for row in found if row.way == way] + (base if ways else [])

@@ -2,62 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import re
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
+from swath.assess.ways import BASELINE, KNOWN, Way
 from swath.baselines import Baseline
 from swath.config import ConfigError
 from swath.train.init import Init
 
 SEED = "{seed}"
 """In the path of a model's weights: the seed of the cell."""
-BASELINE = "baseline"
-"""The way of a baseline."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Way:
-    """One way to put a model to work on a task."""
-
-    kind: Literal["knn", "linear", "train"] | None = None
-    """knn, linear: its features as they are, as `swath probe` scores them. train: it is trained
-    further, as `swath train` does. None: as the way is called; train, if it is no known one."""
-    words: tuple[str, ...] | None = None
-    """Of kind train: key=value words over the task's settings, as adapt.kind=full. None: those of
-    the way's name (probe, full, lora)."""
-    scratch: tuple[str, ...] | None = None
-    """In place of `words` for a model with random weights, which may need another rate. None: the
-    same, but for adapt.kind=full: without layers of different rates."""
-    tries: tuple[str, ...] = ()
-    """Of kind train: words of which each is tried, as optim.lr=1e-3; the one that is best on the
-    validation part is scored. Every model has the same choice."""
-    models: tuple[str, ...] | None = None
-    """Names of the models that go this way; None: all."""
-
-    def __post_init__(self) -> None:
-        frozen = self.kind in ("knn", "linear")
-        for name in ("words", "scratch", "tries"):
-            if frozen and getattr(self, name):
-                raise ConfigError(
-                    f"{name} has no effect on kind={self.kind}, which trains nothing; how it is"
-                    " done is set by probe.NAME=... in a task's run"
-                )
-        for word in (*(self.words or ()), *(self.scratch or ()), *self.tries):
-            if "=" not in word:
-                raise ConfigError(f"{word!r} is no key=value word, such as optim.lr=1e-3")
-
-
-KNOWN = {
-    "knn": Way(kind="knn"),
-    "linear": Way(kind="linear"),
-    "probe": Way(kind="train", words=("adapt={kind: probe}",)),
-    "full": Way(kind="train", words=("adapt={kind: full}",), scratch=()),
-    "lora": Way(kind="train", words=("adapt={kind: lora}",)),
-}
-"""Ways by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,11 +96,4 @@ class Assess:
 
     def way(self, name: str) -> Way:
         """Return the way called ``name`` with what is left out filled in."""
-        own, known = self.ways[name] or Way(), KNOWN.get(name, Way(kind="train", words=()))
-        if own.words is not None:  # then nothing of the known one is left
-            known = dataclasses.replace(known, scratch=None)
-        fields = {f.name: getattr(own, f.name) for f in dataclasses.fields(own)}
-        given = {name: value for name, value in fields.items() if value not in (None, ())}
-        if own.scratch == ():
-            given["scratch"] = ()
-        return dataclasses.replace(known, **given)
+        return Way() if name == BASELINE else (self.ways[name] or Way()).filled(name)

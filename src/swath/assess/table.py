@@ -11,19 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from swath.assess.cells import read
-from swath.assess.settings import BASELINE, KNOWN
-from swath.assess.work import Plan
+from swath.assess.plan import Plan
+from swath.assess.ways import BASELINE, title
 from swath.files import write_file, write_json
 from swath.tasks import figure
 
-TITLES = {
-    "knn": "k-NN on frozen features",
-    "linear": "linear layer on frozen features",
-    "probe": "head trained, encoder frozen",
-    "full": "fine-tuned whole",
-    "lora": "fine-tuned by LoRA",
-    BASELINE: "baseline",
-}
 ROUNDING = 1e-9
 """Differences that deviate by less are alike."""
 
@@ -41,6 +33,9 @@ class Row:
     pixels, pixels. Mean over seeds."""
     values: dict[int, dict[str, float]]
     """Figures by seed."""
+    touching: float | None = None
+    """Share of the test windows that touch training pixels, the largest of any seed; None: not
+    measured, as of features."""
 
     def mean(self, name: str) -> float:
         """Return the mean of a figure over seeds."""
@@ -54,7 +49,16 @@ class Row:
     def said(self, name: str) -> str:
         """Return mean and deviation of a figure in words."""
         told = f"{self.mean(name):.3f}"
-        return f"{told} ± {self.deviation(name):.3f}" if len(self.values) > 1 else told
+        return f"{told} ± {_deviation(self.deviation(name))}" if len(self.values) > 1 else told
+
+    def alike(self, name: str) -> bool:
+        """Return whether several seeds gave the very same figure."""
+        return len(self.values) > 1 and self.deviation(name) < ROUNDING
+
+
+def _deviation(value: float) -> str:
+    """Return a deviation in words: 0 only if there is none, which :func:`notes` explain."""
+    return "0" if value < ROUNDING else f"{value:.3f}"
 
 
 def rows(plan: Plan) -> list[Row]:
@@ -69,6 +73,10 @@ def rows(plan: Plan) -> list[Row]:
             *key,
             labels=statistics.fmean(one["labels"] for one in records.values()),
             values={seed: one["figures"] for seed, one in records.items()},
+            touching=max(
+                (one["share_touching"] for one in records.values() if "share_touching" in one),
+                default=None,
+            ),
         )
         for key, records in found.items()
     ]
@@ -86,33 +94,50 @@ def gain(row: Row, other: Row, name: str) -> str:
     if not every:
         return "–"
     told = f"{statistics.fmean(every):+.3f}"
-    return f"{told} ± {statistics.stdev(every):.3f}" if len(every) > 1 else told
+    return f"{told} ± {_deviation(statistics.stdev(every))}" if len(every) > 1 else told
 
 
 def verdicts(plan: Plan, found: Sequence[Row]) -> list[str]:
-    """Return a sentence for each task and model: in how many ways and shares it is clearly ahead of
-    random weights, or behind. Nothing without random weights."""
+    """Return sentences for each task and model: in how many ways and shares it is clearly ahead of
+    random weights, or behind; then by how much, way by way. Nothing without random weights."""
     scratch = [model for model, init in plan.settings.models.items() if init is None][:1]
     said = []
     for task, model in itertools.product(plan.settings.tasks, plan.settings.models):
         mine = [r for r in found if r.task == task and r.model == model and r.way != BASELINE]
-        name = plan.figure(next(cell for cell in plan.cells if cell.task == task))
-        sign = -1 if figure(name).best == "smallest" else 1
+        name = plan.figure(task)
         other = {(r.way, r.share): r for r in found if r.task == task and [r.model] == scratch}
         pairs = [(r, other[r.way, r.share]) for r in mine if (r.way, r.share) in other]
-        every = [[sign * g for g in gains(*pair, name)] for pair in pairs]
-        every = [some for some in every if some]
+        every = {(r.way, r.share): some for r, o in pairs if (some := gains(r, o, name))}
         if not every or [model] == scratch:
             continue
-        told = [_clear(some) for some in every]
-        mean = statistics.fmean(statistics.fmean(some) for some in every)
-        title = figure(name).title.lower()
+        sign = -1 if figure(name).best == "smallest" else 1
+        told = [sign * _clear(some) for some in every.values()]
+        mean = statistics.fmean(statistics.fmean(some) for some in every.values())
         said.append(
             f"{task}: {model} is ahead of {scratch[0]} in {told.count(1)} of {len(told)}"
             f" comparisons, behind in {told.count(-1)}, and {told.count(0)} cannot be told apart"
-            f" (95 %, Student's t over seeds); by {title} it is {mean:+.3f} on average."
+            f" (95 %, Student's t over seeds); by {figure(name).title.lower()} it is {mean:+.3f} on"
+            " average."
         )
+        for way in dict.fromkeys(way for way, _ in every):
+            by = {share: some for (w, share), some in every.items() if w == way}
+            parts = [f"{_gained(some, sign)} with {_percent(share)}" for share, some in by.items()]
+            said.append(f"{task}, {title(way)}: {model} - {scratch[0]} is {', '.join(parts)}.")
     return said
+
+
+def _gained(every: Sequence[float], sign: int) -> str:
+    """Return a mean gain, and whether it is clear; sign: -1 if smaller is better."""
+    clear = {1: "clearly ahead", -1: "clearly behind", 0: "not clear"}[sign * _clear(every)]
+    if len(every) == 1:
+        clear = "one seed tells nothing of chance"
+    elif statistics.stdev(every) < ROUNDING:
+        clear = "the same for all seeds, which tells nothing of chance"
+    return f"{statistics.fmean(every):+.3f} ({clear})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 def _clear(every: Sequence[float]) -> int:
@@ -145,7 +170,7 @@ def blocks(plan: Plan, found: Sequence[Row]) -> list[Block]:
 
 
 def _block(plan: Plan, task: str, found: Sequence[Row]) -> Block:
-    name = plan.figure(next(cell for cell in plan.cells if cell.task == task))
+    name = plan.figure(task)
     shares = sorted(plan.settings.shares)
     by = {(r.way, r.model, r.share): r for r in found}
     scratch = [model for model, init in plan.settings.models.items() if init is None]
@@ -165,8 +190,7 @@ def _block(plan: Plan, task: str, found: Sequence[Row]) -> Block:
 
 def _share(found: Sequence[Row], share: float) -> str:
     labels = next((r.labels for r in found if r.share == share and r.way != BASELINE), None)
-    said = f"{100 * share:.3g} %"
-    return said if labels is None else f"{said} ({labels:.4g})"
+    return _percent(share) + ("" if labels is None else f" ({labels:.4g})")
 
 
 def text(every: Sequence[Block]) -> str:
@@ -192,21 +216,21 @@ def markdown(every: Sequence[Block], notes: Sequence[str]) -> str:
     return "\n\n".join([*parts, *notes]) + "\n"
 
 
-def notes(plan: Plan) -> list[str]:
-    """Return what the tables have to be read with, in sentences."""
+def notes(plan: Plan, every: Sequence[Row]) -> list[str]:
+    """Return what the tables of ``every`` row have to be read with, in sentences."""
     settings = plan.settings
     said = [
         f"Mean ± standard deviation over {len(settings.seeds)} seeds, which draw the labels, first"
         " weights and the order of samples; the split is the same for all. In brackets: labelled"
         " samples, or places where the split divides pixels. A difference is taken seed by seed."
     ]
+    said += remarks(plan, every)
     for task in settings.tasks:
         mine = [cell for cell in plan.cells if cell.task == task]
-        found = [record for cell in mine if (record := read(cell, plan.folder)) is not None]
-        shares = {record["share_touching"] for record in found if "share_touching" in record}
+        shares = [r.touching for r in every if r.task == task and r.touching is not None]
         if shares:
             said.append(f"{task}: {max(shares):.0%} of the test windows touch training pixels.")
-        frozen = any(plan.way(cell).kind in ("knn", "linear") for cell in mine)
+        frozen = any(plan.way(cell).frozen for cell in mine)
         if frozen and any(plan.way(cell).kind == "train" for cell in mine):
             run = plan.run(mine[0])
             if run.task is not None and getattr(run.task, "dense", False):
@@ -215,6 +239,22 @@ def notes(plan: Plan) -> list[str]:
                     " that of pixels; compare models within a way."
                 )
     return [*said, *plan.seen]
+
+
+def remarks(plan: Plan, every: Sequence[Row]) -> list[str]:
+    """Return what a reader may stumble over in the tables, in sentences."""
+    said = []
+    if any(row.alike(plan.figure(row.task)) for row in every):
+        said.append(
+            "± 0: all seeds give the very same figure, for nothing there is drawn (as of the"
+            " same weights' features with all labels); that does not make it a certain one."
+        )
+    for task in plan.settings.tasks:
+        name = plan.figure(task)
+        means = [row.mean(name) for row in every if row.task == task]
+        if doubt := figure(name).doubt(min(means, default=None)):
+            said.append(f"{task}: {doubt}.")
+    return said
 
 
 def long(found: Sequence[Row]) -> Iterator[dict[str, Any]]:
@@ -247,7 +287,7 @@ def write(plan: Plan, found: Sequence[Row]) -> list[Any]:
         for row in found
     ]
     write_json(files[1], _finite(summary))
-    said = [*verdicts(plan, found), *notes(plan)]
+    said = [*verdicts(plan, found), *notes(plan, found)]
     told = f"# {plan.settings.name}\n\n" + markdown(blocks(plan, found), said)
     write_file(files[2], told.encode())
     return files
@@ -259,8 +299,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(v) for v in value]
     return None if isinstance(value, float) and value != value else value
-
-
-def title(way: str) -> str:
-    """Return what a way is called in pictures."""
-    return TITLES.get(way, way) if way in KNOWN or way == BASELINE else way

@@ -42,22 +42,29 @@ def prepare(settings: Assess) -> None:
 
 
 def assess(settings: Assess | str | pathlib.Path, *words: str, world: World | None = None) -> str:
-    """Measure what was not measured yet, and write tables and page; return the tables as text, and
-    where they are. settings: or a file that says them, over which ``words`` (key=value) are laid.
+    """Measure what was not measured yet, and write tables and page, which lie there as far as it is
+    after each cell and when it is stopped; return the tables as text, and where they are. settings:
+    or a file that says them, over which ``words`` (key=value) are laid.
 
     ConfigError if models, tasks or ways do not go together, or records are of other ones.
     """
-    from swath.assess import page, table, work
+    from swath.assess import table, work
+    from swath.assess.shown import Shown
 
     if not isinstance(settings, Assess):
         settings = load([settings, *words])
-    plan = work.assess(settings, world)
-    found = table.rows(plan)
-    if here.rank() or (world is not None and not world.first):
+    plan = work.prepare(settings)
+    shown = Shown(plan)
+    first = not here.rank() and (world is None or world.first)
+    try:
+        work.go_through(plan, world, after=shown.now_and_then)
+    finally:
+        files = shown.write() if first else []
+    if not first:
         return ""
-    files = [*table.write(plan, found), page.write(plan)]
-    told = [table.text(table.blocks(plan, found)), "", *table.verdicts(plan, found), *plan.seen]
-    return "\n".join([*told, *map(str, files)])
+    found = table.rows(plan)
+    told = [table.text(table.blocks(plan, found)), "", *table.verdicts(plan, found)]
+    return "\n".join([*told, *table.remarks(plan, found), *plan.seen, *map(str, files)])
 
 
 @contextlib.contextmanager

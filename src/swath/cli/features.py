@@ -47,15 +47,20 @@ def similar(
     sample: Annotated[str, typer.Option(help="name or number of a sample of the store")] = "",
     at: Annotated[str, typer.Option(help="a place: longitude,latitude in degrees")] = "",
     count: Annotated[int, typer.Option(help="places to find")] = 8,
+    away: Annotated[
+        float,
+        typer.Option(help="km from the query at least: other fields, scenes, no date of its place"),
+    ] = 0.0,
 ) -> None:
     """Find the places of the store that are most like a sample, or like what lies at a place.
 
     Prints a table, and leaves it in the run folder's embed/ as csv, as GeoJSON for QGIS, and as a
-    picture of the chips. None of them overlaps the query or a better one.
+    picture of the chips. None of them overlaps the query or a better one; with --away 5 none lies
+    within 5 km of the query.
 
     Examples: swath similar runs/NAME --sample 0
 
-    swath similar runs/NAME --at 12.60,52.49 --count 20
+    swath similar runs/NAME --at 12.60,52.49 --count 20 --away 5
     """
     from swath import run
     from swath.embed.found import text
@@ -69,7 +74,7 @@ def similar(
         from swath.embed.places import read_place
 
         read_place(at)
-    every, files = run.similar(chosen_by("similar", settings), at or sample, count)
+    every, files = run.similar(chosen_by("similar", settings), at or sample, count, away_km=away)
     print(text(every, SCORE), *files, sep="\n")
 
 

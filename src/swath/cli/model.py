@@ -123,6 +123,7 @@ def evaluate(settings: Settings = None, ranks: Ranks = 1) -> None:
     """
     from swath import run
     from swath.report.classes import table
+    from swath.tasks import figure
 
     chosen = chosen_by("evaluate", settings)
     if ranks != 1:
@@ -130,13 +131,14 @@ def evaluate(settings: Settings = None, ranks: Ranks = 1) -> None:
     scores = run.evaluate(chosen)
     if here.rank():
         return
-    for name, figures in scores.items():
+    for what, figures in scores.items():
         counting = f" ({figures['counting']})" if "counting" in figures else ""
-        print(f"{name}, on the held-out part{counting}:")
-        for figure, value in figures.items():
+        print(f"{what}, on the held-out part{counting}:")
+        for name, value in figures.items():
             if isinstance(value, int | float):
                 told = f"{value:.4f}" if isinstance(value, float) else value
-                print(f"  {figure:<24} {told}")
+                doubt = figure(name).doubt(value)
+                print(f"  {name:<24} {told}{'  ' if doubt else ''}{doubt}")
         if "confusion" in figures:
             print(f"\n{table(figures)}")
 

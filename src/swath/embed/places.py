@@ -86,6 +86,12 @@ class Places:
         lon, lat = rasterio.warp.transform(ground.crs, "EPSG:4326", x, y)
         return list(zip(lon, lat, strict=True))
 
+    def km_from(self, sample: int) -> np.ndarray:
+        """Return how far the middle of each sample is from that of ``sample``, km (samples,); NaN
+        where one of both is not known."""
+        there = np.array([self.table.column("lon"), self.table.column("lat")])
+        return _km(there, there[:, sample])
+
     def named(self, word: str) -> int:
         """Return the vector of the sample of that name, or, if none is called so, of that number;
         ConfigError if there is none, or it has several vectors."""
@@ -152,16 +158,20 @@ class Places:
         there = np.array([self.table.column("lon"), self.table.column("lat")])
         if not np.isfinite(there).any():
             return "; its samples have no known places: name one (--sample)"
-        other, here = np.radians(there), np.radians([lon, lat])
-        cosine = np.sin(other[1]) * np.sin(here[1]) + np.cos(other[1]) * np.cos(here[1]) * np.cos(
-            other[0] - here[0]
-        )
-        km = EARTH_KM * np.arccos(cosine.clip(-1, 1))
+        km = _km(there, np.array([lon, lat]))
         nearest = int(np.nanargmin(km))
         return (
             f" (longitude, latitude); the nearest is {km[nearest]:.1f} km away, at "
             f"{there[0][nearest]:.5f}, {there[1][nearest]:.5f}"
         )
+
+
+def _km(there: np.ndarray, here: np.ndarray) -> np.ndarray:
+    """Return the distance along the Earth from longitude and latitude ``here`` (2,) to each of
+    ``there`` (2, n), km. Haversines: those of near places keep their digits."""
+    (lon, lat), (x, y) = np.radians(there), np.radians(here)
+    half = np.sin((lat - y) / 2) ** 2 + np.cos(lat) * np.cos(y) * np.sin((lon - x) / 2) ** 2
+    return 2 * EARTH_KM * np.arcsin(np.sqrt(half.clip(0, 1)))
 
 
 def read_place(text: str) -> tuple[float, float]:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import logging
 import pathlib
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from swath import units
 from swath.baselines import Problem
 from swath.baselines.linear import Linear
 from swath.config import ConfigError
@@ -34,6 +37,10 @@ log = logging.getLogger(__name__)
 
 SHOWN = ("oa", "balanced", "f1_macro")
 METHODS = {"knn": "k-NN", "linear": "linear"}
+MANY = 5000
+"""Vectors, of which a linear layer takes its time."""
+KINDS = ("class", "mask")
+"""Of labels that are classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,18 +57,38 @@ class Row:
     """Over the draws; 0 for a single one."""
 
 
-def probe(table: Table, settings: Probe, seed: int = 0, threads: int = 1) -> list[Row]:
+def check_classes(kind: str, what: object) -> None:
+    """Raise ConfigError, with what can be done, unless labels of ``kind`` are classes; what: whose
+    labels they are."""
+    if kind in KINDS:
+        return
+    if kind == "none":
+        raise ConfigError(
+            f"{what}: its samples have no labels, and swath probe scores features by how well they"
+            " tell classes apart. Name a store with classes beside the run (swath probe RUN STORE);"
+            " swath embed, similar and anomalies need no labels"
+        )
+    raise ConfigError(
+        f"{what}: the store's labels are of kind {kind}; swath probe tells classes apart, of "
+        "samples or of pixels. Train from this model on them (init.from=RUN adapt.kind=probe)"
+    )
+
+
+def probe(
+    table: Table,
+    settings: Probe,
+    seed: int = 0,
+    threads: int = 1,
+    progress: Callable[[int, int], None] = lambda done, labels: None,
+) -> list[Row]:
     """Return the scores of k-NN and of a linear layer on the embeddings of ``table``.
 
+    progress: told the labels learned from so far and those in all, over methods, shares and draws.
     ConfigError if its labels are no classes, a part has none, or there are fewer training vectors
     than neighbours.
     """
-    classes, kind = tuple(table.plan["classes"]), table.plan["label"]
-    if kind not in ("class", "mask"):
-        raise ConfigError(
-            f"{table.path}: the store's labels are of kind {kind}; swath probe tells classes apart,"
-            " of samples or of pixels"
-        )
+    classes = tuple(table.plan["classes"])
+    check_classes(table.plan["label"], table.path)
     label = table.column("label")
     train, test = (_of_part(table, label, part, settings.most, seed) for part in ("train", "test"))
     if settings.neighbours > len(train):
@@ -71,17 +98,30 @@ def probe(table: Table, settings: Probe, seed: int = 0, threads: int = 1) -> lis
         )
     x, y = table.vectors(train), label[train]
     asked, truth = table.vectors(test), label[test]
-    log.info("%d vectors to learn from, %d to score on", len(train), len(test))
+    log.info(
+        "%d vectors of %d numbers to learn from, %d to score on%s",
+        *(len(train), table.width, len(test)),
+        "; a linear layer may take minutes (fewer: probe.most)" if len(train) > MANY else "",
+    )
+    drawn = {
+        share: [few(train, y, share, seed + i) for i in range(settings.draws if share < 1 else 1)]
+        for share in sorted(settings.shares)
+    }
+    total = len(METHODS) * sum(len(some) for every in drawn.values() for some in every)
     rows: list[Row] = []
-    for share in sorted(settings.shares):
-        draws = range(seed, seed + (settings.draws if share < 1 else 1))
-        drawn = [few(train, y, share, draw) for draw in draws]
-        for method in METHODS:
-            found = [
-                answer(method, x[some], y[some], asked, classes, settings, seed, threads)
-                for some in drawn
-            ]
-            rows.append(_scored(method, share, drawn, found, truth, classes))
+    done = 0
+    progress(done, total)
+    for (share, every), method in itertools.product(drawn.items(), METHODS):
+        found, began = [], time.perf_counter()
+        for some in every:
+            found.append(answer(method, x[some], y[some], asked, classes, settings, seed, threads))
+            done += len(some)
+            progress(done, total)
+        row = _scored(method, share, every, found, truth, classes)
+        rows.append(row)
+        told = f"{figure('oa').title.lower()} {row.mean['oa']:.3f}"
+        took = units.seconds(time.perf_counter() - began)
+        log.info("%s, %d labels: %s  (%s)", METHODS[method], row.labels, told, took)
     return rows
 
 

@@ -80,14 +80,15 @@ def check_mappable(label: Label, outputs: Outputs) -> None:
     if outputs.masked:
         raise ConfigError(
             "the model was trained to fill in hidden patches of images, and there is nothing to map"
-            " from that: swath evaluate tells how well it does, swath report shows it; what it has "
-            "learned is of use to a model that learns labels"
+            " from that: swath evaluate tells how well it does, swath report shows it. Train a "
+            "model that learns labels from it (init.from=THIS_RUN) and map with that; or take its "
+            "features of a scene: swath embed --scene"
         )
     if outputs.hidden:
         raise ConfigError(
             "the model was trained to compare views of samples, and there is nothing to map from "
-            "that; what it has learned is of use to a model that learns labels, and to swath probe,"
-            " swath embed and swath similar"
+            "that. Train a model that learns labels from it (init.from=THIS_RUN) and map with that;"
+            " or take its features: swath embed --scene, swath probe, swath similar"
         )
     if label.kind == "none":
         raise ConfigError("the model learned from no labels, so there is nothing to map")

@@ -78,13 +78,14 @@ def embed_scene(run: Run, progress: bool = True) -> pathlib.Path:
 
 @named
 def similar(
-    run: Run, query: str, count: int = 8, progress: bool = True
+    run: Run, query: str, count: int = 8, progress: bool = True, away_km: float = 0.0
 ) -> tuple[list[Found], list[pathlib.Path]]:
     """Return the place that ``query`` names and the ``count`` places of the store most like it by
     the cosine of their embeddings; and the files with them, csv, geojson and png.
 
     query: name or number of a sample, or "longitude,latitude" of a place that a sample shows.
-    ConfigError as for :func:`embed`, if there is no such sample, or there are not so many places.
+    away_km: how far from it they have to be. ConfigError as for :func:`embed`, if there is no such
+    sample, or there are not so many places.
     """
     from swath.data.store import Store
     from swath.embed.found import write
@@ -97,8 +98,9 @@ def similar(
     places = Places(Store.open(run.data.store), _embedded(run, progress, whole=True))
     named = query in places.store.column("name") or "," not in query
     number = places.named(query) if named else places.at(*read_place(query))
-    every = found(places, number, count)
-    beside = places.table.path.with_name(f"{places.table.path.stem}-like-{stem(query)}")
+    every = found(places, number, count, away_km)
+    far = f"-{away_km:g}km" if away_km else ""
+    beside = places.table.path.with_name(f"{places.table.path.stem}-like-{stem(query)}{far}")
     return every, write(places, every, SCORE, beside)
 
 
@@ -136,15 +138,18 @@ def probe(run: Run, progress: bool = True) -> str:
     ConfigError as for :func:`embed`, if some of the test part was trained on, or if there are no
     classes to tell apart.
     """
-    from swath.embed.probe import markdown, notes, write
+    from swath.embed.probe import check_classes, markdown, notes, write
     from swath.embed.probe import probe as scored
     from swath.train.export import read_about
 
     one_process("probe")
     job = run.job()
     data = run.data.alone("bands" in job.model.asks).open()
+    check_classes(data.store.contents.label.kind, data.store.path)  # before anything is embedded
     told = notes(data.select("test"), read_about(run.place).trained)
     table = _embedded(run, progress)
-    rows = scored(table, run.probe, run.seed, run.compute.threads or here.cores())
+    with counter(progress, "labels") as step:
+        threads = run.compute.threads or here.cores()
+        rows = scored(table, run.probe, run.seed, threads, step)
     files = write(table, rows, told)
     return "\n".join([markdown(rows), *told, *map(str, files)])

@@ -31,11 +31,18 @@ _NO_SCENE = (
 def predict(run: Run, progress: bool = True) -> pathlib.Path:
     """Map ``predict.scene``, or the scene the store was built from; return the map's file.
 
-    ConfigError if there is no scene, the model cannot take it, or the run folder belongs to a model
-    of other settings. Ranks that the launcher started share its strips.
+    ConfigError if the model answers with nothing to map, there is no scene, the model cannot take
+    it, or the run folder belongs to a model of other settings. Ranks that the launcher started
+    share its strips.
     """
+    from swath.predict.layers import check_mappable
     from swath.predict.map import predict as mapped
+    from swath.train.export import read_about
+    from swath.train.init import ABOUT
 
+    if (run.place / ABOUT).exists():  # before a scene is asked for, which may not help
+        about = read_about(run.place)
+        check_mappable(about.label, about.outputs)
     files = over_scene(run, mapped, run.predict, run.place / MAPS, progress=progress)
     return next(iter(files.values()))
 

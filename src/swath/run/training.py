@@ -35,10 +35,13 @@ def after_training(run: Run, figures: dict[str, Any]) -> str:
     figures: as ``train`` returned them.
     """
     from swath.data.store import Store
+    from swath.tasks import figure
     from swath.train.export import WEIGHTS
     from swath.train.progress import scores
 
-    told = "  ".join(f"{name} {value:.4f}" for name, value in scores(figures))
+    every = scores(figures)
+    told = "  ".join(f"{name} {value:.4f}" for name, value in every)
+    doubts = [figure(name.rpartition("/")[2]).doubt(value) for name, value in every]
     labelled = run.task is not None and run.task.labels is not None
     if told and labelled and Store.open(run.data.store).contents.label.per_pixel:
         told += f"  ({BY_CHIP})"
@@ -49,7 +52,8 @@ def after_training(run: Run, figures: dict[str, Any]) -> str:
     verbs += [score, *(["baseline"] if run.baselines else []), "report"]
     chosen = f"{run.place / WEIGHTS}: the model after update {figures['update']}"
     after = ", ".join(f"swath {verb} {run.place}" for verb in verbs)
-    return f"{chosen}{'  ' if told else ''}{told}\nnext: {after}"
+    lines = [f"{chosen}{'  ' if told else ''}{told}", *dict.fromkeys(filter(None, doubts))]
+    return "\n".join([*lines, f"next: {after}"])
 
 
 def export(run: Run) -> pathlib.Path:

@@ -20,6 +20,8 @@ class Figure:
     form: Literal["share", "number", "quantity"] = "number"
     """A share is said in %, a quantity in the unit of what is predicted."""
     best: Literal["largest", "smallest", "nearest 0", "unknown"] = "largest"
+    below_0: str = ""
+    """What a value below 0 says; "": nothing to remark."""
 
     def best_of(self, values: Iterable[float]) -> float | None:
         """Return the best of ``values``, of which there must be one; None if nobody knows."""
@@ -28,6 +30,12 @@ class Figure:
         if self.best == "nearest 0":
             return min(values, key=abs)
         return max(values) if self.best == "largest" else min(values)
+
+    def doubt(self, value: float | None) -> str:
+        """Return what a reader may miss about ``value``, in a few words; "" if there is nothing."""
+        if not self.below_0 or value is None or not value < 0:
+            return ""
+        return f"{self.title} below 0: {self.below_0}"
 
     def said(self, value: float | None, unit: str = "") -> str:
         """Return the value in words: "63.1 %", "0.520" or "4.31 m"; a dash if it is unknown."""
@@ -43,7 +51,7 @@ class Figure:
 FIGURES = {
     "oa": Figure("Overall accuracy", "share"),
     "balanced": Figure("Balanced accuracy", "share"),
-    "kappa": Figure("Kappa"),
+    "kappa": Figure("Kappa", below_0="worse than classes given by chance"),
     "miou": Figure("Mean IoU"),
     "f1_macro": Figure("F1, mean of classes"),
     "f1_micro": Figure("F1, all flags"),
@@ -52,7 +60,7 @@ FIGURES = {
     "rmse": Figure("RMSE", "quantity", "smallest"),
     "mae": Figure("Mean absolute error", "quantity", "smallest"),
     "bias": Figure("Bias", "quantity", "nearest 0"),
-    "r2": Figure("R²"),
+    "r2": Figure("R²", below_0="worse than answering the mean everywhere"),
     "top1": Figure("Other view found first", "share"),
     "alignment": Figure("Alignment", best="smallest"),
     "uniformity": Figure("Uniformity", best="smallest"),
