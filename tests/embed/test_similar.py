@@ -134,7 +134,7 @@ def test_queries_that_name_nothing_are_told(store, tmp_path):
     with pytest.raises(ConfigError, match=r"16 vectors here, .* \(--at LON,LAT\), or set embed"):
         patches.named("3")
     lost = filled(store, tmp_path / "r")
-    lost.add("lon", np.full(store.samples, np.nan))
+    lost.add("lon", np.full(store.samples, np.nan, np.float32))
     with pytest.raises(ConfigError, match=f"--away 2: where {store.column('name')[1]} lies on the"):
         similar(Places(store, lost), 1, 1, 2)
     table = filled(store, tmp_path / "q")

@@ -52,6 +52,7 @@ def test_a_store_without_labels_is_told_before_it_is_embedded(tmp_path, monkeypa
         ("value", r"store-value: the store's labels are of kind value; .*init.from=RUN adapt.kind"),
     ):
         store = small_store(tmp_path, label, samples=8)
-        words = [f"data.store={store}", "model={kind: mae, patch: 4}", "task={kind: pretrain}"]
+        text = f"data: {{store: {store}}}\nmodel: {{kind: mae, patch: 4}}\ntask: {{kind: pretrain}}"
+        (tmp_path / "run.yaml").write_text(text)
         with pytest.raises(ConfigError, match=message):
-            invoke("probe", *words)
+            invoke("probe", "run.yaml")
