@@ -22,7 +22,8 @@ demo: .venv/ready
 	$(BIN)/swath report $(PRETRAINING)
 	$(BIN)/swath assess recipes/brandenburg/assess.yaml
 	@echo "open runs/brandenburg/report.html in a browser, and runs/brandenburg/map/brandenburg.tif in QGIS"
-	@echo "what was learned without labels: runs/pretrained/report.html; what that is worth: assess/pretrained/report.html"
+	@echo "what was learned without labels: runs/brandenburg_pretrained/report.html"
+	@echo "what that is worth: assess/brandenburg_pretrained/report.html"
 
 # Two at a time, each file on one: most tests compute on one core. Long files begin first, in the
 # order of tests/conftest.py.

@@ -193,6 +193,15 @@ def test_words_that_say_which_run_is_meant_are_welcome(trained):
         invoke("baseline", "recipe.yaml", "name=worded", "optim.lr=3e-3")
 
 
+def test_a_folder_of_other_settings_is_told_before_anything_is_gathered(trained):
+    """The store of the new settings is not built first, which can take hours."""
+    words = ["recipe.yaml", "seed=5", "data.store=stores/never"]
+    for ranks in ([], ["--ranks", "2"]):
+        with pytest.raises(ConfigError, match=r"runs/small belongs to other settings: seed was 0 "):
+            invoke("train", *words, *ranks)
+    assert not (trained / "stores/never").exists()
+
+
 def test_a_model_is_not_scored_under_a_build_that_was_not_made(trained):
     """From Python, or after an edit of the recipe: nothing is built anew by scoring."""
     text = (trained / "recipe.yaml").read_text().replace("test: 0.3", "test: 0.2")

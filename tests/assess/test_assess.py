@@ -441,6 +441,14 @@ def test_mistakes_are_told(folder, monkeypatch, words, message):
         invoke("assess", "assess.yaml", *words)
 
 
+def test_records_of_other_settings_are_told_before_a_store_is_built(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    words = "tasks={land: {run: [task.yaml, probe.neighbours=7, data.store=gone]}}"
+    with pytest.raises(ConfigError, match=r"was measured with probe.neighbours=5, it is 7 now"):
+        invoke("assess", "assess.yaml", words)
+    assert not pathlib.Path("gone").exists()
+
+
 def test_labels_that_are_no_classes_are_told(folder, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     text = TASK.replace("label: class", "label: value").replace("classify", "regress")

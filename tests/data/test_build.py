@@ -166,13 +166,18 @@ def test_a_build_killed_before_the_checksum_of_a_lost_shard_makes_it_again(tmp_p
     assert content(tmp_path / "s") == before
 
 
-def test_a_store_of_other_settings_is_refused(tmp_path):
+def test_a_store_of_other_settings_is_refused(tmp_path, monkeypatch):
     """The message names the field; an unfinished store may take another split."""
     made(tmp_path / "s")
     with pytest.raises(ConfigError, match=r"s: was built from other settings: dataset.seed is 0 "):
         made(tmp_path / "s", seed=1)
     with pytest.raises(ConfigError, match=r"split.test is 0.2 in the store and 0.3 in the s"):
         made(tmp_path / "s", Split(test=0.3))
+
+    looked = "the files were looked through before the settings were compared"
+    monkeypatch.setattr(Synthetic, "open", lambda self: pytest.fail(looked))
+    with pytest.raises(ConfigError, match=r"dataset.noise is"):
+        made(tmp_path / "s", noise=3.0)
 
 
 def test_a_store_is_built_at_an_address_as_in_a_folder(tmp_path):
@@ -236,9 +241,10 @@ def test_what_is_built_where_is_said_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     store = made("stores/fields")
     said = "{}: there is no store yet{}; building it, kind synthetic"
-    assert lines == [said.format("stores/fields", "")]
+    known = "stores/fields: 60 samples; known are the date of 0, the place of 60"
+    assert lines == [said.format("stores/fields", ""), known]
     made("stores/fields")
-    assert len(lines) == 1
+    assert len(lines) == 2
     with monkeypatch.context() as patch:
         patch.setattr(Synthetic, "open", lambda self: 1 / 0)
         for wrong in ("stroes/fields", "stores/feilds"):
@@ -248,7 +254,7 @@ def test_what_is_built_where_is_said_first(tmp_path, monkeypatch):
     next(f for f in pathlib.Path("stores/fields/fine/c").rglob("*") if f.is_file()).unlink()
     lost = sum(len(samples) for samples in store.missing())
     made("stores/fields")
-    assert 0 < lost < 60 and lines[1:] == [f"stores/fields: going on; {lost} of 60 samples to read"]
+    assert 0 < lost < 60 and lines[2:] == [f"stores/fields: going on; {lost} of 60 samples to read"]
 
 
 def test_an_unknown_grouping_is_refused_before_anything_is_packed(tmp_path):
@@ -374,7 +380,7 @@ def test_an_empty_part_is_said_when_the_store_is_built(tmp_path, caplog, groups)
     assert (tested in told) == (groups == 1)
     if groups == 1:
         assert "for 3 classes (a group is of the class it has most of), and a class needs" in told
-        way = "make groups smaller (build.dataset.block), join classes, or choose another split"
+        way = "make groups smaller, join classes, or choose another split.by"
         assert way in told
     caplog.clear()
     select(store, Split(val=0.0), "train")
@@ -547,7 +553,7 @@ def printed(store) -> str:
     return out.getvalue()
 
 
-def test_the_summary_shows_counts_and_bands(tmp_path):
+def test_the_summary_shows_counts_and_bands(tmp_path, caplog):
     """Figures of the selection, printed."""
     store = made(tmp_path / "s", unlabelled=0.1)
     text = printed(store)
@@ -555,8 +561,12 @@ def test_the_summary_shows_counts_and_bands(tmp_path):
     assert "by block, val 0.1, test 0.2, seed 0" in text
     assert f"{unplain(store.attributes['stats'])['fine'][1].mean:.5g}" in text
     assert "0.0%" in text  # blocks do not touch
-    assert "Labelled pixels" in text
-    assert "Labelled" not in printed(made(tmp_path / "t", label="none"))
+    assert "Labelled pixels" in text and "samples with any of them" in text
+    with caplog.at_level("INFO", "swath"):
+        plain_text = printed(made(tmp_path / "t", label="none"))
+    assert "Labelled" not in plain_text and re.search(r"\blabel +none *\n", plain_text)
+    assert caplog.messages[-1].endswith("t: 60 samples; known are the date of 0, the place of 60")
+    assert re.search(r"place known +60 of 60 *\n", plain_text)
 
 
 def test_the_summary_says_what_a_count_of_0_is(tmp_path):

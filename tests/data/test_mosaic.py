@@ -12,9 +12,19 @@ from swath.config import ConfigError
 from swath.data.build import build
 from swath.data.chip import IGNORE
 from swath.data.mosaic import mosaic
-from swath.data.picture import chips_picture, colour_bands, part_map, split_picture, stretched
+from swath.data.picture import (
+    chips_picture,
+    colour_bands,
+    limits_of,
+    part_map,
+    shown,
+    split_picture,
+    stretch,
+    stretched,
+)
 from swath.data.sensor import Band
 from swath.data.split import PARTS, Split, select
+from swath.data.stats import unplain
 from swath.datasets.cube import Cube
 from swath.datasets.synthetic import Synthetic
 
@@ -132,6 +142,88 @@ def test_a_picture_says_which_sample_is_which(tmp_path, monkeypatch, label):
     assert len(set(names)) == 5 and set(names) <= set(store.column("name").tolist())
     if label == "class":
         assert {text.split("\n")[1] for text in titles} <= {*store.contents.label.classes}
+
+
+def test_chips_of_many_classes_are_drawn(tmp_path, monkeypatch):
+    """Of masks; the line above the chips says among which, and that others have no label there."""
+    store = synthetic(tmp_path / "s", Split(by="patch"), samples=40, size=8, unlabelled=0.9)
+    titles, heads = [], []
+    monkeypatch.setattr(Axes, "set_title", lambda axis, text, **style: titles.append(text))
+    monkeypatch.setattr(Figure, "suptitle", lambda figure, text, **style: heads.append(text))
+    monkeypatch.setattr(Figure, "savefig", lambda *given, **style: None)
+    chips_picture(store, tmp_path / "x.png", n=3)
+    train = select(store, None, "train")
+    classes = (train.sample_counts() > 0).sum(1)
+    names = store.column("name")[train.indices].tolist()
+    drawn = [classes[names.index(title)] for title in titles]
+    quarter = len(classes) // 4
+    assert len(drawn) == 3 and min(drawn) >= np.sort(classes)[-quarter] > classes.min()
+    whole = len(train.indices)
+    assert heads[0].startswith(
+        f"train: 3 of {whole} samples with a label in it, among the {quarter} with most classes; "
+    )
+    first = [*titles]
+    titles.clear()
+    chips_picture(store, tmp_path / "x.png", n=3)
+    assert titles == first
+
+
+def test_a_dark_scene_is_as_bright_as_its_own_pixels_allow(tmp_path):
+    """Every second sample is of a scene a twentieth as bright: between the limits of all of them it
+    would be black."""
+
+    class Two(Synthetic):
+        def open(self):
+            source = super().open()
+            chip, (ground,) = source.chip, source.contents.grounds
+            source.contents = dataclasses.replace(source.contents, grounds=(ground, ground))
+
+            def darker(index):
+                found = chip(index)
+                where = dataclasses.replace(found.where, ground=index % 2)
+                image = found.images["fine"] // (1 + 19 * (index % 2))
+                return dataclasses.replace(found, where=where, images={"fine": image})
+
+            source.chip = darker
+            return source
+
+    dataset = Two(samples=20, size=16, bands=3, label="none")
+    store = build(dataset, tmp_path / "s", Split(by="random"), progress=False)
+    (modality,) = store.contents.modalities
+    read = store.read(np.arange(20), ("fine",)).result()["fine"]
+    bands = [modality.sensor.names.index(name) for name in colour_bands(modality.sensor)]
+    limits = limits_of(store, modality, np.array([0, 1]))
+    for place, own in enumerate((read[::2], read[1::2])):
+        wanted = np.percentile(own[:, bands], (2, 98), axis=(0, 2, 3)).T
+        np.testing.assert_allclose(limits[place], wanted)
+        image = own[0]
+        assert picture_mean(image, modality, limits[place]) > 0.25
+    assert picture_mean(read[1], modality, limits[0]) < 0.02
+    assert stretch(store) == "each colour from the 2 % to the 98 % value of the scene"
+    one = synthetic(tmp_path / "one")
+    stats = unplain(one.attributes["stats"])["fine"]
+    (known,) = limits_of(one, one.modality("fine"), np.array([3]))
+    assert known[0].tolist() == [stats[bands[0]].p02, stats[bands[0]].p98]
+    assert stretch(one).endswith("of the training part")
+
+
+def picture_mean(image, modality, limits) -> float:
+    return float(np.mean(shown(image, modality, limits)))
+
+
+def test_of_a_store_without_labels_no_counts_are_drawn(tmp_path, monkeypatch):
+    drawn, keys = [], []
+    monkeypatch.setattr(Axes, "barh", lambda *given, **style: drawn.append(1))
+    monkeypatch.setattr(
+        Figure,
+        "legend",
+        lambda figure, handles, **style: keys.extend(h.get_label() for h in handles),
+    )
+    monkeypatch.setattr(Figure, "savefig", lambda *given, **style: None)
+    split_picture(synthetic(tmp_path / "none", label="none"), tmp_path / "x.png")
+    assert not drawn and keys == ["train: 10 samples", "val: 1 sample", "test: 3 samples"]
+    split_picture(synthetic(tmp_path / "class", label="class"), tmp_path / "x.png")
+    assert drawn
 
 
 def test_colours_are_true_false_or_asked_for():

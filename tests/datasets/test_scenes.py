@@ -66,6 +66,25 @@ def test_the_same_place_at_two_dates_is_never_trained_and_tested_on(folder, tmp_
     np.testing.assert_array_equal(places, where[:, 0] // 2)  # two scenes each, in order of names
 
 
+@pytest.mark.parametrize("block_m", [None, 640.0])
+def test_why_a_part_of_one_place_is_empty(folder, tmp_path, caplog, block_m):
+    """In the words of this dataset: it has no classes, and its blocks are set in m."""
+    one = replace(gathered(folder).scenes[0], path=str(folder / "0_*_img.tif"))
+    with caplog.at_level("WARNING", "swath"):
+        stored(gathered(folder, scenes=(one,), block_m=block_m), tmp_path, Split(stratify=True))
+    told = "; ".join(caplog.messages)
+    assert "class" not in told and "groups smaller" not in told
+    first = ", for the first is trained on"
+    if block_m is None:
+        only, way = "but there is only 1 group by block", "set build.dataset.block_m, the edge of a"
+        assert f"split.val=0.1, {only}, and a val part needs three{first}; {way}" in told
+        assert f"split.test=0.2, {only}, and a test part needs two{first}; {way}" in told
+    else:
+        way = "make blocks smaller (build.dataset.block_m is 640 m), or choose another split.by"
+        assert f"there are only 2 groups by block, and a val part needs three{first}; {way}" in told
+        assert "training has 22 % of the samples, not the 70 % asked for: there are only 2" in told
+
+
 def test_no_chip_lies_in_two_blocks(folder, tmp_path):
     """Squares of 250 m are 25 px: of each one chip of 16 px fits, and the rest is lost."""
     store = stored(gathered(folder, block_m=250.0), tmp_path)

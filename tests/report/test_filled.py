@@ -1,6 +1,7 @@
 """The page of a masked autoencoder shows what was hidden and what was made of it."""
 
 import base64
+import dataclasses
 import re
 
 import numpy as np
@@ -8,7 +9,12 @@ import pytest
 import torch
 
 import swath
+from swath.config import ConfigError
+from swath.data.split import Split
+from swath.report.filled import filled_in
+from swath.run import after_training
 from swath.tasks.pretrain import Pretrain
+from swath.train.export import load_model
 from tests import laws
 
 RECIPE = """\
@@ -22,6 +28,7 @@ task: {kind: pretrain}
 batch: {samples: 8, micro: 4}
 train: {samples: 16, evaluate_every: 8}
 """
+UNTESTED = Split(by="random", val=0.2, test=0)
 
 
 @pytest.mark.parametrize("normalise", [True, False])
@@ -55,7 +62,28 @@ def test_a_run_without_labels_is_scored_and_shown_and_not_mapped(tmp_path, monke
     assert len(pictures) >= 18 and len({*pictures[:3]}) == 3
     grey = [_share_of_grey(picture) for picture in pictures[:3]]
     assert grey[1] > 0.7 > grey[0] + 0.2
-    assert "swath predict" not in page
+    assert "swath predict" not in page and "Hidden patches filled in by mae, 4 bands" in page
+
+    model, data = load_model(run.place), dataclasses.replace(run.data, split=UNTESTED)
+    shown = filled_in(model, data, "fp32", run.compute)
+    assert shown["about"].startswith("6 of 6 samples of the val part (there is no test part), spre")
+    assert len(shown["shown"]) == 6
+    data = dataclasses.replace(data, split=dataclasses.replace(UNTESTED, val=0))
+    told = filled_in(model, data, "fp32", run.compute)["about"]
+    assert told.startswith("6 of 30 samples of the train part (there is no other), spread")
+
+
+def test_nothing_is_advised_that_needs_a_test_part(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("test: 0.3", "test: 0"))
+    run = swath.load("recipe.yaml", "train={samples: 8}", "baselines=[{kind: majority}]")
+    told = after_training(run, swath.train(run))
+    assert told.endswith("\nnext: swath embed runs/filled, swath report runs/filled")
+    page = swath.report(run).read_text()
+    assert "of the val part (there is no test part)" in page
+    assert "swath evaluate" not in page and "swath baseline" not in page
+    with pytest.raises(ConfigError, match=r"the split has no test part: split.test is 0; set"):
+        swath.evaluate(run)
 
 
 def _share_of_grey(picture: str) -> float:

@@ -145,7 +145,7 @@ def test_the_page_looks_as_meant(page, tmp_path, dark):
     assert (middle.max(2) - middle.min(2)).mean() > 0.1, "there is no coloured map"
 
 
-def test_an_unfinished_run_says_so_and_what_to_do(tmp_path):
+def test_an_unfinished_run_says_so_and_what_to_do(tmp_path, monkeypatch):
     """At the top; a run at its end, or out of patience, says nothing of the kind."""
     state = tmp_path / "checkpoints/00000013/state.json"
     state.parent.mkdir(parents=True)
@@ -165,6 +165,8 @@ def test_an_unfinished_run_says_so_and_what_to_do(tmp_path):
     assert "unfinished" not in page(890) and "unfinished" not in page(6400, stale=3)
     model = untrained()
     save_model(tmp_path, model.network.state_dict(), model.about)
+    assert "swath evaluate" not in page(890), "there is no store to score it on"
+    monkeypatch.setattr("swath.report.page.has_test", lambda data: True)
     said = page(890)
     assert f"<code>swath evaluate {tmp_path}</code> adds accuracy here." in said
     assert "swath export" not in said

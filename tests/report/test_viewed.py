@@ -1,9 +1,12 @@
 """The page of a task that compares views shows them; the run is scored, probed and not mapped."""
 
 import base64
+import dataclasses
 import re
 
 import swath
+import swath.run
+from swath.data.mix import Also
 from swath.nn.projector import Projector
 from swath.report.viewed import viewed
 from swath.run import after_training
@@ -32,6 +35,8 @@ batch: {samples: 8, micro: 4}
 train: {samples: 8}
 """
 
+OTHER = ("build.dataset.seed=1", "build.split={by: random, val: 0, test: 0}")
+
 
 def test_a_run_that_compares_views_from_store_to_report(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
@@ -54,6 +59,13 @@ def test_a_run_that_compares_views_from_store_to_report(tmp_path, monkeypatch, c
     assert [p["name"] for p in shown["shown"][0]["pictures"]] == ["image", "view 1", "view 2"]
     first = shown["shown"][0]["pictures"][0]["uri"].removeprefix("data:image/png;base64,")
     assert base64.b64decode(first) == base64.b64decode(pictures[0])
+
+    swath.run.build(swath.load("recipe.yaml", "data.store=other", *OTHER), progress=False)
+    both = dataclasses.replace(run.data, also=(Also(store="other"), Also(store="gone")))
+    shown = viewed(model, both, run.augment)
+    captions = [one["caption"] for one in shown["shown"]]
+    assert captions == ["store, test"] * 3 + ["other, train"] * 3
+    assert shown["about"].startswith("6 of 52 samples of the test and train parts, spread over")
 
     (tmp_path / "labelled.yaml").write_text(LABELLED)
     with caplog.at_level("INFO", "swath"):

@@ -53,6 +53,17 @@ def logits(*shape, seed=1):
     return np.random.default_rng(seed).normal(size=shape) * 2
 
 
+def test_every_task_says_what_it_learns_and_what_is_shown_of_it():
+    """The report knows none by its kind."""
+    from swath.config import members
+
+    every = members(Task)
+    assert all(task.learns for task in every.values())
+    views = {kind for kind, task in every.items() if task().shows == "views"}
+    assert views == {"contrast", "dino", "moco"} and every["pretrain"]().shows == "filled"
+    assert every["segment"]().shows == "answers"
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("exponent", [0.0, 0.5])
 def test_segment_loss_equals_torch_cross_entropy(smoothing, exponent):

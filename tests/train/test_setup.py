@@ -444,7 +444,7 @@ def test_the_time_left_is_told_from_minutes_not_from_an_update():
         last = rate(seconds, 10 * update)
         seconds += 1.0
     assert last == pytest.approx(10.0)
-    assert line(FIGURES, 63_060_000).endswith("data wait 2%  -- left")
+    assert line(FIGURES, 63_060_000).endswith("data wait 2%")
 
 
 def test_in_a_log_file_updates_are_told_now_and_then_and_scores_always():

@@ -18,6 +18,11 @@ FEW_FROZEN = 2
 
 def of(plan: Plan, cell: Cell) -> dict[str, Any]:
     """Return what the figures of ``cell`` depend on, to be compared by ``cells.check``."""
+    return {"store": plan.stores[cell.task], **asked(plan, cell)}
+
+
+def asked(plan: Plan, cell: Cell) -> dict[str, Any]:
+    """Return what :func:`of` does, but for the store, which may not be built yet."""
     run, way = plan.run(cell, plan.tries(cell)[0]), plan.way(cell)
     if cell.way == BASELINE:
         (one,) = (b for b in plan.settings.baselines if b.title == cell.model)
@@ -35,4 +40,4 @@ def of(plan: Plan, cell: Cell) -> dict[str, Any]:
             told[COMPUTED] = FEW_FROZEN
     if isinstance(told.get("init"), dict):
         told["init"] = {k: v for k, v in told["init"].items() if k in ("bands", "missing")}
-    return {"store": plan.stores[cell.task], "kind": way.kind or BASELINE, **told}
+    return {"kind": way.kind or BASELINE, **told}

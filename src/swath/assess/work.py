@@ -15,7 +15,7 @@ from typing import Any
 from swath import run as runs
 from swath.assess.cells import Cell, check, read, write
 from swath.assess.frozen import check_classes
-from swath.assess.identity import of
+from swath.assess.identity import asked, of
 from swath.assess.measure import Measuring
 from swath.assess.plan import Plan
 from swath.assess.progress import Progress
@@ -33,14 +33,17 @@ def prepare(settings: Assess) -> Plan:
     of other settings.
     """
     plan = Plan(settings)
+    found = ((cell, read(cell, plan.folder)) for cell in plan.cells)
+    records = {cell: record for cell, record in found if record is not None}
+    for cell, record in records.items():  # before anything is gathered
+        check(cell, plan.folder, record, {"store": record["of"].get("store"), **asked(plan, cell)})
     for cell in plan.firsts.values():
         runs.built_once(plan.run(cell))
     for cell in {(cell.task, cell.way): cell for cell in plan.cells}.values():
         if plan.way(cell).frozen:
             check_classes(Store.open(plan.run(cell).data.store), cell.way)
-    for cell in plan.cells:
-        if (record := read(cell, plan.folder)) is not None:
-            check(cell, plan.folder, record, of(plan, cell))
+    for cell, record in records.items():
+        check(cell, plan.folder, record, of(plan, cell))
     return plan
 
 

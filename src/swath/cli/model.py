@@ -69,7 +69,7 @@ def train(
         )
     if ranks is not None and ranks != 1:
         launch.check(ranks)
-        run.build(chosen)  # several processes could not
+        run.prepare(chosen)  # several processes could not build
         in_ranks("train", settings, ranks, chosen)
     figures = run.train(chosen)
     if not here.rank():

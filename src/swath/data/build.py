@@ -39,6 +39,7 @@ from swath.data.check import (
 from swath.data.chip import IGNORE, Chip
 from swath.data.dataset import Dataset, Source
 from swath.data.fold import fit
+from swath.data.places import known
 from swath.data.shards import is_address, nearby
 from swath.data.split import Split, select
 from swath.data.store import Store
@@ -78,6 +79,8 @@ def build(
         kind, other = kind_of(type(dataset)), nearby(os.fspath(out))
         near = f" (there is {other})" if other else ""
         log.info("%s: there is no store yet%s; building it, kind %s", out, near, kind)
+    else:  # before the files are looked through, which may take long
+        _check_settings(Store.open(out, unfinished=True), dataset, split, compress)
     local = not is_address(os.fspath(out)) and not os.path.isfile(out)
     source = dataset.resume(pathlib.Path(out) / _NOTES if local else None, progress)
     check_contents(source.contents)
@@ -130,6 +133,8 @@ def _go_on(store: Store, source: Source, split: Split, threads: int | None, prog
             step()
     check_bands(store, bands)
     store.finish(stats=stats.plain(bands), checksum=store.sum())
+    told = ", ".join(f"the {what} of {count}" for what, count in known(store).items())
+    log.info("%s: %d samples; known are %s", store.path, store.samples, told)
 
 
 def _sealed(store: Store) -> bool:
@@ -173,19 +178,24 @@ def _begin(
         told = {**told, "left_out": left_out} if left_out else told
         return Store.create(out, source.contents, len(source), compress=compress, **options, **told)
     store = Store.open(out, unfinished=True)
-    different = differing(store, dataset, split)
-    different = different or _differing(store.attributes["compress"], compress, "compress")
-    if different:
-        raise ConfigError(
-            f"{out}: was built from other settings: {different}; "
-            "build into another folder, or delete this one"
-        )
+    _check_settings(store, dataset, split, compress)
     if len(source) != store.samples or not _same(plain(source.contents), plain(store.contents)):
         raise ConfigError(
             f"{out}: the files of the dataset changed since the store was begun "
             f"({store.samples} samples then, {len(source)} now); build into another folder"
         )
     return store
+
+
+def _check_settings(store: Store, dataset: Dataset, split: Split, compress: bool) -> None:
+    """Raise ConfigError if ``store`` was built with other settings, naming the first."""
+    different = differing(store, dataset, split)
+    different = different or _differing(store.attributes["compress"], compress, "compress")
+    if different:
+        raise ConfigError(
+            f"{store.path}: was built from other settings: {different}; "
+            "build into another folder, or delete this one"
+        )
 
 
 def differing(store: Store, dataset: Dataset, split: Split) -> str | None:

@@ -108,13 +108,15 @@ def warn_of_parts(store: Store, train: Selection) -> None:
         if asked and not len(selection.indices):
             log.warning("%s: the %s part is empty: %s", store.path, part, selection.why_empty())
     split, total = train.split, int(train.table.sizes.sum())
+    things = "the samples" if store.contents.label.kind == "none" else "what is labelled"
     share = 1 - split.val - split.test if split.train is None else split.train
     if split.by != "given" and 2 * train.size < share * total:
         log.warning(
-            "split by=%s: training has %.0f %% of what is labelled, not the %.0f %% asked for: "
-            "there are only %d groups, and each part takes at least one of each class; make groups "
-            "smaller",
-            *(split.by, 100 * train.size / total, 100 * share, len(train.table.ids)),
+            "split by=%s: training has %.0f %% of %s, not the %.0f %% asked for: %s, and each part "
+            "takes at least one%s; %s",
+            *(split.by, 100 * train.size / total, things, 100 * share, train.groups_told),
+            *(" of each class" if train.table.counts.shape[1] and split.stratify else "",),
+            train.smaller,
         )
     tested = train.table.counts[train.parts == TEST].sum(0)
     lost = np.flatnonzero((tested == 0) & (train.table.counts.sum(0) > 0))

@@ -14,7 +14,7 @@ from swath.data.mosaic import mosaic
 from swath.data.palette import class_colours, coloured
 from swath.data.sensor import Sensor
 from swath.data.split import PARTS, Part, Selection, Split, select
-from swath.data.stats import BandStats, unplain
+from swath.data.stats import unplain
 
 if TYPE_CHECKING:
     from swath.data.store import Store
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PART_COLOURS = {"train": "#2b6cb0", "val": "#e0a100", "test": "#c53030"}
 _MAP_PIXELS = 40_000_000  # larger grounds are drawn by the outlines of their samples
 _NODATA_GREY = 0.85
+_LOOKED_AT = 16  # samples of a scene that say how dark and how bright it is
 
 
 def colour_bands(sensor: Sensor, colour: str | tuple[str, ...] = "true") -> tuple[str, ...]:
@@ -69,16 +70,56 @@ def stretched(
 def shown(
     image: np.ndarray,
     modality: Modality,
-    stats: list[BandStats] | None = None,
+    limits: np.ndarray | None = None,
     colour: str | tuple[str, ...] = "true",
 ) -> np.ndarray:
-    """Return ``image`` (c, h, w) as (h, w, 3) in 0..1: each band from its 2 % to its 98 % value in
-    ``stats`` (None: in the image), light grey where there is no data."""
+    """Return ``image`` (c, h, w) as (h, w, 3) in 0..1: each colour between its ``limits``, as
+    :func:`limits_of` tells them (None: its 2 % and its 98 % value in the image), light grey where
+    there is no data."""
     sensor = modality.sensor
-    chosen = [sensor.names.index(name) for name in colour_bands(sensor, colour)]
-    pixels = image[chosen]
-    limits = None if stats is None else np.array([(stats[i].p02, stats[i].p98) for i in chosen])
+    pixels = image[_places(sensor, colour)]
     return stretched(pixels, np.all(sensor.observed(pixels), 0), limits)
+
+
+def limits_of(
+    store: Store,
+    modality: Modality,
+    indices: np.ndarray,
+    colour: str | tuple[str, ...] = "true",
+) -> np.ndarray:
+    """Return what is shown as dark and as bright of samples ``indices``, for each colour
+    (n, 1 or 3, 2): the 2 % and the 98 % value of the scene that each was cut from. Of several
+    scenes some are far darker than others, and would be black between the limits of all.
+
+    They are taken from a few samples of the scene; where the store knows one ground at most, from
+    the training part.
+    """
+    chosen = _places(modality.sensor, colour)
+    stats = unplain(store.attributes["stats"])[modality.name]
+    every = np.array([(stats[i].p02, stats[i].p98) for i in chosen])
+    found = np.broadcast_to(every, (len(indices), *every.shape)).copy()
+    ground = store.column("where")[:, 0].astype(np.int64)
+    if len(store.contents.grounds) < 2:
+        return found
+    for number in np.unique(ground[indices]).tolist():
+        mine = np.flatnonzero(ground == number)
+        some = mine[np.linspace(0, len(mine) - 1, min(_LOOKED_AT, len(mine))).astype(int)]
+        read = store.read(some, (modality.name,), label=False).result()[modality.name]
+        pixels = read[:, chosen].swapaxes(0, 1)
+        seen = np.all(modality.sensor.observed(pixels), 0)
+        if number >= 0 and seen.any():
+            found[ground[indices] == number] = np.percentile(pixels[:, seen], (2, 98), axis=1).T
+    return found
+
+
+def stretch(store: Store) -> str:
+    """Return between which values :func:`limits_of` shows pixels, in words."""
+    whole = "scene" if len(store.contents.grounds) > 1 else "training part"
+    return f"each colour from the 2 % to the 98 % value of the {whole}"
+
+
+def _places(sensor: Sensor, colour: str | tuple[str, ...]) -> list[int]:
+    return [sensor.names.index(name) for name in colour_bands(sensor, colour)]
 
 
 def chips_picture(
@@ -90,7 +131,8 @@ def chips_picture(
     split: Split | None = None,
     colour: str | tuple[str, ...] = "true",
 ) -> None:
-    """Write a picture of ``n`` samples of ``part``, drawn at random, each beside its label.
+    """Write a picture of ``n`` samples of ``part``, drawn at random, each beside its label; of
+    masks drawn among those with most classes.
 
     Of a mask or raster, only the pixels that belong to the part are shown.
     """
@@ -100,12 +142,13 @@ def chips_picture(
     selection = select(store, split, part)
     label = store.contents.label
     count = min(n, len(selection.indices))
-    luck = uniform(0, selection.indices, "picture")[:, 0]
-    chosen = selection.indices[np.sort(np.argsort(luck, kind="stable")[:count])]
+    among = _telling(selection, count)
+    luck = uniform(0, among, "picture")[:, 0]
+    chosen = among[np.sort(np.argsort(luck, kind="stable")[:count])]
     modality = max(store.contents.modalities, key=lambda m: (m.height, len(m.sensor.bands)))
     groups = (selection.grouping,) if selection.grouping else ()
     read = store.read(chosen, (modality.name,), groups=groups).result()
-    stats = unplain(store.attributes["stats"])[modality.name]
+    limits = limits_of(store, modality, chosen, colour)
     pixels = label.per_pixel
     across = min(count, 4 if pixels else 6)
     rows = -(-count // across)
@@ -116,7 +159,7 @@ def chips_picture(
         axis.set_axis_off()
     for place, index in enumerate(chosen.tolist()):
         image = axes[place * wide]
-        image.imshow(shown(read[modality.name][place], modality, stats, colour))
+        image.imshow(shown(read[modality.name][place], modality, limits[place], colour))
         image.set_title(_title(store, read, place, index), fontsize=7)
         if store.contents.centred:  # the label is this pixel's
             image.plot(modality.width // 2, modality.height // 2, "s", mfc="none", mec="#ff00ff")
@@ -126,7 +169,11 @@ def chips_picture(
                 axes[place * wide + 1], selection.restrict(read["label"][place], group), store
             )
     bands = ", ".join(colour_bands(modality.sensor, colour))
-    figure.suptitle(f"{part}: {count} of {len(selection.indices)} samples; {bands}", fontsize=9)
+    having = " with a label in it" if pixels and len(selection.indices) < store.samples else ""
+    told = f"{part}: {count} of {len(selection.indices)} samples{having}"
+    if len(among) < len(selection.indices):
+        told += f", among the {len(among)} with most classes"
+    figure.suptitle(f"{told}; {bands}, {stretch(store)}", fontsize=9)
     if label.kind == "mask":
         colours = class_colours(label)
         handles = [
@@ -135,6 +182,17 @@ def chips_picture(
         handles.append(Patch(facecolor="white", edgecolor="grey", label="no label, or other part"))
         figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=8)
     figure.savefig(path, dpi=130)
+
+
+def _telling(selection: Selection, count: int) -> np.ndarray:
+    """Return the samples to draw from: of masks the quarter with most classes, of as many those
+    with most labelled pixels, and ``count`` at least; else all."""
+    indices = selection.indices
+    if selection.store.contents.label.kind != "mask":
+        return indices
+    counts = selection.sample_counts()
+    best = np.lexsort((indices, -counts.sum(1), -(counts > 0).sum(1)))
+    return np.sort(indices[best[: max(count, len(indices) // 4)]])
 
 
 def _title(store: Store, read: dict[str, np.ndarray], place: int, index: int) -> str:
@@ -177,7 +235,7 @@ def _frame(width: int, height: int) -> Any:
 
 def split_picture(store: Store, path: str | os.PathLike[str], split: Split | None = None) -> None:
     """Write a picture of the largest ground coloured by part over grey imagery, beside the
-    labelled samples or pixels of each class by part."""
+    labelled samples or pixels of each class by part, if there are labels."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
@@ -186,9 +244,12 @@ def split_picture(store: Store, path: str | os.PathLike[str], split: Split | Non
     where = store.column("where")
     placed = where[where[:, 0] >= 0, 0]
     figure = Figure(figsize=(12, 6.5), layout="constrained")
+    labelled = store.contents.label.kind != "none"
     if len(placed):
         ground = int(np.bincount(placed).argmax())
-        left, right = figure.subplots(1, 2, width_ratios=[3, 1])
+        left, *right = figure.subplots(
+            1, 1 + labelled, width_ratios=[3, 1][: 1 + labelled], squeeze=False
+        )[0]
         here = store.contents.grounds[ground]
         left.set_title(f"{here.name}: split by {chosen.by}, seed {chosen.seed}", fontsize=10)
         if here.height * here.width <= _MAP_PIXELS:
@@ -198,10 +259,15 @@ def split_picture(store: Store, path: str | os.PathLike[str], split: Split | Non
         left.set_xlabel("column (px)", fontsize=8)
         left.set_ylabel("row (px)", fontsize=8)
     else:
-        right = figure.subplots()
-        right.set_title(f"split by {chosen.by}, seed {chosen.seed}; places unknown", fontsize=10)
-    _draw_counts(right, store, parts)
-    handles = [Patch(color=c, label=p) for p, c in PART_COLOURS.items()]
+        right = [figure.subplots()]
+        right[0].set_title(f"split by {chosen.by}, seed {chosen.seed}; places unknown", fontsize=10)
+    for axis in right:
+        _draw_counts(axis, store, parts)
+    counts = {part: len(selection.indices) for part, selection in parts.items()}
+    handles = [
+        Patch(color=c, label=f"{part}: {counts[part]} sample{'s'[: counts[part] != 1]}")
+        for part, c in PART_COLOURS.items()
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9)
     figure.savefig(path, dpi=130)
 
@@ -239,8 +305,9 @@ def _draw_map(axis: Any, store: Store, ground: int, parts: dict[str, Selection])
     from matplotlib.colors import to_rgb
 
     modality = max(store.contents.modalities, key=lambda m: m.height)
-    stats = unplain(store.attributes["stats"])[modality.name]
-    grey = shown(mosaic(store, ground, modality.name), modality, stats, "true").mean(2)
+    mine = np.flatnonzero(store.column("where")[:, 0] == ground)[:1]
+    limits = limits_of(store, modality, mine)[0]
+    grey = shown(mosaic(store, ground, modality.name), modality, limits).mean(2)
     picture = np.repeat(0.35 + 0.6 * grey[:, :, None], 3, axis=2)
     found = part_map(store, ground, parts)
     for part, number in PARTS.items():

@@ -61,6 +61,12 @@ def calendar(seconds: np.ndarray) -> np.ndarray:
     return np.stack([year.astype(np.int64) + 1970.0, day], 1)
 
 
+def known(store: Store) -> dict[str, int]:
+    """Return of how many samples date and place are known, which a model can be told."""
+    each = {"date": times(store), "place": middles(store)}
+    return {what: int(np.isfinite(found).all(1).sum()) for what, found in each.items()}
+
+
 def pixel_m(ground: Ground) -> float | None:
     """Return metres from pixel to pixel of ``ground``; None: unknown, or degrees.
 

@@ -45,7 +45,7 @@ class DataSettings:
     """Further stores that are trained on, with the same labels, if any are read, and the same bands
     and size of samples; with model.embed=wavelengths also with others. Each microbatch is of one
     store, and normalised by that store's statistics; the validation part of ``store`` alone
-    chooses the best weights; those of further stores are scored too, as val@NAME."""
+    chooses the best weights; those of further stores that have one are scored too, as val@NAME."""
     weight: float = 1.0
     """The share of ``store`` in the microbatches, relative to the weights in ``also``."""
     stage: Stage | None = free(None)

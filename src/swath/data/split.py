@@ -93,11 +93,6 @@ class GroupTable:
         return (self.counts + np.where(self.counts > 0, rarity, 0)).argmax(1)
 
 
-def _smaller(split: Split) -> str:
-    named = " (build.dataset.block)" if split.by == "block" else ""
-    return f"make groups smaller{named}"
-
-
 def tabulate(census: Census, label: Label) -> GroupTable:
     """Return the groups of ``census``."""
     ids, place = np.unique(census.group, return_inverse=True)
@@ -188,16 +183,37 @@ class Selection:
         share = getattr(split, part)
         if not share:
             return f"split.{part} is 0; set split.{part} to a share above 0"
-        strata = len(np.unique(self.table.classes)) if split.stratify else 1
         stratified = self.table.counts.shape[1] and split.stratify
-        things = f"{strata} classes (a group is of the class it has most of)"
-        things = things if stratified else "all"
-        least = "two groups to be tested on" if part == "test" else "three groups to be validated"
-        return (
-            f"split.{part}={share:g}, but there are only {len(self.table.ids)} groups by "
-            f"{split.by} for {things}, and a class needs {least}, for the first is trained on; "
-            f"{_smaller(split)}, join classes, or choose another split.by"
-        )
+        needs = "three" if part == "val" and split.test else "two"
+        why = f"{self.groups_told}, and a {part} part needs {needs}, for the first is trained on"
+        if stratified:
+            classes = len(np.unique(self.table.classes))
+            why = (
+                f"{self.groups_told} for {classes} {'class' if classes == 1 else 'classes'} (a "
+                f"group is of the class it has most of), and a class needs {needs} for a {part} "
+                "part, for its first is trained on"
+            )
+        ways = [self.smaller, *(["join classes"] if stratified else [])]
+        return f"split.{part}={share:g}, but {why}; {', '.join(ways)}, or choose another split.by"
+
+    @property
+    def groups_told(self) -> str:
+        """How many groups there are, in words."""
+        count = len(self.table.ids)
+        only = "is only 1 group" if count == 1 else f"are only {count} groups"
+        return f"there {only} by {self.split.by}"
+
+    @property
+    def smaller(self) -> str:
+        """How to get more groups, in words; by which setting, if the dataset has one."""
+        asked = self.store.attributes.get("dataset") or {}
+        name = next((name for name in ("block", "block_m") if name in asked), None)
+        if self.split.by != "block" or name is None:
+            return "make groups smaller"
+        unit = "m" if name == "block_m" else "px"
+        if asked[name] is None:
+            return f"set build.dataset.{name}, the edge of a block in {unit}"
+        return f"make blocks smaller (build.dataset.{name} is {asked[name]:g} {unit})"
 
     def sample_counts(self) -> np.ndarray:
         """Return this part's labelled things of each class in each of ``indices``, (m, k) int64."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from swath.data.places import known
 from swath.data.split import Split, select
 from swath.data.stats import statistics
 from swath.data.touch import CutObjects, cut_objects
@@ -27,7 +28,7 @@ def summary(store: Store, split: Split | None = None) -> Any:
     cut = cut_objects(selections["test"], selections["train"])
     return Group(
         _facts(store, chosen, touching, cut),
-        _classes(store, selections),
+        _parts(store, selections),
         *(_bands(store, name, found) for name, found in bands.items()),
     )
 
@@ -42,11 +43,14 @@ def _facts(store: Store, split: Split, touching: float | None, cut: CutObjects |
         for m in contents.modalities
     )
     left = store.attributes.get("left_out")
+    label = contents.label
+    classes = f", {len(label.classes)} classes" if label.has_classes else ""
     said = "unknown" if touching is None else f"{touching:.1%}"
     rows = (
         ("store", f"{store.path}, {store.samples} samples"),
         ("images", shapes),
-        ("label", f"{contents.label.kind}, {len(contents.label.classes)} classes"),
+        ("label", f"{label.kind}{classes}"),
+        *((f"{what} known", f"{n} of {store.samples}") for what, n in known(store).items()),
         ("split", f"by {split.by}, val {split.val:g}, test {split.test:g}, seed {split.seed}"),
         ("test windows that touch training pixels", said),
         *([_cut(cut)] if cut is not None else []),
@@ -66,24 +70,26 @@ def _cut(cut: CutObjects) -> tuple[str, str]:
     return f"test windows with {cut.grouping}s trained on", known
 
 
-def _classes(store: Store, selections: dict[str, Any]) -> Any:
+def _parts(store: Store, selections: dict[str, Any]) -> Any:
+    """Return a table of how much each part has, of each class if there are any."""
     from rich.table import Table
 
     label = store.contents.label
     things = "pixels" if label.per_pixel else "samples"
     note = " (those in several chips count in each)" if things == "pixels" else ""
-    title = "Samples" if label.kind == "none" else f"Labelled {things}"
-    table = Table(title=f"{title}{note}")
-    table.add_column(label.kind)
+    unlabelled = label.kind == "none"
+    table = Table(title=None if unlabelled else f"Labelled {things}{note}")
+    table.add_column("" if unlabelled else label.kind)
     for part in _PARTS:
         table.add_column(part, justify="right")
     counts = {part: selections[part].counts for part in _PARTS}
     for i, name in enumerate(label.classes if len(counts["train"]) else ()):
         table.add_row(name, *(f"{int(counts[part][i]):,}" for part in _PARTS))
     table.add_section()
-    if label.kind != "none":
+    if not unlabelled:
         table.add_row(f"{things} in all", *(f"{selections[part].size:,}" for part in _PARTS))
-    table.add_row("samples", *(f"{len(selections[part].indices):,}" for part in _PARTS))
+    having = "samples with any of them" if label.per_pixel else "samples"
+    table.add_row(having, *(f"{len(selections[part].indices):,}" for part in _PARTS))
     return table
 
 

@@ -131,21 +131,21 @@ def _draw(places: Places, every: Sequence[Found], path: pathlib.Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    from swath.data.picture import shown
-    from swath.data.stats import unplain
+    from swath.data.picture import limits_of, shown
 
     store, table = places.store, places.table
     modality = max(store.contents.modalities, key=lambda m: (m.height, len(m.sensor.bands)))
-    images = store.read([one.sample for one in every], (modality.name,), label=False).result()
-    stats = unplain(store.attributes["stats"])[modality.name]
+    samples = np.array([one.sample for one in every])
+    images = store.read(samples, (modality.name,), label=False).result()[modality.name]
+    limits = limits_of(store, modality, samples)
     across = min(len(every), 6)
     rows = -(-len(every) // across)
     figure = Figure(figsize=(1.75 * across, 2.3 * rows), layout="constrained")
     axes = figure.subplots(rows, across, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
-    for axis, one, image in zip(axes, every, images[modality.name], strict=False):
-        axis.imshow(shown(image, modality, stats))
+    for axis, one, image, between in zip(axes, every, images, limits, strict=False):
+        axis.imshow(shown(image, modality, between))
         title = f"{one.rank}: {one.score:.3f}" if one.rank else "query"
         axis.set_title(f"{title}\n{one.label}", fontsize=8, weight="normal" if one.rank else "bold")
         frame = (0, 0, modality.width, modality.height)

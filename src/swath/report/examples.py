@@ -9,11 +9,11 @@ import numpy as np
 
 from swath.data.chip import IGNORE, Label
 from swath.data.opened import Data
-from swath.data.picture import shown
+from swath.data.picture import limits_of, shown, stretch
 from swath.data.settings import DataSettings
 from swath.data.split import Selection
-from swath.data.stats import unplain
 from swath.report.images import class_png, evenly, png, shade_png
+from swath.report.parts import HELD_OUT, first_of, told
 from swath.train.export import LoadedModel
 from swath.train.precision import DTYPES, arithmetic
 from swath.train.settings import Compute
@@ -24,22 +24,23 @@ MOST = 9
 def examples(
     model: LoadedModel, settings: DataSettings, precision: str, compute: Compute
 ) -> dict[str, Any] | None:
-    """Return pictures of test samples with their labels and the model's answers.
+    """Return pictures of test samples with their labels and the model's answers; of the validation
+    part if there is no test part.
 
     precision: as in train.precision; that of the run, so that answers are those that are scored.
 
-    None if there is no test part, or the store has no labels, or the model learned none.
+    None if there is neither, or the store has no labels, or the model learned none.
     """
     import torch
 
     data = settings.alone().open()
     data = dataclasses.replace(data, normalize=model.normalize)
     label = data.store.contents.label
-    selection = data.select("test")
+    selection = first_of(data, HELD_OUT)
     chosen = _chosen(selection, label)
     if not len(chosen) or label.kind == "none" or model.about.task.labels is None:
         return None
-    loader = data.loader("test", micro=1)
+    loader = data.loader(selection.part, micro=1)
     images = _pictures(data, chosen)
     found = []
     model.network.to(dtype=DTYPES[precision])
@@ -49,8 +50,8 @@ def examples(
             assert batch.target is not None, "a store with labels gives targets"
             found.append(_example(image, batch.target[0].numpy(), answer, label))
     return {
-        "about": f"{len(found)} of {len(selection.indices)} samples of the test part, spread over"
-        " it evenly." + (" Only its own pixels have a label." if label.kind == "mask" else ""),
+        "about": f"{told(len(found), [selection])}, {stretch(data.store)}."
+        + (" Only its own pixels have a label." if label.kind == "mask" else ""),
         "shown": found,
     }
 
@@ -67,9 +68,10 @@ def _chosen(selection: Selection, label: Label) -> np.ndarray:
 def _pictures(data: Data, chosen: np.ndarray) -> list[np.ndarray]:
     store = data.store
     modality = max(store.contents.modalities, key=lambda m: (m.height, len(m.sensor.bands)))
-    stats = unplain(store.attributes["stats"])[modality.name]
     read = store.read(chosen, (modality.name,), label=False).result()[modality.name]
-    return [(255 * shown(one, modality, stats, "true")).astype(np.uint8) for one in read]
+    limits = limits_of(store, modality, chosen)
+    pairs = zip(read, limits, strict=True)
+    return [(255 * shown(one, modality, between)).astype(np.uint8) for one, between in pairs]
 
 
 def _example(

@@ -13,51 +13,34 @@ from swath.data.opened import Data
 from swath.data.picture import colour_bands
 from swath.data.sensor import Band
 from swath.data.settings import DataSettings
-from swath.data.store import Store
-from swath.report.images import evenly, limits_of, stretched_png
-from swath.tasks.pretrain import FillObjective
+from swath.report.images import limits_of, stretched_png
+from swath.report.parts import Shown, of_each_store, told
 from swath.train.export import LoadedModel
 from swath.train.precision import AUTOCAST, DTYPES, arithmetic
 from swath.train.settings import Compute
 
-MOST, FEWEST = 6, 2
-"""Samples shown of all stores together, about, and of each."""
 _NAMED = 12
 """Bands that a caption names, at most."""
 
 
 def filled_in(
     model: LoadedModel, settings: DataSettings, precision: str, compute: Compute
-) -> dict[str, Any] | None:
-    """Return pictures of test samples of every store of the run: all of it, what was shown, and
-    what was made of it; those of :func:`swath.report.examples.examples` for a model that fills in
-    patches. A further store that is not there any more is left out.
-
-    None if there is no test part, or the task is not ``pretrain``.
+) -> dict[str, Any]:
+    """Return pictures of samples of every store of the run: all of it, what was shown, and what was
+    made of it; those of :func:`swath.report.examples.examples` for a task that fills in patches. Of
+    a store without a test part they are of the next best one.
     """
-    if not isinstance(model.objective, FillObjective):
-        return None
-    there = tuple(one for one in settings.also if Store.exists(one.store))
-    settings = dataclasses.replace(settings, also=there, weight=settings.weight if there else 1.0)
-    data = settings.open(labels=False, asks=model.about.model.asks)
-    stores = [dataclasses.replace(data, normalize=model.normalize), *data.also]
-    tests = [len(one.select("test").indices) for one in stores]
-    if not any(tests):
-        return None
-    each = max(FEWEST, MOST // sum(map(bool, tests)))
     model.network.to(dtype=DTYPES[precision])
-    found = [one for store in stores for one in _of_store(model, store, each, precision, compute)]
-    if len(stores) > 1:
-        for one, name in zip(found, _names(stores, tests, each), strict=True):
-            one["caption"] = f"{name}: {one['caption']}"
+    stores = of_each_store(model, settings)
+    found = [one for shown in stores for one in _of_store(model, shown, precision, compute)]
     about = (
-        f"{len(found)} of {sum(tests)} samples of the test part, spread over it evenly, the "
+        f"{told(len(found), [shown.selection for shown in stores])}, the "
         "patches hidden that are hidden when it is scored. Patches that were shown stand as they "
         "are among those filled in."
     )
     if any("; without " in one["caption"] for one in found):
         about += " Bands that a sample was shown without are named, and stand at their mean."
-    if model.objective.normalise:
+    if getattr(model.objective, "normalise", False):
         about += (
             " The network tells patches apart from their own mean and contrast"
             " (task.normalise=true); these are lent by the sample."
@@ -65,27 +48,20 @@ def filled_in(
     return {"about": about, "shown": found}
 
 
-def _names(stores: list[Data], tests: list[int], each: int) -> list[str]:
-    """Return of each picture the name of its store."""
-    names = [one.settings.store.rstrip("/").rpartition("/")[2] for one in stores]
-    return [name for name, n in zip(names, tests, strict=True) for _ in range(min(each, n))]
-
-
 def _of_store(
-    model: LoadedModel, data: Data, count: int, precision: str, compute: Compute
+    model: LoadedModel, shown: Shown, precision: str, compute: Compute
 ) -> list[dict[str, Any]]:
-    """Return pictures of ``count`` test samples of ``data``, or of all that there are."""
+    """Return pictures of the samples of one store."""
     import torch
 
+    data = shown.data
     inputs = dataclasses.replace(model.inputs, bands=data.bands)
-    objective = dataclasses.replace(model.about, inputs=inputs).bind()
-    assert isinstance(objective, FillObjective), "filled_in has looked"
-    indices = data.select("test").indices
-    chosen = evenly(indices, count)
+    objective: Any = dataclasses.replace(model.about, inputs=inputs).bind()
     rgb, found = colours(data), []
     narrow = AUTOCAST.get(precision)
+    loader = data.loader(shown.selection.part, micro=1)
     with torch.inference_mode(), arithmetic(precision, compute):
-        for batch in data.loader("test", micro=1).sweep(indices=chosen):
+        for batch in loader.sweep(indices=shown.indices):
             batch.image = batch.image.to(DTYPES[precision])
             with torch.autocast("cpu", dtype=narrow, enabled=narrow is not None):
                 image, hidden = objective.filled(model.network, batch)
@@ -96,6 +72,7 @@ def _of_store(
             kept = objective.kept(model.network, batch)
             if kept is not None:
                 caption += f"; without {_lacking(data.bands, kept[0].tolist())}"
+            caption = shown.captioned(caption)
             found.append({"pictures": pictures, "caption": caption, "tone": ""})
     return found
 

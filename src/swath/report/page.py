@@ -15,7 +15,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from swath.config import ConfigError, dump, plain
+from swath.config import ConfigError, dump, kind_of, plain
+from swath.data.augment import Augment
 from swath.data.imagery import Imagery
 from swath.data.settings import DataSettings
 from swath.data.store import Store
@@ -30,7 +31,8 @@ from swath.report.maps import map_sections
 from swath.report.speed import profiles, use
 from swath.report.viewed import viewed
 from swath.report.words import whole
-from swath.train.export import ABOUT, About, fingerprint, load_model, read_about
+from swath.train.export import ABOUT, About, LoadedModel, fingerprint, load_model, read_about
+from swath.train.heldout import has_test
 from swath.train.record import read, starts
 from swath.train.settings import Compute
 from swath.train.unfinished import how_far
@@ -78,23 +80,23 @@ def write(
             folder / FOLDER, about.label, fingerprint(model), imagery, store, data.split
         )
         if store is not None:
-            if model.about.task.wants is not None:
-                content["examples"] = viewed(model, data, settings.augment)
-            else:
-                pictures = filled_in if model.outputs.masked else examples
-                content["examples"] = pictures(model, data, precision, compute)
+            content["examples"] = _pictures(model, data, settings.augment, precision, compute)
     if far := how_far(folder):
         content["unfinished"] = f"{whole(far[0])} of {whole(far[1])} samples, unfinished."
     mappable = about is not None and about.label.kind == "mask" and imagery is not None
     if about is not None and about.task.labels is None:
         mappable = False
+    tested = has_test(data)
     missing = {
         "export": ("the model as it stands", about is None and far is not None),
         "predict": ("the map", mappable and not content["maps"]),
-        "evaluate": ("accuracy", about is not None and not scores),
+        "evaluate": (
+            "accuracy",
+            about is not None and not scores and tested and not about.task.taught,
+        ),
         "baseline": (
             "baselines",
-            bool(getattr(settings, "baselines", ())) and len(rows) <= bool(scores),
+            bool(getattr(settings, "baselines", ())) and tested and len(rows) <= bool(scores),
         ),
     }
     content["missing"] = [
@@ -106,6 +108,16 @@ def write(
     content["sections"] = _sections(content)
     write_file(folder / PAGE, render(content).encode())
     return folder / PAGE
+
+
+def _pictures(
+    model: LoadedModel, data: DataSettings, augment: Augment, precision: str, compute: Compute
+) -> dict[str, Any] | None:
+    """Return pictures of samples with what the task of ``model`` has to show of them."""
+    shows = model.about.task.shows
+    if shows == "views":
+        return viewed(model, data, augment)
+    return (filled_in if shows == "filled" else examples)(model, data, precision, compute)
 
 
 def render(content: Mapping[str, Any]) -> str:
@@ -165,13 +177,8 @@ def _content(
 def _summary(about: About | None, store: Store | None) -> str:
     words = []
     if about is not None:
-        kind = {"segment": "A class for each pixel", "classify": "A class for each sample"}
-        kind["pretrain"] = "Hidden patches filled in"
-        kind["contrast"] = "Views of one sample told from those of others"
-        kind["dino"] = "What a teacher says of a sample's other views said"
-        kind["moco"] = "What a teacher makes of a sample's other view found"
-        task = plain(about.task)["kind"]
-        words.append(f"{kind.get(task, task.capitalize())} by {plain(about.model)['kind']}")
+        learns = about.task.learns or kind_of(type(about.task)).capitalize()
+        words.append(f"{learns} by {kind_of(type(about.model))}")
         words.append(f"{len(about.inputs.bands)} bands")
         if about.label.has_classes and about.task.labels is not None:
             words.append(f"{len(about.label.classes)} classes")

@@ -14,5 +14,5 @@ from swath.run.scene import predict
 from swath.run.scores import baseline, compared, comparison, evaluate, report
 from swath.run.start import load
 from swath.run.store import build, built_once, fetch, find, pictures, statistics
-from swath.run.training import after_training, dry_run, export, export_for, train
+from swath.run.training import after_training, dry_run, export, export_for, prepare, train
 from swath.settings import Run

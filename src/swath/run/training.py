@@ -10,6 +10,7 @@ from swath.run.scene import built_from
 from swath.run.start import named, one_process
 from swath.run.store import built_once
 from swath.settings import Run
+from swath.train.job import check
 
 if TYPE_CHECKING:
     from swath.train.dry import Layout
@@ -19,11 +20,22 @@ BY_CHIP = "a pixel counts in every chip that shows it"
 
 
 @named
+def prepare(run: Run) -> None:
+    """Build the store that ``run`` trains on, unless it is there; in one process.
+
+    ConfigError, before anything is gathered, if the run folder belongs to other settings.
+    """
+    run.job()
+    check(run.place, run)
+    built_once(run)
+
+
+@named
 def train(run: Run) -> dict[str, Any]:
     """Train, or go on training, in the run folder; return the last figures, as in metrics.jsonl."""
     job = run.job()
     if run.build is not None:
-        built_once(run)
+        prepare(run)
     from swath.train.setup import train as trained
 
     return trained(job, settings=run)
@@ -37,6 +49,7 @@ def after_training(run: Run, figures: dict[str, Any]) -> str:
     from swath.data.store import Store
     from swath.tasks import figure
     from swath.train.export import WEIGHTS
+    from swath.train.heldout import has_test
     from swath.train.progress import scores
 
     every = scores(figures)
@@ -46,10 +59,13 @@ def after_training(run: Run, figures: dict[str, Any]) -> str:
     if told and labelled and Store.open(run.data.store).contents.label.per_pixel:
         told += f"  ({BY_CHIP})"
     verbs = ["predict"] if labelled and (run.predict.scene or built_from(run)) else []
-    score = "evaluate"
-    if run.task is not None and run.task.taught:  # it, or its teacher, is alone by now
-        score = "embed" if Store.open(run.data.store).contents.label.kind == "none" else "probe"
-    verbs += [score, *(["baseline"] if run.baselines else []), "report"]
+    tested = has_test(run.data)
+    if tested and run.task is not None and not run.task.taught:  # else its teacher is gone
+        verbs += ["evaluate"]
+    elif not labelled:
+        classes = Store.open(run.data.store).contents.label.kind in ("class", "mask")
+        verbs += ["probe" if tested and classes else "embed"]
+    verbs += [*(["baseline"] if run.baselines and tested else []), "report"]
     chosen = f"{run.place / WEIGHTS}: the model after update {figures['update']}"
     after = ", ".join(f"swath {verb} {run.place}" for verb in verbs)
     lines = [f"{chosen}{'  ' if told else ''}{told}", *dict.fromkeys(filter(None, doubts))]

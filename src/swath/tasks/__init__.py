@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -76,6 +76,8 @@ class Task(Choice):
     labels: ClassVar[tuple[str, ...] | None] = ()
     """Kinds of labels that it learns; see Label. None: it learns from images alone, of any
     store."""
+    learns: ClassVar[str] = ""
+    """What it learns, in words that "by unet" can follow; "": the report says its kind."""
     inside: ClassVar[str] = ""
     """What names of the network's tensors begin with in what is trained (:meth:`fitted`)."""
     taught: ClassVar[bool] = False
@@ -90,6 +92,12 @@ class Task(Choice):
     def check(self, samples: int, micro: int) -> None:
         """Raise ConfigError if updates of so many samples, in microbatches of ``micro``, teach
         nothing."""
+
+    @property
+    def shows(self) -> Literal["answers", "views", "filled"]:
+        """What the report shows of samples: the model's answers beside labels, the views that it
+        compares, or samples that its objective has ``filled`` in (as that of pretrain)."""
+        return "answers" if self.wants is None else "views"
 
     def bind(
         self, label: Label, counts: np.ndarray | None, inputs: Inputs | None = None

@@ -11,6 +11,7 @@ class Classify(ClassTask):
     """Predict the class of each sample."""
 
     labels: ClassVar[tuple[str, ...]] = ("class",)
+    learns: ClassVar[str] = "A class for each sample"
     dense: ClassVar[bool] = False
 
     best: Literal["oa", "balanced", "kappa", "f1_macro", "f1_micro", "loss"] = "oa"

@@ -46,3 +46,4 @@ class Contrast(PairsTask):
     their pieces alone."""
 
     objective: ClassVar[type[PairsObjective]] = ContrastObjective
+    learns: ClassVar[str] = "Views of one sample told from those of others"

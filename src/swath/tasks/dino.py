@@ -34,6 +34,7 @@ class Dino(Task):
     """
 
     labels: ClassVar[tuple[str, ...] | None] = None
+    learns: ClassVar[str] = "What a teacher says of a sample's other views said"
     inside: ClassVar[str] = "student.network."
     taught: ClassVar[bool] = True
 

@@ -61,6 +61,7 @@ class Moco(PairsTask):
 
     inside: ClassVar[str] = "network."
     taught: ClassVar[bool] = True
+    learns: ClassVar[str] = "What a teacher makes of a sample's other view found"
     objective: ClassVar[type[PairsObjective]] = MocoObjective
 
     hidden: tuple[int, ...] = (1024, 1024)

@@ -25,6 +25,7 @@ class Multilabel(Task):
     """Predict for each sample which classes are present, by binary cross-entropy of each."""
 
     labels: ClassVar[tuple[str, ...]] = ("flags",)
+    learns: ClassVar[str] = "All classes of each sample"
 
     class_weights: float = 0.0
     """How much the flags of rare classes count more in the loss, 0..1: each class weighs

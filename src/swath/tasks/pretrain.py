@@ -43,6 +43,7 @@ class Pretrain(Task):
     hidden."""
 
     labels: ClassVar[tuple[str, ...] | None] = None
+    learns: ClassVar[str] = "Hidden patches filled in"
 
     normalise: bool = True
     """Whether each hidden patch is to be told apart from its own mean, in units of its own standard
@@ -51,6 +52,10 @@ class Pretrain(Task):
 
     best: Literal["loss", "r2"] = "loss"
     """Figure on the validation part that chooses the best checkpoint."""
+
+    @property
+    def shows(self) -> Literal["filled"]:
+        return "filled"
 
     def bind(
         self, label: Label, counts: np.ndarray | None, inputs: Inputs | None = None

@@ -24,6 +24,7 @@ class Regress(Task):
     """Predict quantities, of samples or of pixels. Unknown values (NaN) count nowhere."""
 
     labels: ClassVar[tuple[str, ...]] = ("value", "raster")
+    learns: ClassVar[str] = "Values of each sample or pixel"
 
     loss: Literal["squared", "absolute", "huber"] = "squared"
     """Of the error divided by ``scale``. squared learns the mean, absolute the median; huber is

@@ -18,6 +18,7 @@ class Segment(ClassTask):
     """Predict the class of each pixel."""
 
     labels: ClassVar[tuple[str, ...]] = ("mask",)
+    learns: ClassVar[str] = "A class for each pixel"
     dense: ClassVar[bool] = True
 
     best: ClassFigure = "miou"

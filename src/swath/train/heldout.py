@@ -15,7 +15,9 @@ import numpy as np
 from swath.config import ConfigError, plain
 from swath.data.normalize import Normalizer
 from swath.data.sensor import Band
+from swath.data.settings import DataSettings
 from swath.data.split import Selection, Split, select
+from swath.data.store import Store
 from swath.data.touch import nearness
 
 
@@ -44,6 +46,13 @@ class Further:
     split: Split
     bands: tuple[Band, ...]
     normalize: Normalizer
+
+
+def has_test(data: DataSettings) -> bool:
+    """Whether the store of ``data`` is there, and has a test part."""
+    if not Store.exists(data.store):
+        return False
+    return len(select(Store.open(data.store), data.split, "test").indices) > 0
 
 
 def held_out(test: Selection, trained: Trained) -> dict[str, Any]:

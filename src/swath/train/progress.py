@@ -92,8 +92,9 @@ def line(figures: dict[str, Any], total: int, rate: float | None = None) -> str:
     parts += [f"{word} {share:.0%}" for word, share in shown]
     if figures["skipped"]:
         parts.append("skipped: gradient not finite")
-    left = "--" if rate is None else units.seconds((total - figures["samples"]) / rate)
-    return "  ".join([*parts, f"{left} left"])
+    if rate is not None:
+        parts.append(f"{units.seconds((total - figures['samples']) / rate)} left")
+    return "  ".join(parts)
 
 
 def scores(figures: dict[str, Any]) -> list[tuple[str, float]]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from swath import units
 from swath.adapt import Adapt
 from swath.config import ConfigError, plain
 from swath.lock import lock
@@ -22,6 +21,7 @@ from swath.parallel.replica import Replica
 from swath.parallel.world import World
 from swath.train.assemble import assemble
 from swath.train.begin import share
+from swath.train.beginning import beginning
 from swath.train.checkpoint import Checkpoints
 from swath.train.describe import describe
 from swath.train.export import WEIGHTS, About, save_model, weights_of
@@ -79,12 +79,8 @@ def train(job: TrainJob, *, settings: Any = None, world: World | None = None) ->
         elif progress.update:
             log.info("going on after update %d of %s", progress.update, folder)
         else:
-            log.info(
-                "%s%s samples to learn from, %s updates",
-                _parameters(trainer.replica),
-                units.count(sum(len(d.select("train").indices) for d in (data, *data.also))),
-                units.count(job.updates),
-            )
+            for line in beginning(trainer, data, job.updates):
+                log.info("%s", line)
         if not progress.update and job.train.samples % job.batch.samples:
             log.info(
                 "train.samples=%d is no multiple of batch.samples=%d: the run has %d updates, %d "
@@ -113,14 +109,6 @@ def _settled(init: Init, folder: pathlib.Path, world: World) -> Init:
     known = [init]
     world.first_does(lambda: known.append(settled(init, folder, settings_of(folder))))
     return share(known[-1], world)
-
-
-def _parameters(replica: Replica) -> str:
-    """Return how many parameters learn; nothing where a rank knows only its stage of a pipeline."""
-    if replica.mesh.degrees.pipeline > 1:
-        return ""
-    count = sum(p.numel() for p in replica.model.parameters() if p.requires_grad)
-    return f"{units.count(count)} parameters, "
 
 
 def _chosen(trainer: Trainer) -> int:
