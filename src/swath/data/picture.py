@@ -144,7 +144,7 @@ def chips_picture(
     count = min(n, len(selection.indices))
     among = _telling(selection, count)
     luck = uniform(0, among, "picture")[:, 0]
-    chosen = among[np.sort(np.argsort(luck, kind="stable")[:count])]
+    chosen = _apart(store, among[np.argsort(luck, kind="stable")], count)
     modality = max(store.contents.modalities, key=lambda m: (m.height, len(m.sensor.bands)))
     groups = (selection.grouping,) if selection.grouping else ()
     read = store.read(chosen, (modality.name,), groups=groups).result()
@@ -193,6 +193,23 @@ def _telling(selection: Selection, count: int) -> np.ndarray:
     counts = selection.sample_counts()
     best = np.lexsort((indices, -counts.sum(1), -(counts > 0).sum(1)))
     return np.sort(indices[best[: max(count, len(indices) // 4)]])
+
+
+def _apart(store: Store, indices: np.ndarray, count: int) -> np.ndarray:
+    """Return the first ``count`` of ``indices`` that do not overlap, and of the others as many as
+    are lacking, in the store's order."""
+    ground, row, col, height, width = store.column("where")[indices].astype(np.int64).T
+    kept: list[int] = []
+    for i in range(min(1000, len(indices))):
+        there = np.array(kept, np.int64)
+        over = (ground[there] == ground[i]) & (ground[i] >= 0)
+        over &= (abs(row[there] - row[i]) < height[i]) & (abs(col[there] - col[i]) < width[i])
+        if not over.any():
+            kept.append(i)
+        if len(kept) == count:
+            break
+    rest = [i for i in range(len(indices)) if i not in kept]
+    return np.sort(indices[[*kept, *rest[: count - len(kept)]]])
 
 
 def _title(store: Store, read: dict[str, np.ndarray], place: int, index: int) -> str:
@@ -263,13 +280,16 @@ def split_picture(store: Store, path: str | os.PathLike[str], split: Split | Non
         right[0].set_title(f"split by {chosen.by}, seed {chosen.seed}; places unknown", fontsize=10)
     for axis in right:
         _draw_counts(axis, store, parts)
-    counts = {part: len(selection.indices) for part, selection in parts.items()}
-    handles = [
-        Patch(color=c, label=f"{part}: {counts[part]} sample{'s'[: counts[part] != 1]}")
-        for part, c in PART_COLOURS.items()
-    ]
+    handles = [Patch(color=c, label=_key(parts[part])) for part, c in PART_COLOURS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9)
     figure.savefig(path, dpi=130)
+
+
+def _key(part: Selection) -> str:
+    """Return the name of a part, and what it has where samples are not divided."""
+    if part.store.contents.label.per_pixel:
+        return part.part
+    return f"{part.part}: {(count := len(part.indices))} sample{'s'[: count != 1]}"
 
 
 def part_map(store: Store, ground: int, parts: dict[str, Selection]) -> np.ndarray:
