@@ -1,4 +1,4 @@
-"""A layout follows one process: loss, gradient norm and parameters after three updates.
+"""A layout follows one process: loss, gradient norm and parameters after two updates.
 
 A row is a layout's ranks, the subjects that learn in it, and its ``parallel:`` settings. Rows stand
 in files by what is shared, so that files can be tested side by side.
