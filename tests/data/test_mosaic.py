@@ -12,19 +12,11 @@ from swath.config import ConfigError
 from swath.data.build import build
 from swath.data.chip import IGNORE
 from swath.data.mosaic import mosaic
-from swath.data.picture import (
-    chips_picture,
-    colour_bands,
-    limits_of,
-    part_map,
-    shown,
-    split_picture,
-    stretch,
-    stretched,
-)
+from swath.data.picture import chips_picture, part_map, split_picture
 from swath.data.sensor import Band
 from swath.data.split import PARTS, Split, select
 from swath.data.stats import unplain
+from swath.data.stretch import _lightened, colour_bands, limits_of, shown, stretch, stretched
 from swath.datasets.cube import Cube
 from swath.datasets.synthetic import Synthetic
 
@@ -194,17 +186,34 @@ def test_a_dark_scene_is_as_bright_as_its_own_pixels_allow(tmp_path):
     bands = [modality.sensor.names.index(name) for name in colour_bands(modality.sensor)]
     limits = limits_of(store, modality, np.array([0, 1]))
     for place, own in enumerate((read[::2], read[1::2])):
-        wanted = np.percentile(own[:, bands], (2, 98), axis=(0, 2, 3)).T
-        np.testing.assert_allclose(limits[place], wanted)
+        low, middle, high = np.percentile(own[:, bands], (2, 50, 98), axis=(0, 2, 3))
+        np.testing.assert_allclose(limits[place, :, :2], np.stack([low, high], 1))
+        (power,) = set(limits[place, :, 2].tolist())
+        share = ((middle - low) / (high - low)).mean()
+        assert power == pytest.approx(min(1, np.log(0.35) / np.log(share)))
         image = own[0]
         assert picture_mean(image, modality, limits[place]) > 0.25
     assert picture_mean(read[1], modality, limits[0]) < 0.02
-    assert stretch(store) == "each colour from the 2 % to the 98 % value of the scene"
+    told = "each colour from the 2 % to the 98 % value of the {}, lightened where that is dark"
+    assert stretch(store) == told.format("scene")
     one = synthetic(tmp_path / "one")
     stats = unplain(one.attributes["stats"])["fine"]
     (known,) = limits_of(one, one.modality("fine"), np.array([3]))
-    assert known[0].tolist() == [stats[bands[0]].p02, stats[bands[0]].p98]
-    assert stretch(one).endswith("of the training part")
+    assert known[0, :2].tolist() == [stats[bands[0]].p02, stats[bands[0]].p98]
+    assert stretch(one) == told.format("training part")
+
+
+def test_a_scene_that_is_dark_but_for_some_sand_is_lightened():
+    """Its median, a tenth of the way to its brightest, is shown at 0.35; not beyond the
+    power of 0.4, and what is bright enough stays as it is."""
+    image = np.array([[[0, 50, 1000]]] * 3)
+    seen = np.ones((1, 3), bool)
+    for middle, power, brightness in ((100, 0.456, 0.35), (10, 0.4, 0.158), (600, 1, 0.6)):
+        image[:, 0, 1] = middle
+        limits = _lightened(np.array([[0, middle, 1000]] * 3))
+        assert limits[:, 2] == pytest.approx(power, abs=1e-3)
+        found = stretched(image, seen, limits)[0, :, 0]
+        assert found == pytest.approx([0, brightness, 1], abs=1e-3)
 
 
 def picture_mean(image, modality, limits) -> float:

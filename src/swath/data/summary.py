@@ -22,18 +22,19 @@ def summary(store: Store, split: Split | None = None) -> Any:
     chosen = split or Split(**store.attributes["split"])
     selections = {part: select(store, split, part) for part in _PARTS}  # type: ignore[arg-type]
     bands = statistics(store, selections["train"])
-    touching = None
-    if len(selections["test"].indices):
-        touching = selections["test"].share_touching()
+    tested = len(selections["test"].indices) > 0
+    touching = selections["test"].share_touching() if tested else None
     cut = cut_objects(selections["test"], selections["train"])
     return Group(
-        _facts(store, chosen, touching, cut),
+        _facts(store, chosen, touching, cut, tested),
         _parts(store, selections),
         *(_bands(store, name, found) for name, found in bands.items()),
     )
 
 
-def _facts(store: Store, split: Split, touching: float | None, cut: CutObjects | None) -> Any:
+def _facts(
+    store: Store, split: Split, touching: float | None, cut: CutObjects | None, tested: bool
+) -> Any:
     from rich.table import Table
 
     table = Table(show_header=False, box=None)
@@ -52,7 +53,7 @@ def _facts(store: Store, split: Split, touching: float | None, cut: CutObjects |
         ("label", f"{label.kind}{classes}"),
         *((f"{what} known", f"{n} of {store.samples}") for what, n in known(store).items()),
         ("split", f"by {split.by}, val {split.val:g}, test {split.test:g}, seed {split.seed}"),
-        ("test windows that touch training pixels", said),
+        *([("test windows that touch training pixels", said)] if tested else []),
         *([_cut(cut)] if cut is not None else []),
         *([("left out", ", ".join(f"{n} {why}" for why, n in left.items()))] if left else []),
         ("licence", contents.licence or "not stated"),

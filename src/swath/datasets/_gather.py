@@ -166,9 +166,10 @@ class Gathered:
         kept = [i for i, found in enumerate(surveys) if found.chips]
         taken = sum(len(surveys[i].chips) for i in kept)
         log.info(
-            "%d chips of %d scenes%s",
+            "%d chips of %d scene%s%s",
             taken,
             len(kept),
+            "s"[: len(kept) != 1],
             "; left out: " + ", ".join(f"{n} {why}" for why, n in told.items()) if told else "",
         )
         if not kept:

@@ -131,7 +131,7 @@ def _draw(places: Places, every: Sequence[Found], path: pathlib.Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    from swath.data.picture import limits_of, shown
+    from swath.data.stretch import limits_of, shown
 
     store, table = places.store, places.table
     modality = max(store.contents.modalities, key=lambda m: (m.height, len(m.sensor.bands)))

@@ -9,9 +9,9 @@ import numpy as np
 
 from swath.data.chip import IGNORE, Label
 from swath.data.opened import Data
-from swath.data.picture import limits_of, shown, stretch
 from swath.data.settings import DataSettings
 from swath.data.split import Selection
+from swath.data.stretch import limits_of, shown, stretch
 from swath.report.images import class_png, evenly, png, shade_png
 from swath.report.parts import HELD_OUT, first_of, told
 from swath.train.export import LoadedModel

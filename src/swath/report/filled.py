@@ -10,9 +10,9 @@ import numpy as np
 
 from swath.config import ConfigError
 from swath.data.opened import Data
-from swath.data.picture import colour_bands
 from swath.data.sensor import Band
 from swath.data.settings import DataSettings
+from swath.data.stretch import colour_bands
 from swath.report.images import limits_of, stretched_png
 from swath.report.parts import Shown, of_each_store, told
 from swath.train.export import LoadedModel

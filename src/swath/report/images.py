@@ -10,7 +10,7 @@ import numpy as np
 
 from swath.data.chip import Label
 from swath.data.palette import class_colours, rgb
-from swath.data.picture import stretched
+from swath.data.stretch import stretched
 
 LARGEST = 1600
 """Longer side of a picture in the page, pixels; larger scenes are shown thinned."""

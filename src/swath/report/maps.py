@@ -11,9 +11,9 @@ import numpy as np
 from swath.data.chip import IGNORE, Label
 from swath.data.imagery import Imagery, Scene
 from swath.data.palette import class_colours, rgb
-from swath.data.picture import colour_bands, shown, stretched
 from swath.data.split import Split, select
 from swath.data.store import Store
+from swath.data.stretch import colour_bands, shown, stretched
 from swath.geo.raster import open_raster
 from swath.geo.window import Window
 from swath.predict.evaluate import pixel_hectares, reference
