@@ -14,6 +14,7 @@ from tests.lab import invoke
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs/howto").glob("*.md"))]
+RECIPES = sorted((ROOT / "recipes/brandenburg").glob("*.yaml"))
 S2 = load_sensor("sentinel2_l2a").names
 DRAW = np.random.default_rng(0)
 
@@ -87,9 +88,9 @@ def test_several_sensors_run_as_printed(tmp_path, monkeypatch):
 
 def test_the_pages_can_be_followed_in_one_folder():
     """Files, runs and stores of one name on two pages are the same: none is refused because another
-    page's is there."""
+    page's is there, nor the demo's."""
     seen: dict[tuple[str, str], str] = {}
-    every = {}
+    every = {str(path.relative_to(ROOT)): path.read_text() for path in RECIPES}
     for page in PAGES:
         every |= {f"{page.name}: {name}": text for name, text in files(page).items()}
     assert len(every) > 20
