@@ -9,15 +9,14 @@ Tokens are kept in the order shown, then asked: attention knows no order but tha
 added to them, and no token has to be moved back into its row. Which patches are shown is for the
 caller to say.
 
-The encoder's layers are named as in :mod:`swath.nn.vit`, the decoder's as in the paper's code, and
-``decoder_pred`` writes a patch as there: row by row, all bands of a pixel together. Positions are
-stored without the leading 1.
+The encoder is :mod:`swath.nn.encoder`'s; the decoder's layers are named as in the paper's code, and
+``decoder_pred`` writes a patch as there: row by row, all bands of a pixel together.
 
 Sources: He et al. 2022, arXiv:2111.06377; the other decoder, Fu et al. 2024, arXiv:2401.14391
 (CrossMAE), here without its learned mixture of the encoder's layers: the decoder reads the last.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -32,30 +31,23 @@ from swath.nn.attention import CrossAttention
 from swath.nn.block import Block, Mlp
 from swath.nn.chain import Link, row
 from swath.nn.channels import ChannelEmbed
+from swath.nn.encoder import BEGINNING, Encoder, through
 from swath.nn.patch import PatchEmbed, SpectralHead, SpectralPatchEmbed
-from swath.nn.position import kept_waves, resized, step_of
-from swath.nn.resize import pad_to_multiple
-from swath.nn.situation import Situation
-from swath.nn.vit import without_leading_ones
 
 _OWN_START = ("patch_embed", "situation", "decoder_pred.")
 """Layers that begin as they say themselves."""
 
 
-class MaskedAutoencoder(nn.Module):
+class MaskedAutoencoder(Encoder):
     """Encoder of the patches shown, and decoder of those asked for.
 
-    size: height and width in pixels of a training sample; fixes the grid of learned positions.
-    mlp: numbers in the hidden layer of an encoder's block, and whether it is gated.
     mask_ratio: share of the patches that is hidden; 0: none. band_ratio: share of the bands of the
     patches shown that is hidden, or of the groups of bands if ``band_groups`` has a number for each
     band. predicted: share of the hidden patches that is asked for. They
     only answer :meth:`numbers` and :meth:`bands_hidden`. prediction: the last layer, if it is to
-    fill in any bands. gsd_m, asks: as of :class:`swath.nn.vit.ViT`. embeds: the layer whose
-    features stand for an image.
+    fill in any bands. encoder: the rest, as of :class:`swath.nn.encoder.Encoder`.
     """
 
-    embeds: ClassVar = "norm"
     wide: ClassVar = ("decoder_pred",)
 
     def __init__(
@@ -63,14 +55,8 @@ class MaskedAutoencoder(nn.Module):
         patch_embed: PatchEmbed | SpectralPatchEmbed | ChannelEmbed,
         channels: int,
         *,
-        size: int,
         patch: int,
         width: int,
-        depth: int,
-        heads: int,
-        mlp: tuple[int, bool],
-        class_token: bool,
-        positions: Literal["learned", "waves"],
         mask_ratio: float,
         decoder: Literal["full", "cross"],
         decoder_width: int,
@@ -80,34 +66,19 @@ class MaskedAutoencoder(nn.Module):
         band_ratio: float = 0.0,
         band_groups: tuple[int, ...] = (),
         prediction: SpectralHead | None = None,
-        gsd_m: float | None = None,
-        situation: Situation | None = None,
-        asks: Collection[str] = (),
+        **encoder: Any,
     ) -> None:
-        super().__init__()
-        self.patch, self.channels = patch, channels
-        self.gsd_m, self.asks = gsd_m, frozenset(asks)
+        super().__init__(patch_embed, patch=patch, width=width, **encoder)
+        self.channels = channels
         self.band_ratio, self.band_groups = band_ratio, band_groups
         self.mask_ratio, self.predicted, self.cross = mask_ratio, predicted, decoder == "cross"
         # Tokens of the cross decoder look at others than themselves: they cannot be shared out.
         self.trunk = ("blocks",) if self.cross else ("blocks", "decoder_blocks")
-        side = -(-size // patch)
-        self.grid = (side, side)
-        self.ahead = int(class_token)
-        learned, places = positions == "learned", self.ahead + side * side
-
-        self.patch_embed = patch_embed
-        self.cls_token = nn.Parameter(torch.empty(width)) if class_token else None
-        self.pos_embed = nn.Parameter(torch.empty(places, width)) if learned else None
-        self.blocks = nn.ModuleList(Block(width, heads, *mlp) for _ in range(depth))
-        self.situation = situation
-        self.norm = nn.LayerNorm(width, eps=1e-6)
 
         self.decoder_embed = nn.Linear(width, decoder_width)
         self.mask_token = nn.Parameter(torch.empty(decoder_width))
-        self.decoder_pos_embed = (
-            nn.Parameter(torch.empty(places, decoder_width)) if learned else None
-        )
+        learned = self.pos_embed is not None
+        self.decoder_pos_embed = self.positions(decoder_width) if learned else None
         kind = CrossBlock if self.cross else Block
         self.decoder_blocks = nn.ModuleList(
             kind(decoder_width, decoder_heads, 4 * decoder_width) for _ in range(decoder_depth)
@@ -115,7 +86,6 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_norm = nn.LayerNorm(decoder_width, eps=1e-6)
         self.decoder_pred = prediction or nn.Linear(decoder_width, patch * patch * channels)
         self._start()
-        self.register_load_state_dict_pre_hook(without_leading_ones)
 
     def _start(self) -> None:
         for name, module in self.named_modules():
@@ -169,7 +139,7 @@ class MaskedAutoencoder(nn.Module):
         not shown. Without them the whole image is shown, and a whole image comes back. both: return
         the patches shown as well, before those asked for, as bands of them may be hidden.
         """
-        x = self._through(self.blocks, self._embedded(image, shown, known))
+        x = through(self.blocks, self.embedded(image, known, shown))
         given = (image, shown, asked)
         seen, hidden = self._entered(x, *given, both=both, known=known)
         if self.cross:
@@ -178,7 +148,7 @@ class MaskedAutoencoder(nn.Module):
             return self._read(hidden, image, asked, known)
         *blocks, last = self.decoder_blocks
         first = self._first(*given, both=both)
-        every = last(self._through(blocks, torch.cat([seen, hidden], 1)), first)
+        every = last(through(blocks, torch.cat([seen, hidden], 1)), first)
         return self._read(every[:, first:], image, asked, known)
 
     def chain(self) -> list[Link]:
@@ -191,7 +161,7 @@ class MaskedAutoencoder(nn.Module):
         def embed(
             x: Tensor, _: Tensor, shown: Tensor | None = None, *__: Tensor, **told: Any
         ) -> Tensor:
-            return self._embedded(x, shown, told.get("known"))
+            return self.embedded(x, told.get("known"), shown)
 
         def enter(x: Tensor, *given: Tensor, **told: Any) -> Tensor:
             return torch.cat(self._entered(x, *given, **told), 1)
@@ -218,43 +188,12 @@ class MaskedAutoencoder(nn.Module):
         else:
             decoder[-1] = replace(decoder[-1], run=partial(finish, self.decoder_blocks[-1]))
         return [
-            Link(embed, ("patch_embed", "cls_token", "pos_embed", "situation")),
+            Link(embed, BEGINNING),
             *row(self, "blocks"),
             Link(enter, ("norm", "decoder_embed", "mask_token", "decoder_pos_embed")),
             *decoder,
             Link(read, ("decoder_norm", "decoder_pred")),
         ]
-
-    def tokens(
-        self, image: Float[Tensor, "b c h w"], known: Known | None = None
-    ) -> tuple[Float[Tensor, "b t d"], tuple[int, int]]:
-        """Return the encoder's tokens of all patches, the class token first, and the grid."""
-        embedded = self._embedded(image, None, known)
-        return self.norm(self._through(self.blocks, embedded)), self.grid_of(image)
-
-    def grid_of(self, image: Tensor) -> tuple[int, int]:
-        """Return rows and columns of the patches of ``image``."""
-        return -(-image.shape[-2] // self.patch), -(-image.shape[-1] // self.patch)
-
-    def _embedded(
-        self,
-        image: Tensor,
-        shown: Tensor | None,
-        known: Known | None = None,
-    ) -> Float[Tensor, "b t d"]:
-        """Return the tokens of the patches ``shown`` (None: of all) before the first block."""
-        image = pad_to_multiple(image, self.patch)
-        grid = self.grid_of(image)
-        if shown is not None:
-            image = side_by_side(image, shown, self.patch)
-        # Laid out anew once, or every norm of every block would do so.
-        x = self.patch_embed(image, known).flatten(2).mT.contiguous()
-        own, places = self._places(self.pos_embed, grid, x, known)
-        x = x + (places if shown is None else places[shown])
-        if self.cls_token is not None:
-            first = (self.cls_token + own).expand(len(x), 1, -1)
-            x = torch.cat([first.to(x.dtype), x], 1)
-        return x if self.situation is None else self.situation(x, known)
 
     def _entered(
         self,
@@ -269,7 +208,7 @@ class MaskedAutoencoder(nn.Module):
         """Return the decoder's tokens before its first block: those seen, and those asked for.
         Without ``asked`` the latter are all patches, which the decoder ``full`` sees itself."""
         x = self.decoder_embed(self.norm(x))
-        own, places = self._places(self.decoder_pos_embed, self.grid_of(image), x, known)
+        own, places = self.places(self.decoder_pos_embed, self.grid_of(image), x, known)
         first, x = x.split([self.ahead, x.shape[1] - self.ahead], 1)
         x, first = x + (places if shown is None else places[shown]), first + own
         if not self.cross and asked is None:
@@ -316,22 +255,6 @@ class MaskedAutoencoder(nn.Module):
         channels = found.shape[2] // self.patch**2
         return joined(found, self.grid_of(image), channels)[..., :height, :width]
 
-    @staticmethod
-    def _through(blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
-        for block in blocks:
-            x = block(x)
-        return x
-
-    def _places(
-        self, learned: Tensor | None, grid: tuple[int, int], like: Tensor, known: Known | None
-    ) -> tuple[Tensor | float, Float[Tensor, "n d"]]:
-        """Return what is added to the class token, and to the patches of ``grid``."""
-        if learned is None:
-            step = step_of(known, self.gsd_m)
-            return 0.0, kept_waves(*grid, like.shape[-1], like.dtype, like.device, step)
-        own, places = learned.split([self.ahead, len(learned) - self.ahead])
-        return own if self.ahead else 0.0, resized(places, self.grid, grid)
-
 
 class CrossBlock(nn.Module):
     """Tokens that ask those known, then a network on each; both add to what was there."""
@@ -361,17 +284,6 @@ def shown_of(patches: int, mask_ratio: float) -> int:
     near = (step * round(wanted / step) for step in (16, 8))
     found = next((n for n in near if abs(n - wanted) <= wanted / 8), round(wanted))
     return min(max(found, 1), max(patches - 1, 1))
-
-
-def side_by_side(
-    image: Float[Tensor, "b c h w"], shown: Int[Tensor, "b k"], patch: int
-) -> Float[Tensor, "b c p s"]:
-    """Return the patches ``shown`` as an image of one row of patches, s = k * patch."""
-    cut = image.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
-    row, col = shown // cut.shape[4], shown % cut.shape[4]
-    sample = torch.arange(len(image), device=image.device)[:, None]
-    found = cut[sample, :, row, :, col]  # (b, k, c, p, p)
-    return found.permute(0, 2, 3, 1, 4).flatten(3)
 
 
 def patches_of(image: Shaped[Tensor, "b c h w"], patch: int) -> Shaped[Tensor, "b n q"]:

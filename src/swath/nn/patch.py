@@ -19,7 +19,7 @@ import functools
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from swath.config import ConfigError
@@ -151,3 +151,14 @@ def codes(bands: tuple[Band, ...]) -> np.ndarray:
             row[:] = draw.normal(0, np.zeros(1), f"band {band.name}", 2 * WAVES)[0]
             row *= WAVES**0.5 / np.linalg.norm(row)
     return found
+
+
+def side_by_side(
+    image: Float[Tensor, "b c h w"], shown: Int[Tensor, "b k"], patch: int
+) -> Float[Tensor, "b c p s"]:
+    """Return the patches ``shown`` as an image of one row of patches, s = k * patch."""
+    cut = image.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
+    row, col = shown // cut.shape[4], shown % cut.shape[4]
+    sample = torch.arange(len(image), device=image.device)[:, None]
+    found = cut[sample, :, row, :, col]  # (b, k, c, p, p)
+    return found.permute(0, 2, 3, 1, 4).flatten(3)

@@ -3,15 +3,13 @@
 For one output an image the head reads a class token or the mean of the tokens. For one at every
 pixel it writes each token's whole patch; or it says one thing for each token, and pixels between
 the tokens' middles are told bilinearly (``linear``); or a decoder of convolutions comes before it
-(``upernet``, :mod:`swath.nn.upernet`). Names are timm's, so that its weights load where the
-bands fit; but positions are stored as (n, d) and the class token as (d,), without the leading 1
-that sharded training would pad to the number of ranks.
+(``upernet``, :mod:`swath.nn.upernet`). What comes before: :mod:`swath.nn.encoder`.
 
 Sources: Dosovitskiy et al. 2021, arXiv:2010.11929; the linear decoder, Strudel et al. 2021,
 arXiv:2105.05633 (Segmenter), and Oquab et al. 2023, arXiv:2304.07193 (DINOv2).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -21,38 +19,30 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from swath.data.chip import Known
-from swath.nn.block import Block, Tap
+from swath.nn.block import Tap
 from swath.nn.chain import Link, row
 from swath.nn.channels import ChannelEmbed
+from swath.nn.encoder import BEGINNING, Encoder
 from swath.nn.patch import PatchEmbed, SpectralPatchEmbed
-from swath.nn.position import kept_waves, resized, step_of
 from swath.nn.projector import head
-from swath.nn.resize import enlarged, pad_to_multiple
-from swath.nn.situation import Situation
+from swath.nn.resize import enlarged
 from swath.nn.upernet import UPerNet
 
-_BEGINNING = ("patch_embed", "cls_token", "pos_embed", "situation")
 
-
-class ViT(nn.Module):
+class ViT(Encoder):
     """Transformer over the patches of an image; any image size, padded inside.
 
-    size: height and width in pixels of a training sample; fixes the grid of learned positions.
     pool: what the head reads; None: the output is dense.
     decoder: of a dense output. decoder_width, reads: of upernet, its channels, and the numbers of
     the four blocks whose tokens it reads, finest first; the last of them is the last block.
     taps: at the other blocks that are read.
     readout: parts that a pretrained encoder comes without.
-    mlp: numbers in the hidden layer of a block, and whether it is gated.
     hidden: widths of the head's layers before its last one.
-    gsd_m: metres a pixel of a training sample, if waves count places on the ground; else None.
-    asks: what it heeds of what is known of images.
+    encoder: the rest, as of :class:`swath.nn.encoder.Encoder`.
     trunk: lists of layers that hand tokens on from one to the next, all of the same shape.
-    embeds: the layer whose features stand for an image.
     """
 
     trunk: ClassVar = ("blocks",)
-    embeds: ClassVar = "norm"
     readout: ClassVar = ("decoder",)
 
     def __init__(
@@ -60,38 +50,19 @@ class ViT(nn.Module):
         patch_embed: PatchEmbed | SpectralPatchEmbed | ChannelEmbed,
         channels: int,
         *,
-        size: int,
         patch: int,
         width: int,
-        depth: int,
-        heads: int,
         pool: Literal["token", "mean"] | None,
-        positions: Literal["learned", "waves"],
-        drop_path: float,
-        mlp: tuple[int, bool],
         hidden: Sequence[int] = (),
         decoder: Literal["patch", "linear", "upernet"] = "patch",
         decoder_width: int = 64,
         reads: Sequence[int] = (),
-        gsd_m: float | None = None,
-        situation: Situation | None = None,
-        asks: Collection[str] = (),
+        **encoder: Any,
     ) -> None:
-        super().__init__()
-        self.gsd_m, self.asks = gsd_m, frozenset(asks)
-        self.patch, self.channels, self.pool = patch, channels, pool
-        self.patch_embed = patch_embed
-        side = -(-size // patch)
-        self.grid = (side, side)
-        ahead = 1 if pool == "token" else 0
-        self.cls_token = nn.Parameter(torch.empty(width)) if ahead else None
-        learned = torch.empty(ahead + side * side, width)
-        self.pos_embed = nn.Parameter(learned) if positions == "learned" else None
-        # Deeper blocks are skipped more often, the first never.
-        shares = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
-        self.blocks = nn.ModuleList(Block(width, heads, *mlp, share) for share in shares)
-        self.situation = situation
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        super().__init__(
+            patch_embed, patch=patch, width=width, class_token=pool == "token", **encoder
+        )
+        self.channels, self.pool = channels, pool
         self.reads, self.writes = tuple(reads), pool is None and decoder == "patch"
         self.taps = nn.ModuleDict({str(n): Tap() for n in sorted({*reads})[:-1]})
         self.decoder: UPerNet | None = None
@@ -102,7 +73,6 @@ class ViT(nn.Module):
         else:
             self.head = head(width, channels * (patch * patch if self.writes else 1), hidden)
         self._start()
-        self.register_load_state_dict_pre_hook(without_leading_ones)
 
     def _start(self) -> None:
         for module in (*self.blocks.modules(), *self.head.modules()):
@@ -114,35 +84,6 @@ class ViT(nn.Module):
         if self.cls_token is not None:
             nn.init.trunc_normal_(self.cls_token, std=0.02)
 
-    def tokens(
-        self, image: Float[Tensor, "b c h w"], known: Known | None = None
-    ) -> tuple[Float[Tensor, "b t d"], tuple[int, int]]:
-        """Return the tokens after the last norm (the class token first) and the patches' grid."""
-        x = self.embedded(image, known)
-        for block in self.blocks:
-            x = block(x)
-        return self.norm(x), self._grid_of(image)
-
-    def embedded(
-        self, image: Float[Tensor, "b c h w"], known: Known | None = None
-    ) -> Float[Tensor, "b t d"]:
-        """Return the tokens before the first block."""
-        x = self.patch_embed(pad_to_multiple(image, self.patch), known)
-        grid = (x.shape[2], x.shape[3])
-        # Laid out anew once, or every norm of every block would do so.
-        x = x.flatten(2).mT.contiguous()
-        own = None
-        if self.pos_embed is None:
-            step = step_of(known, self.gsd_m)
-            x = x + kept_waves(*grid, x.shape[2], x.dtype, x.device, step)
-        else:
-            own, places = self.pos_embed.split([len(self.pos_embed) - self._places, self._places])
-            x = x + resized(places, self.grid, grid)
-        if self.cls_token is not None:
-            first = self.cls_token if own is None else self.cls_token + own[0]
-            x = torch.cat([first.expand(x.shape[0], 1, -1).to(x.dtype), x], 1)
-        return x if self.situation is None else self.situation(x, known)
-
     def chain(self) -> list[Link]:
         """Return the links from an image, of the model's own bands, to the output."""
         depth = len(self.blocks)  # of the whole network, not of a piece
@@ -151,7 +92,7 @@ class ViT(nn.Module):
             return self._read(*self._apart(x, image, depth), image)
 
         return [
-            Link(lambda x, _, *more, **told: self.embedded(x, *more, **told), _BEGINNING),
+            Link(lambda x, _, *more, **told: self.embedded(x, *more, **told), BEGINNING),
             *self._carried(row(self, "blocks")),
             Link(read, ("norm", "decoder", "head")),
         ]
@@ -174,17 +115,10 @@ class ViT(nn.Module):
     def _apart(self, x: Tensor, image: Tensor, number: int) -> tuple[Tensor, list[Tensor]]:
         """Return the tokens on their way to block ``number``, of which a rank may have some, and
         those read before, which are whole."""
-        rows, cols = self._grid_of(image)
+        rows, cols = self.grid_of(image)
         read = [rows * cols for before in self.taps if int(before) < number]
         now, *before = x.split([x.shape[1] - sum(read), *read], 1)
         return now.contiguous(), before
-
-    def _grid_of(self, image: Tensor) -> tuple[int, int]:
-        return -(-image.shape[-2] // self.patch), -(-image.shape[-1] // self.patch)
-
-    @property
-    def _places(self) -> int:
-        return self.grid[0] * self.grid[1]
 
     def forward(
         self, image: Float[Tensor, "b c h w"], known: Known | None = None
@@ -209,7 +143,7 @@ class ViT(nn.Module):
             return self.head(tokens[:, 0])
         if self.pool == "mean":
             return self.head(tokens.mean(1))
-        (height, width), (rows, cols) = image.shape[-2:], self._grid_of(image)
+        (height, width), (rows, cols) = image.shape[-2:], self.grid_of(image)
         if self.writes:
             patches = self.head(tokens).unflatten(2, (self.channels, self.patch, self.patch))
             patches = patches.unflatten(1, (rows, cols)).permute(0, 3, 1, 4, 2, 5)
@@ -223,11 +157,3 @@ class ViT(nn.Module):
             maps = [normed[number].mT.unflatten(2, (rows, cols)) for number in self.reads]
             cells = self.head(self.decoder(maps))
         return enlarged(cells, (rows * self.patch, cols * self.patch))[..., :height, :width]
-
-
-def without_leading_ones(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Take tokens and positions that are stored as (1, 1, d) and (1, n, d), as timm's are."""
-    for name, own in module.named_parameters(recurse=False):
-        stored = state.get(prefix + name)
-        if stored is not None and stored.shape == (1, 1, *own.shape)[-3:]:
-            state[prefix + name] = stored.reshape(own.shape)
