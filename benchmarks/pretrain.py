@@ -136,22 +136,18 @@ def page(found: Sequence[table.Row]) -> str:
     """Return the tables of all tasks as Markdown; a gain is bold where its 95 % interval, by
     Student's t over seeds, leaves zero out."""
     shares = sorted({row.share for row in found})
-    lines = []
+    tables = []
     for task in dict.fromkeys(row.task for row in found):
         mine = {(r.way, r.model, r.share): r for r in found if r.task == task}
         labels = {share: r.labels for (way, _, share), r in mine.items() if way == "knn"}
         heads = [f"{100 * share:.3g} % ({labels[share]:.0f})" for share in shares]
-        lines += [_line([task, "", *heads]), _line(["---", "---", *["---:"] * len(heads)])]
+        lines = []
         for way, model in sorted(dict.fromkeys((way, model) for way, model, _ in mine), key=_place):
             rows = [(mine.get((way, model, s)), mine.get((way, f"{model}-0", s))) for s in shares]
             named = ["pixels", "forest"] if way == "baseline" else [way, model]
-            lines.append(_line([*named, *(_told(row, other) for row, other in rows)]))
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+            lines.append([*named, *(_told(row, other) for row, other in rows)])
+        tables += [units.markdown([task, "", *heads], lines, 2), ""]
+    return "\n".join(tables)
 
 
 def _place(row: tuple[str, str]) -> int:
@@ -162,7 +158,7 @@ def together(found: Sequence[table.Row]) -> str:
     """Return a table of what is gained in each way, over all tasks and shares of labels: their
     mean of each seed, and its 95 % interval over seeds."""
     by = {(r.task, r.way, r.model, r.share): r for r in found}
-    lines = [_line(["all tasks and shares", *NETWORKS]), _line(["---", *["---:"] * len(NETWORKS)])]
+    lines = []
     for way in ("knn", "linear", "tuned"):
         cells = []
         for name in NETWORKS:
@@ -173,8 +169,8 @@ def together(found: Sequence[table.Row]) -> str:
             ]
             each = zip(*(table.gains(*pair, FIGURES[0]) for pair in pairs), strict=True)
             cells.append(_gain([statistics.fmean(some) for some in each]))
-        lines.append(_line([way, *cells]))
-    return "\n".join([*lines, ""])
+        lines.append([way, *cells])
+    return units.markdown(["all tasks and shares", *NETWORKS], lines, 1) + "\n"
 
 
 def _told(row: table.Row | None, other: table.Row | None) -> str:

@@ -11,7 +11,8 @@ writes it to results.md beside this file, and ends with exit code 1 if the claim
 import pathlib
 
 from swath import run
-from swath.report.seeds import Methods, markdown, mean_sd, prove
+from swath.report.seeds import Methods, mean_sd, prove
+from swath.units import markdown
 
 HERE = pathlib.Path(__file__).parent
 FIGURES = ("oa", "balanced")

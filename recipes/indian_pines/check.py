@@ -12,7 +12,8 @@ does not hold.
 import pathlib
 
 from swath import run
-from swath.report.seeds import Methods, markdown, mean_sd, prove
+from swath.report.seeds import Methods, mean_sd, prove
+from swath.units import markdown
 
 HERE = pathlib.Path(__file__).parent
 WAYS = {"random": "random pixels", "region": "disjoint regions"}

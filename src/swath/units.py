@@ -1,6 +1,12 @@
-"""Counts, bytes and durations as words for people."""
+"""Counts, bytes, durations, means and tables as words for people."""
 
 from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+ALIKE = 1e-9
+"""Figures that deviate by less are alike."""
 
 
 def count(value: float) -> str:
@@ -29,6 +35,26 @@ def seconds(value: float) -> str:
             rest = whole % size // part
             return f"{whole // size} {unit}" + (f" {rest} {below}" if rest else "")
     return f"{whole} s"
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Return the standard deviation of a sample of values; 0 of a single one."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def spread(values: Sequence[float], sign: str = "") -> str:
+    """Return mean and standard deviation: 0.512 ± 0.010; of a single value no deviation. It is "0"
+    only where there is none. sign: "+" writes that of the mean."""
+    mean, about = f"{statistics.fmean(values):{sign}.3f}", deviation(values)
+    return f"{mean} ± {'0' if about < ALIKE else f'{about:.3f}'}" if len(values) > 1 else mean
+
+
+def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]], words: int | None = None) -> str:
+    """Return a Markdown table. words: how many columns, the first ones, hold words; the others'
+    figures are set to the right. None: all hold words."""
+    left = len(titles) if words is None else words
+    lines = [titles, ["---"] * left + ["---:"] * (len(titles) - left), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _scaled(value: float, base: int, names: tuple[str, ...]) -> str:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from swath.report.seeds import markdown, mean_sd, prove
+from swath.report.seeds import mean_sd, prove
 
 ABOUT = "The proof of a claim.\n\nMore of it.\n"
 
@@ -63,4 +63,3 @@ def test_mean_and_deviation_over_seeds():
     seeds = [{"a": {"oa": value}} for value in (0.1, 0.2, 0.6)]
     assert mean_sd(seeds, "a", "oa") == pytest.approx((0.3, 0.07**0.5))
     assert mean_sd(seeds[:1], "a", "oa") == (0.1, 0.0)
-    assert markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"

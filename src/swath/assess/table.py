@@ -10,14 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from swath import units
 from swath.assess.cells import read
 from swath.assess.plan import Plan
 from swath.assess.ways import BASELINE, title
 from swath.files import write_file, write_json
 from swath.tasks import figure
-
-ROUNDING = 1e-9
-"""Differences that deviate by less are alike."""
 
 
 @dataclass(frozen=True)
@@ -43,22 +41,15 @@ class Row:
 
     def deviation(self, name: str) -> float:
         """Return the standard deviation of a figure over seeds; 0 for a single one."""
-        every = [one[name] for one in self.values.values()]
-        return statistics.stdev(every) if len(every) > 1 else 0.0
+        return units.deviation([one[name] for one in self.values.values()])
 
     def said(self, name: str) -> str:
         """Return mean and deviation of a figure in words."""
-        told = f"{self.mean(name):.3f}"
-        return f"{told} ± {_deviation(self.deviation(name))}" if len(self.values) > 1 else told
+        return units.spread([one[name] for one in self.values.values()])
 
     def alike(self, name: str) -> bool:
         """Return whether several seeds gave the very same figure."""
-        return len(self.values) > 1 and self.deviation(name) < ROUNDING
-
-
-def _deviation(value: float) -> str:
-    """Return a deviation in words: 0 only if there is none, which :func:`notes` explain."""
-    return "0" if value < ROUNDING else f"{value:.3f}"
+        return len(self.values) > 1 and self.deviation(name) < units.ALIKE
 
 
 def rows(plan: Plan) -> list[Row]:
@@ -91,10 +82,7 @@ def gains(row: Row, other: Row, name: str) -> list[float]:
 def gain(row: Row, other: Row, name: str) -> str:
     """Return mean and deviation of :func:`gains` in words."""
     every = gains(row, other, name)
-    if not every:
-        return "–"
-    told = f"{statistics.fmean(every):+.3f}"
-    return f"{told} ± {_deviation(statistics.stdev(every))}" if len(every) > 1 else told
+    return units.spread(every, "+") if every else "–"
 
 
 def verdicts(plan: Plan, found: Sequence[Row]) -> list[str]:
@@ -131,7 +119,7 @@ def _gained(every: Sequence[float], sign: int) -> str:
     clear = {1: "clearly ahead", -1: "clearly behind", 0: "not clear"}[sign * _clear(every)]
     if len(every) == 1:
         clear = "one seed tells nothing of chance"
-    elif statistics.stdev(every) < ROUNDING:
+    elif statistics.stdev(every) < units.ALIKE:
         clear = "the same for all seeds, which tells nothing of chance"
     return f"{statistics.fmean(every):+.3f} ({clear})"
 
@@ -145,7 +133,7 @@ def _clear(every: Sequence[float]) -> int:
     t; else 0, as for a single seed, or seeds that change nothing and so tell of no deviation."""
     from scipy.stats import t
 
-    if len(every) < 2 or statistics.stdev(every) < ROUNDING:
+    if len(every) < 2 or statistics.stdev(every) < units.ALIKE:
         return 0
     mean, error = statistics.fmean(every), statistics.stdev(every) / len(every) ** 0.5
     far = float(t.ppf(0.975, len(every) - 1)) * error
@@ -210,9 +198,8 @@ def markdown(every: Sequence[Block], notes: Sequence[str]) -> str:
     """Return the tables as Markdown, and below them what they have to be read with."""
     parts = []
     for block in every:
-        lines = [block.titles, ["---"] * 2 + ["---:"] * (len(block.titles) - 2), *block.lines]
         parts.append(f"## {block.task}: {figure(block.figure).title}")
-        parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        parts.append(units.markdown(block.titles, block.lines, 2))
     return "\n\n".join([*parts, *notes]) + "\n"
 
 

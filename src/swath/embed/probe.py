@@ -191,9 +191,7 @@ def _scored(
         labels=len(drawn[0]),
         draws=len(drawn),
         mean={name: statistics.fmean(some) for name, some in values.items()},
-        deviation={
-            name: statistics.stdev(some) if len(some) > 1 else 0.0 for name, some in values.items()
-        },
+        deviation={name: units.deviation(some) for name, some in values.items()},
     )
 
 
@@ -201,14 +199,14 @@ def markdown(rows: Sequence[Row]) -> str:
     """Return the rows as a table, mean and standard deviation over the draws."""
     titles = ["Features", "Share of labels", "Labels", "Draws"]
     titles += [figure(name).title for name in SHOWN]
-    lines = [titles, ["---", *["---:"] * (len(titles) - 1)]]
+    lines = []
     for row in rows:
         cells = [METHODS[row.method], f"{row.share:.3g}", str(row.labels), str(row.draws)]
         for name in SHOWN:
             said = f"{row.mean[name]:.3f}"
             cells.append(f"{said} ± {row.deviation[name]:.3f}" if row.draws > 1 else said)
         lines.append(cells)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return units.markdown(titles, lines, 1)
 
 
 def notes(test: Selection, trained: Trained) -> list[str]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from swath import units
 from swath.files import write_file
 from swath.report.compare import Row
 
@@ -67,10 +68,4 @@ def mean_sd(seeds: Iterable[Methods], method: str, figure: str) -> tuple[float, 
     """Return mean and standard deviation over ``seeds`` of one figure of a method; a single seed
     has no deviation, 0."""
     values = [float(methods[method][figure]) for methods in seeds]
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return statistics.fmean(values), units.deviation(values)
