@@ -398,7 +398,7 @@ def test_cells_are_all_combinations_in_an_order():
     settings = verb.load(["models={a: null, b: null}", "tasks={t: {run: [x.yaml]}}"])
     found = [str(cell) for cell in cells(settings)]
     assert len(found) == len(set(found)) == 2 * 2 * 3 * 3
-    assert found[0] == "t, knn, a, 0.01 of labels, seed 0"
+    assert found[0] == "t, knn, a, 1 % of labels, seed 0"
 
 
 @pytest.mark.parametrize(
@@ -431,6 +431,8 @@ def test_cells_are_all_combinations_in_an_order():
         (["tasks={p: {run: [task.yaml, 'task={kind: contrast}']}}", "name=x"],
          r"tasks.p, .*: task.kind=contrast is a pretraining: it reads no labels, so there is "
          r"nothing to score.*classify or segment; .* models: \{pretrained: \{from: runs/"),
+        (["tasks={land: {run: [task.yaml]}, b: {run: [task.yaml, model.width=16]}}", "name=x"],
+         r"tasks.b, models.other: init.from: pos_embed is 4 x 8 there and 4 x 16 in this"),
         (["notes.txt"], "notes.txt: is no settings file"),
         (["--jobs", "2", "--ranks", "2"], "--jobs 2 --ranks 2: at least 1 job, and either several"),
     ],

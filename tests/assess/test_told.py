@@ -77,9 +77,10 @@ def test_time_is_told_of_what_was_timed(tmp_path, caplog):
         progress.begins(cell)
         progress.ended(cell, done(cell, seconds))
         told.append(caplog.messages[-1].partition("; ")[2])
+    more = "land knn with more labels"
     assert told == [
-        "5 left: about 2.0 s for 1, the others not timed yet (land knn 100 %, land full)",
-        "4 left, not timed yet (land knn 100 %, land full)",
+        f"5 left: about 2.0 s for 1, the others not timed yet ({more}, land full)",
+        f"4 left, not timed yet ({more}, land full)",
         "3 left: about 30 s for 1, the others not timed yet (land full)",
         "2 left, not timed yet (land full)",
         "about 10 min left",
@@ -88,11 +89,11 @@ def test_time_is_told_of_what_was_timed(tmp_path, caplog):
     assert begun == [f"now {cell}" for cell in (cells[0], cells[2], cells[4])]
     beside = Progress(given)  # begun later: what was measured before tells it, too
     assert beside.left(cells[5:]) == "about 10 min left"
-    more = [Cell("land", "full", "other", 1, seed) for seed in range(4)]
-    given.cells += more
-    for cell in more[:2]:
+    later = [Cell("land", "full", "other", 1, seed) for seed in range(4)]
+    given.cells += later
+    for cell in later[:2]:
         record = done(cell, 600)
-    beside.ended(more[0], record)
+    beside.ended(later[0], record)
     assert caplog.messages[-1].endswith("about 15 min left")  # three cells, two at a time
 
 

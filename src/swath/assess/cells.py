@@ -36,9 +36,8 @@ class Cell:
     seed: int
 
     def __str__(self) -> str:
-        return (
-            f"{self.task}, {self.way}, {self.model}, {self.share:.3g} of labels, seed {self.seed}"
-        )
+        share = f"{100 * self.share:.3g} % of labels"
+        return f"{self.task}, {self.way}, {self.model}, {share}, seed {self.seed}"
 
     def file(self, folder: pathlib.Path) -> pathlib.Path:
         """Return where the record is, below the folder of the comparison."""

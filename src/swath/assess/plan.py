@@ -12,6 +12,7 @@ from swath import run as runs
 from swath.assess.cells import FEATURES, Cell, cells
 from swath.assess.seen import sentence
 from swath.assess.settings import SEED, Assess
+from swath.assess.tuned import quiet
 from swath.assess.ways import Way
 from swath.config import ConfigError, kind_of
 from swath.data.few import Few
@@ -31,6 +32,7 @@ class Plan:
         """ConfigError if settings of a task, weights or words are not there or do not fit."""
         self.settings, self.folder = settings, settings.place
         self.cells = cells(settings)
+        self._tasks: dict[str, Run] = {}
         self._loaded: dict[tuple[str, str, bool, str], Run] = {}
         for cell in self.cells:
             for words in self.tries(cell):
@@ -102,13 +104,12 @@ class Plan:
         put in later: some ways need them."""
         task = self.settings.tasks[cell.task]
         try:
-            own = runs.load(*task.run)
-            own.job()
-            _check_learns_labels(own)
-            for name, at in (("init", "models"), ("data.labels", "shares"), ("adapt", "ways")):
-                if getattr(own.data if "." in name else own, name.rpartition(".")[2]) is not None:
-                    raise ConfigError(f"{name} has no effect there: {at} say it; leave it out")
-            return runs.load(*task.run, *words, "init.from=models")
+            if cell.task not in self._tasks:
+                own = runs.load(*task.run)
+                _check_task(own)
+                self._tasks[cell.task] = own
+            with quiet():  # what loading says of the task's settings was said
+                return runs.load(*task.run, *words, "init.from=models")
         except ConfigError as error:
             raise ConfigError(f"tasks.{cell.task}, {cell.way}: {error}") from error
 
@@ -137,11 +138,17 @@ class Plan:
         return path.with_name(f".{path.stem}.lock")
 
 
-def _check_learns_labels(run: Run) -> None:
-    if run.task is not None and run.task.labels is None:
+def _check_task(run: Run) -> None:
+    """Raise ConfigError unless ``run`` is to be trained, learns labels, and leaves to a comparison
+    what that says."""
+    task = run.job().task
+    if task.labels is None:
         raise ConfigError(
-            f"task.kind={kind_of(type(run.task))} is a pretraining: it reads no labels, so there is"
+            f"task.kind={kind_of(type(task))} is a pretraining: it reads no labels, so there is"
             " nothing to score. Name the settings of a run that learns labels, as task.kind="
             "classify or segment; the weights of a pretraining go to models, as models:"
             f" {{pretrained: {{from: {run.place}}}}}"
         )
+    for name, at in (("init", "models"), ("data.labels", "shares"), ("adapt", "ways")):
+        if getattr(run.data if "." in name else run, name.rpartition(".")[2]) is not None:
+            raise ConfigError(f"{name} has no effect there: {at} say it; leave it out")

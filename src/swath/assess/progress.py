@@ -69,7 +69,7 @@ class Progress:
         new = [cell for cell in missing if self._kind(cell) not in timed]
         if not new:
             return f"about {units.seconds(took)} left"
-        kinds = ", ".join(dict.fromkeys(_said(self._kind(cell)) for cell in new))
+        kinds = ", ".join(dict.fromkeys(self._named(cell) for cell in new))
         if not known:
             return f"{len(missing)} left, not timed yet ({kinds})"
         told = f"about {units.seconds(took)} for {len(known)}, the others not timed yet ({kinds})"
@@ -78,6 +78,11 @@ class Progress:
     def _kind(self, cell: Cell) -> Kind:
         trains = self._plan.way(cell).kind == "train"
         return cell.task, cell.way, None if trains else cell.share
+
+    def _named(self, cell: Cell) -> str:
+        """Return what cells like ``cell`` are called, which were not timed yet."""
+        begun = any((c.task, c.way) == (cell.task, cell.way) for c in self._seconds)
+        return f"{cell.task} {cell.way}" + (" with more labels" if begun else "")
 
     @property
     def _cells(self) -> list[Cell]:
@@ -91,8 +96,3 @@ class Progress:
         for cell in self._missing():
             if (record := read(cell, self._plan.folder)) is not None:
                 self._seconds[cell] = record["seconds"]
-
-
-def _said(kind: Kind) -> str:
-    task, way, share = kind
-    return f"{task} {way}" + ("" if share is None else f" {100 * share:.3g} %")

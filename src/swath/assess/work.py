@@ -14,6 +14,7 @@ from typing import Any
 
 from swath import run as runs
 from swath.assess.cells import Cell, check, read, write
+from swath.assess.fits import check_weights
 from swath.assess.frozen import check_classes
 from swath.assess.identity import asked, of
 from swath.assess.measure import Measuring
@@ -29,8 +30,8 @@ from swath.parallel.world import World
 def prepare(settings: Assess) -> Plan:
     """Return the plan of ``settings``, with the stores of its tasks built; in one process.
 
-    ConfigError as for :class:`Plan`, if a store's labels do not suit a way, or if a record is there
-    of other settings.
+    ConfigError as for :class:`Plan`, if a store's labels do not suit a way, weights fit a network
+    no more than that, or a record is there of other settings.
     """
     plan = Plan(settings)
     found = ((cell, read(cell, plan.folder)) for cell in plan.cells)
@@ -44,6 +45,7 @@ def prepare(settings: Assess) -> Plan:
             check_classes(Store.open(plan.run(cell).data.store), cell.way)
     for cell, record in records.items():
         check(cell, plan.folder, record, of(plan, cell))
+    check_weights(plan, [cell for cell in plan.cells if cell not in records])
     return plan
 
 
@@ -76,7 +78,10 @@ def go_through(
             if world.first:
                 progress.begins(cell)
             began = time.perf_counter()
-            record = measuring.record(cell)
+            try:
+                record = measuring.record(cell)
+            except ConfigError as error:
+                raise ConfigError(f"{cell}: {error}") from error
             record["seconds"] = time.perf_counter() - began
             if world.first:
                 _keep(plan, cell, record)
