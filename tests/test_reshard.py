@@ -194,18 +194,19 @@ def test_any_layout_becomes_one_file_that_any_reader_opens(saved, layout, tmp_pa
         torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-9)
 
 
-def test_a_teacher_goes_on_in_any_layout(ranks, tmp_path):
-    """Its weights, its centre, and how far it is; saved in two layouts."""
+@pytest.mark.parametrize("name", ["dino", "vit-channels"])
+def test_teachers_and_groups_of_channels_go_on_in_any_layout(ranks, tmp_path, name):
+    """Of a teacher its weights, its centre, and how far it is; saved in two layouts."""
     folders = [tmp_path / layout for layout in ("shard-2", "shard-2-tensor-2")]
     for folder in folders:
         number, degrees = LAYOUTS[folder.name]
-        ranks(number, begin, Parallel(**degrees), folder, "dino")
+        ranks(number, begin, Parallel(**degrees), folder, name)
     for layout in ("one", "tensor-2"):
         number, degrees = LAYOUTS[layout]
-        for outcomes in ranks(number, go_on, Parallel(**degrees), folders, "dino"):
+        for outcomes in ranks(number, go_on, Parallel(**degrees), folders, name):
             for outcome in outcomes:
-                compare(outcome, unbroken("dino"))
-    assert unbroken("dino")["model"]["centre.value"].any()
+                compare(outcome, unbroken(name))
+    assert name != "dino" or unbroken("dino")["model"]["centre.value"].any()
 
 
 def test_another_place_in_the_data_is_another_curve(saved):

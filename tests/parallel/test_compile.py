@@ -43,6 +43,7 @@ MOST = 7
         (2, "vit", {}),
         (2, "vit", {"shard": 2, "recompute": "full"}),
         (2, "vit", {"tensor": 2, "sequence": True}),
+        (2, "vit-channels", {"tensor": 2}),
         (2, "vit-token", {"context": 2, "attention": "ring"}),
         (2, "vit", {"pipeline": 2}),
         (2, "unet", {"shard": 2}),
