@@ -70,7 +70,7 @@ def test_several_sensors_run_as_printed(tmp_path, monkeypatch):
             scene(f"data/landsat7/LE07_2002070{number + 1}/a_{band}.TIF", **place_)
     page, part = ROOT / "docs/howto/pretrain.md", "Several sensors"
     small = {"width: 128, depth: 4, heads: 4, patch: 4": "width: 16, depth: 1, heads: 2, patch: 16",
-             "decoder_width: 64": "decoder_width: 16", "100_000": "64"}  # fmt: skip
+             "decoder_width: 64": "decoder_width: 16", "25_600": "64"}  # fmt: skip
     for name, text in files(page, part).items():
         for before, after in small.items():
             text = text.replace(before, after)
