@@ -41,6 +41,7 @@ PRETRAIN = [
     f"{RECIPE}/recipe.yaml",
     f"{RECIPE}/pretrain.yaml",
     "build.split.val=0",
+    "data.store=stores/scene",
     "batch={samples: 32, micro: 32}",
     "optim.lr=1e-3",
     "task.normalise=false",
