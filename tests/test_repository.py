@@ -166,17 +166,6 @@ def test_the_files_of_pretraining_load_as_printed(tmp_path, monkeypatch):
         assert getattr(fine.model, name) == getattr(learned.model, name)
 
 
-def test_no_run_of_a_recipe_has_the_name_of_one_on_a_page():
-    """Who does a page after the demo begins runs of their own."""
-    pages = [README, *(p.read_text() for p in (ROOT / "docs/howto").glob("*.md"))]
-    told = {name for page in pages for name in re.findall(r"^name: ([\w.-]+)", page, re.MULTILINE)}
-    told |= {name for page in pages for name in re.findall(r"\bname=([a-z][\w.-]*)", page)}
-    recipes = [yaml.safe_load(path.read_text()) for path in (ROOT / "recipes").glob("*/*.yaml")]
-    named = {recipe["name"] for recipe in recipes if "name" in recipe}
-    assert len(told) > 10 and "brandenburg_pretrained" in named
-    assert not told & named
-
-
 def test_every_recipe_folder_is_whole():
     """A recipe is settings, a fact sheet and a check; data that ships says where it is from."""
     folders = [p for p in (ROOT / "recipes").iterdir() if p.is_dir()]
