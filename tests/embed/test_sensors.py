@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 
 import numpy as np
 import pyproj
@@ -211,7 +212,11 @@ def test_learned_positions_begin_with_those_counted_in_metres(run, tmp_path):
 def test_the_report_shows_every_store_filled_in(run):
     page = swath.report(swath.load("runs/sensors")).read_text()
     assert [page.count(f"{name}: loss ") for name in ("s2", "l8", "s1")] == [2, 2, 2]
-    assert "6 of 18 samples of the test part" in page
+    assert "6 of 18 samples of the test part, spread evenly, the patches hidden that" in page
+    assert re.findall("<dt>Further store</dt><dd>(.*?)</dd>", page) == [
+        "l8, weight 1",
+        "s1, weight 1",
+    ]
 
 
 def test_a_pipeline_is_refused_for_stores_of_several_sensors(run):

@@ -65,7 +65,7 @@ def test_a_run_that_compares_views_from_store_to_report(tmp_path, monkeypatch, c
     shown = viewed(model, both, run.augment)
     captions = [one["caption"] for one in shown["shown"]]
     assert captions == ["store, test"] * 3 + ["other, train"] * 3
-    assert shown["about"].startswith("6 of 52 samples of the test and train parts, spread over")
+    assert shown["about"].startswith("6 of 52 samples of the test and train parts, spread evenly")
 
     (tmp_path / "labelled.yaml").write_text(LABELLED)
     with caplog.at_level("INFO", "swath"):

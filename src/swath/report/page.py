@@ -18,6 +18,7 @@ from typing import Any
 from swath.config import ConfigError, dump, kind_of, plain
 from swath.data.augment import Augment
 from swath.data.imagery import Imagery
+from swath.data.mix import Also
 from swath.data.settings import DataSettings
 from swath.data.store import Store
 from swath.files import write_file
@@ -74,6 +75,7 @@ def write(
         )
     store = Store.open(data.store) if Store.exists(data.store) else None
     content = _content(name, about, store, records, dict(scores or {}), list(rows))
+    content["facts"] = _facts(about, store, data.also)
     if about is not None:
         model = load_model(folder)
         content["maps"] = map_sections(
@@ -91,7 +93,7 @@ def write(
         "export": ("the model as it stands", about is None and far is not None),
         "predict": ("the map", mappable and not content["maps"]),
         "evaluate": (
-            "accuracy",
+            "accuracy" if about is None or about.task.labels is not None else "its scores",
             about is not None and not scores and tested and not about.task.taught,
         ),
         "baseline": (
@@ -169,7 +171,6 @@ def _content(
         "charts": curves(records),
         "training": course(records),
         "examples": None,
-        "facts": _facts(about, store),
         "footer": f"Written by Swath {VERSION} on {now:%d %B %Y, %H:%M} UTC.",
     }
 
@@ -189,7 +190,7 @@ def _summary(about: About | None, store: Store | None) -> str:
     return ", ".join(words) + "." if words else ""
 
 
-def _facts(about: About | None, store: Store | None) -> list[tuple[str, str]]:
+def _facts(about: About | None, store: Store | None, also: Sequence[Also]) -> list[tuple[str, str]]:
     facts = []
     if about is not None:
         facts += [
@@ -202,6 +203,7 @@ def _facts(about: About | None, store: Store | None) -> list[tuple[str, str]]:
     if store is not None:
         contents = store.contents
         facts.append(("Store", f"{store.path}, {whole(store.samples)} samples"))
+        facts += [("Further store", f"{one.store}, weight {one.weight:g}") for one in also]
         for modality in contents.modalities:
             size = f"{modality.height} x {modality.width} px, {modality.dtype}"
             facts.append((f"Imagery {modality.name}", f"{modality.sensor.name}: {size}"))

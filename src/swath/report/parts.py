@@ -72,4 +72,4 @@ def told(shown: int, selections: Sequence[Selection]) -> str:
     if "test" not in parts:
         said += " (there is no test part)" if "val" in parts else " (there is no other)"
     count = sum(len(one.indices) for one in selections)
-    return f"{shown} of {whole(count)} samples of the {said}, spread over it evenly"
+    return f"{shown} of {whole(count)} samples of the {said}, spread evenly"
