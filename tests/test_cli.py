@@ -31,7 +31,8 @@ VERBS = [
     ["show"],
     ["schema"],
 ]
-VERBS += [["data"], ["data", "build"], ["data", "show"], ["data", "stats"]]
+VERBS += [["assess"], ["data"]]
+VERBS += [["data", verb] for verb in ("build", "find", "fetch", "show", "stats")]
 
 
 def run(*words: str, folder: pathlib.Path = ROOT) -> subprocess.CompletedProcess:
@@ -226,9 +227,10 @@ def test_the_version_is_printed():
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
 def test_help_says_what_a_verb_does(verb):
-    """Every verb has a sentence and, where it takes settings, says what they are."""
+    """Every verb has a sentence and an example, and says what settings are where it takes them."""
     text = invoke(*verb, "--help")
     assert len(text) > 150
+    assert verb in ([], ["data"]) or f"swath {' '.join(verb)} " in text.partition("  Example")[2]
     if verb not in ([], ["data"], ["schema"]):
         assert "FILE.yaml" in text and "KEY=VALUE" in text
 
