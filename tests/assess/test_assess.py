@@ -394,6 +394,11 @@ def test_each_seed_may_have_weights_of_its_own(folder, monkeypatch, tmp_path):
     assert plan.begun(first) != plan.begun(second)
 
 
+def test_a_word_may_be_longer_than_the_name_of_a_file():
+    words = ["models={a: null}", "tasks={t: {run: [x.yaml]}}", f"seeds={list(range(100))}"]
+    assert len(words[-1]) > 255 and verb.load(words).seeds == tuple(range(100))
+
+
 def test_cells_are_all_combinations_in_an_order():
     settings = verb.load(["models={a: null, b: null}", "tasks={t: {run: [x.yaml]}}"])
     found = [str(cell) for cell in cells(settings)]

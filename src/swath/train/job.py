@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 import typing
 from collections.abc import Iterator, Sequence
@@ -243,9 +244,14 @@ def sorted_arguments(
         raise ConfigError("a word has no spaces around its =: key=value, as seed=1")
     for argument in arguments:
         path = pathlib.Path(argument)
-        if (path / "zarr.json").exists():
+        there = os.path.exists(
+            path
+        )  # a word may be longer than a name can be, for which Path raises
+        if "=" in str(argument) and not there:
+            words.append(str(argument))
+        elif there and (path / "zarr.json").exists():
             words.append(f"data.store={json.dumps(str(path))}")
-        elif path.is_dir():
+        elif there and path.is_dir():
             if not (path / SETTINGS).exists():
                 raise ConfigError(
                     f"{argument}: no run folder: there is no {SETTINGS} in it; name a recipe, or "
@@ -253,9 +259,7 @@ def sorted_arguments(
                 )
             files.append(path / SETTINGS)
             words.insert(0, f"folder={json.dumps(str(path))}")  # first: what is typed wins
-        elif "=" in str(argument) and not path.exists():
-            words.append(str(argument))
-        elif path.suffix in (".yaml", ".yml") or path.exists():
+        elif there or path.suffix in (".yaml", ".yml"):
             files.append(path)
         else:
             raise ConfigError(
