@@ -1,7 +1,7 @@
 """One function that spreads an innocent model over ranks, in one written order.
 
 A pipeline first cuts the model; then, for each piece: tensor, then context or spatial, then
-recompute, then compile (under context or spatial the other way round), then shard. The models know
+recompute, then compile (under the three of them the other way round), then shard. The models know
 nothing of it: they only hint at what can be split:
 
 * ``chain()``: where a pipeline may cut;
@@ -63,9 +63,10 @@ def spread(
     if degrees.spatial > 1:
         share_rows(model, mesh)
     # What is recomputed is traced whole or not at all, and an exchange within ends a trace.
-    exchanges = degrees.context * degrees.spatial > 1
+    exchanges = degrees.context * degrees.spatial * degrees.tensor > 1
     if compile and exchanges:
-        _compile(model)
+        # torch 2.13 cannot trace shared matrices for tokens of any number (mae has two numbers).
+        _compile(model, dynamic=False if degrees.tensor > 1 else None)
     if parallel.recompute != "none":
         recompute(model, parallel.recompute)
     if compile and not exchanges:
@@ -75,7 +76,7 @@ def spread(
     return model
 
 
-def _compile(model: nn.Module) -> None:
+def _compile(model: nn.Module, dynamic: bool | None = None) -> None:
     for module in units(model, "block") or [model]:
         # Not the module with its hooks: those of shards cannot be traced, and nothing would be.
-        module.forward = torch.compile(module.forward)
+        module.forward = torch.compile(module.forward, dynamic=dynamic)

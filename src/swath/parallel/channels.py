@@ -70,6 +70,7 @@ class Shared(Whole):
         assert isinstance(parameter, DTensor), "parameters of groups are shared"
         return parameter.to_local()
 
+    @torch.compiler.disable  # torch 2.11 traces the gather, and its gradients are wrong
     def join(self, tokens: Tensor) -> Tensor:
         return _Join.apply(tokens, self)
 
