@@ -3,6 +3,7 @@
 import types
 
 import pytest
+from scipy.stats import t
 
 from swath.assess import table
 from swath.assess.cells import Cell, write
@@ -12,8 +13,12 @@ from swath.assess.ways import Way
 
 
 def plan(figure="oa", **more):
-    settings = types.SimpleNamespace(tasks={"land": None}, models={"scratch": None, "mae": 1})
-    return types.SimpleNamespace(settings=settings, figure=lambda task: figure, **more)
+    settings = types.SimpleNamespace(
+        tasks={"land": None}, models={"scratch": None, "mae": 1}, seeds=more.pop("seeds", (0, 1, 2))
+    )
+    return types.SimpleNamespace(
+        **{"settings": settings, "figure": lambda task: figure, "cells": (), **more}
+    )
 
 
 def rows(figure, gains, way="knn"):
@@ -56,6 +61,9 @@ def test_no_deviation_and_figures_below_what_knows_nothing_are_remarked():
     assert zero.startswith("± 0: all seeds give the very same figure, for nothing there is drawn")
     assert below == "land: R² below 0: worse than answering the mean everywhere."
     assert table.remarks(plan("r2"), [apart]) == []
+    (few,) = table.remarks(plan("r2", seeds=(0, 1)), [apart])
+    assert few.startswith("Two seeds tell little apart") and "from 9 times its own" in few
+    assert [round(t.ppf(0.975, n - 1) / n**0.5, 1) for n in (2, 3)] == [9.0, 2.5]
 
 
 def test_time_is_told_of_what_was_timed(tmp_path, caplog):

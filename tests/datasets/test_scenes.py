@@ -300,6 +300,20 @@ def test_all_cloudy_tells_how_many_and_what_to_do(folder):
         gathered(folder, clouds=Clouds(file=str(folder / "{scene}_SCL.tif"))).open()
 
 
+def test_scenes_looked_at_before_and_now_are_of_one_kind(folder, tmp_path):
+    """A survey that was noted, and one made now, of files alike."""
+    stored(gathered(folder), tmp_path, name="one")
+    note = min((tmp_path / "one/.found").glob("*.json"))
+    (tmp_path / "two/.found").mkdir(parents=True)
+    shutil.copy(note, tmp_path / "two/.found")
+    assert stored(gathered(folder), tmp_path, name="two").samples == 192
+
+
+def test_a_block_narrower_than_a_chip_is_told(folder):
+    with pytest.raises(ConfigError, match=r"block_m=150 is narrower than .* 16 px, 160 m; .* 640"):
+        gathered(folder, block_m=150.0).open()
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [

@@ -332,7 +332,8 @@ def test_without_ranks_as_few_are_laid_out_as_the_settings_allow(
     caplog.set_level(logging.INFO)
     words_ = ["recipe.yaml", f"data.store={tmp_path}/none", *words_]
     assert json.loads(invoke("train", *words_, "--dry-run", "--json"))["ranks"] == ranks
-    assert f"laying out {ranks} ranks, as few as parallel allows; --ranks says" in caplog.text
+    count = "1 rank" if ranks == 1 else f"{ranks} ranks"
+    assert f"laying out {count}, as few as parallel allows; --ranks says" in caplog.text
 
 
 @pytest.mark.parametrize(

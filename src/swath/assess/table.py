@@ -213,18 +213,9 @@ def notes(plan: Plan, every: Sequence[Row]) -> list[str]:
     ]
     said += remarks(plan, every)
     for task in settings.tasks:
-        mine = [cell for cell in plan.cells if cell.task == task]
         shares = [r.touching for r in every if r.task == task and r.touching is not None]
         if shares:
             said.append(f"{task}: {max(shares):.0%} of the test windows touch training pixels.")
-        frozen = any(plan.way(cell).frozen for cell in mine)
-        if frozen and any(plan.way(cell).kind == "train" for cell in mine):
-            run = plan.run(mine[0])
-            if run.task is not None and getattr(run.task, "dense", False):
-                said.append(
-                    f"{task}: k-NN and the linear layer tell the class of patches, trained networks"
-                    " that of pixels; compare models within a way."
-                )
     return [*said, *plan.seen]
 
 
@@ -236,7 +227,21 @@ def remarks(plan: Plan, every: Sequence[Row]) -> list[str]:
             "± 0: all seeds give the very same figure, for nothing there is drawn (as of the"
             " same weights' features with all labels); that does not make it a certain one."
         )
+    if len(plan.settings.seeds) == 2 and len(plan.settings.models) > 1:
+        said.append(
+            "Two seeds tell little apart: a difference is called clear from 9 times its own"
+            " deviation over seeds on; with three seeds it would be from 2.5 times on."
+        )
     for task in plan.settings.tasks:
+        mine = [cell for cell in plan.cells if cell.task == task]
+        ways = [plan.way(cell) for cell in mine]
+        if any(way.frozen for way in ways) and any(way.kind == "train" for way in ways):
+            run = plan.run(mine[0])
+            if run.task is not None and getattr(run.task, "dense", False):
+                said.append(
+                    f"{task}: k-NN and the linear layer tell the class of patches, trained networks"
+                    " that of pixels; compare models within a way."
+                )
         name = plan.figure(task)
         means = [row.mean(name) for row in every if row.task == task]
         if doubt := figure(name).doubt(min(means, default=None)):

@@ -82,7 +82,8 @@ def _dry_run(chosen: "Run", ranks: int | None, name: str, as_json: bool) -> None
 
     if ranks is None:
         ranks = chosen.parallel.fixed
-        log.info("laying out %d ranks, as few as parallel allows; --ranks says how many", ranks)
+        count = "1 rank" if ranks == 1 else f"{ranks} ranks"
+        log.info("laying out %s, as few as parallel allows; --ranks says how many", count)
     name = name or chosen.compute.machine or ""
     there = machine.load_machine(name) if name else None
     layout = run.dry_run(chosen, ranks)

@@ -302,10 +302,11 @@ def _raised(image: Scene, pixels: np.ndarray, more: float) -> np.ndarray:
 def _said(one: Survey) -> str:
     assert one.sensor is not None
     size = f"{one.pixel_m:.3g}"
+    nodata = one.sensor.nodata if one.sensor.nodata is None else f"{one.sensor.nodata:g}"
     labels = f", classes {', '.join(one.label.classes)}" if one.label else ""
     return (
         f"{one.sensor.name} {one.dtype} with bands {', '.join(one.sensor.names)} in pixels of "
-        f"{size}, {one.sensor.scale:g} a count, no-data {one.sensor.nodata}{labels}"
+        f"{size}, {one.sensor.scale:g} a count, no-data {nodata}{labels}"
     )
 
 

@@ -163,6 +163,11 @@ def _cut(image: Scene, how: Gather) -> tuple[list[list[int]], list[tuple[Window,
             f"{image.name}: block_m={how.block_m:g} needs a scene with north up in a CRS that "
             "counts in metres; give scenes a crs such as the UTM zone's, or leave block_m out"
         )
+    if how.block_m < chip * max(a, -e):
+        raise ConfigError(
+            f"{image.name}: block_m={how.block_m:g} is narrower than a chip of {chip} px, "
+            f"{chip * max(a, -e):g} m; make it a few times that, such as {4 * chip * max(a, -e):g}"
+        )
     squares: list[list[int]] = []
     places: list[tuple[Window, int]] = []
     rows = _lines(-top, -e, image.height, how.block_m)
