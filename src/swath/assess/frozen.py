@@ -99,7 +99,7 @@ def score_frozen(run: Run, table: Table, method: str, few: Few) -> dict[str, Any
     label = data.store.contents.label
     parts, labels = table.column("part"), table.column("label")
     if few.share < 1:
-        labels = np.where(parts == TRAIN, _drawn(run, table, few), labels)
+        labels = np.where(parts == TRAIN, _drawn(run, data.store, table, few), labels)
     train, test = (
         choose(parts, labels, PARTS[part], run.probe.most, few.seed) for part in ("train", "test")
     )
@@ -124,10 +124,9 @@ def score_frozen(run: Run, table: Table, method: str, few: Few) -> dict[str, Any
     }
 
 
-def _drawn(run: Run, table: Table, few: Few) -> np.ndarray:
+def _drawn(run: Run, store: Store, table: Table, few: Few) -> np.ndarray:
     """Return the class int32 (n,) of vectors as the drawn training labels alone have it; no class
     where none of them is."""
-    store = run.data.open().store
     every = fewer(select(store, run.data.split, "all"), few)
     mine = np.where(every.parts == TRAIN, TRAIN, NONE).astype(np.uint8)
     labels = Labels(dataclasses.replace(every, parts=mine), tuple(table.grid), table.plan["unit"])

@@ -244,9 +244,8 @@ def sorted_arguments(
         raise ConfigError("a word has no spaces around its =: key=value, as seed=1")
     for argument in arguments:
         path = pathlib.Path(argument)
-        there = os.path.exists(
-            path
-        )  # a word may be longer than a name can be, for which Path raises
+        # Not Path.exists, which raises where a word is longer than a name can be.
+        there = os.path.exists(path)
         if "=" in str(argument) and not there:
             words.append(str(argument))
         elif there and (path / "zarr.json").exists():
